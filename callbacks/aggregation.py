@@ -1,0 +1,98 @@
+"""Aggregation of a round: the client's own weight, the sealed contribution, the server's step.
+
+FedAvg, FedProx and ISFA are one path: FedAvg is ``gamma: 0``, FedProx is that with `LocalTraining.proximal`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from lightning.pytorch import Callback
+from torch import Tensor
+
+from fedtalk.errors import ConfigurationError
+from fedtalk.federation.server import Server, ServerOptimizer
+from fedtalk.federation.vector import flatten
+from fedtalk.privacy.sealing import PairwiseSealing, SealedUpdate, SealingRound
+
+
+def isfa_weight(clips: int, most_clips: int, score: float, gamma: float) -> float:
+    """A client's own ISFA weight, ``min(n, n_max) / n_max * exp(gamma * (s - 1))``, in (0, 1].
+
+    Weights of a cohort are proportional to the paper's ``n_k * exp(gamma * s_k)`` (PrivFedTalk, ISFA) as long as no client
+    has more than ``most_clips`` clips, and a client needs nothing but its own data to compute its own.
+
+    >>> isfa_weight(8, 8, 1.0, 2.0)
+    1.0
+    >>> round(isfa_weight(4, 8, 0.5, 2.0), 4)
+    0.1839
+    """
+    return min(clips, most_clips) / most_clips * math.exp(gamma * (score - 1.0))
+
+
+class Aggregation(Callback):
+    """Identity-Stable Federated Aggregation (ISFA): clients whose identity and motion are stable count for more."""
+
+    def __init__(
+        self,
+        gamma: float = 1.0,
+        alpha: float = 0.6,
+        most_clips: int = 8,
+        by_clips: bool = True,
+        server_optimizer: ServerOptimizer | None = None,
+    ) -> None:
+        """
+        Args:
+            gamma: how strongly reliability counts; 0 is FedAvg (the paper uses 0.5 to 2).
+            alpha: share of identity consistency in the score ``s = alpha * identity + (1 - alpha) * stability``.
+            most_clips: clips beyond this number do not add weight.
+            by_clips: weight by the number of clips; otherwise all clients start from the same weight.
+            server_optimizer: what the server does with the mean update; SGD with rate 1 (averaging) by default.
+        """
+        if gamma < 0:
+            raise ConfigurationError(f"aggregation.gamma: expected 0 (FedAvg) or more, got {gamma}")
+        if not 0 <= alpha <= 1:
+            raise ConfigurationError(f"aggregation.alpha: expected a share in [0, 1], got {alpha}")
+        if most_clips < 1:
+            raise ConfigurationError(f"aggregation.most_clips: expected at least 1, got {most_clips}")
+        self.gamma, self.alpha, self.most_clips, self.by_clips = gamma, alpha, most_clips, by_clips
+        self.server_optimizer = server_optimizer or ServerOptimizer()
+
+    # The client half
+
+    @property
+    def needs_reliability(self) -> bool:
+        """Whether clients must measure themselves at all."""
+        return self.gamma > 0
+
+    def score(self, identity: float, stability: float) -> float:
+        """``s_k`` in [0, 1] (PrivFedTalk, ISFA)."""
+        return self.alpha * identity + (1 - self.alpha) * stability
+
+    def weight(self, clips: int, score: float) -> float:
+        return isfa_weight(clips if self.by_clips else self.most_clips, self.most_clips, score, self.gamma)
+
+    def contribution(self, update: Mapping[str, Tensor], weight: float) -> np.ndarray:
+        """``u_k = (a_k * delta_k, a_k)``: the weight travels as one more coordinate of the same vector."""
+        return np.append(weight * flatten(update), weight)
+
+    def open_round(self, round_number: int, survivors: Sequence[str]) -> SealingRound:
+        return PairwiseSealing(round_number, survivors)
+
+    # The server half
+
+    def build_server(self, state: dict[str, Tensor]) -> Server:
+        return Server(state, self.server_optimizer)
+
+    def aggregate(self, server: Server, sealing: SealingRound, updates: Sequence[SealedUpdate]) -> float:
+        """Open the sum and take the server's step; returns the L2 norm of the mean update."""
+        return server.step(sealing.open_sum(updates))
+
+
+class FedAvg(Aggregation):
+    """Federated averaging (McMahan et al. 2017): weights are the numbers of clips alone."""
+
+    def __init__(self, most_clips: int = 8, server_optimizer: ServerOptimizer | None = None) -> None:
+        super().__init__(gamma=0.0, most_clips=most_clips, server_optimizer=server_optimizer)

@@ -1,0 +1,34 @@
+"""TensorBoard by round: losses by term, client weights and scores, held-out metrics."""
+
+from __future__ import annotations
+
+from fedtalk.federation.module import FederatedModule
+from fedtalk.federation.trainer import FederatedTrainer, RoundCallback, RoundOutcome
+
+
+class RoundMonitor(RoundCallback):
+    """Logs every round's outcome with the round as the step."""
+
+    def on_round_end(self, trainer: FederatedTrainer, module: FederatedModule, outcome: RoundOutcome) -> None:
+        values: dict[str, float] = {
+            "round/clients": len(outcome.reports),
+            "round/failed": len(outcome.failures),
+            "round/seconds": outcome.seconds,
+            "round/update_norm": outcome.update_norm,
+        }
+        for report in outcome.reports:
+            for name, value in report.losses.items():
+                key = f"train/{name}"
+                values[key] = values.get(key, 0.0) + value / len(outcome.reports)
+            values[f"client_weight/{report.client}"] = report.weight
+            values[f"client_identity/{report.client}"] = report.identity
+            values[f"client_stability/{report.client}"] = report.stability
+        self._log(trainer, values)
+
+    def on_held_out(self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, metrics: dict[str, float]) -> None:
+        self._log(trainer, {f"held_out/{name}": value for name, value in metrics.items()})
+
+    def _log(self, trainer: FederatedTrainer, values: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.round_number)
+            logger.save()

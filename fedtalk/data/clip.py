@@ -1,0 +1,123 @@
+"""A clip: aligned face frames and the speech that goes with them, in memory and on disk.
+
+On disk a *clients folder* holds one folder a client, and each client folder one ``.npz`` a clip::
+
+    clients/
+      anna/clip-0000.npz
+      anna/clip-0001.npz
+      bert/clip-0000.npz
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fedtalk.errors import ArtifactError
+from fedtalk.storage import atomic_path
+
+FRAME_RATE = 25
+"""Video frames a second, everywhere in fedtalk."""
+SAMPLE_RATE = 16_000
+"""Audio samples a second, everywhere in fedtalk."""
+SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
+
+
+@dataclass
+class Clip:
+    """One clip of one speaker, video and audio starting at the same instant."""
+
+    frames: np.ndarray
+    """(F, H, W, 3) uint8, RGB, square."""
+    audio: np.ndarray
+    """(N,) float32 in [-1, 1], 16 kHz mono, N = 640 F."""
+    eyes: np.ndarray
+    """(F, 2, 2) float32: centre of the eye on the left and on the right of the picture, (x, y) in pixels."""
+    mouth: np.ndarray
+    """(F, 2) float32: centre of the mouth, (x, y) in pixels."""
+    openness: np.ndarray | None = None
+    """(F,) float32 in [0, 1], true opening of the lips, where it is known (SynthTalk)."""
+    info: Mapping[str, object] = field(default_factory=dict)
+    """Where the clip came from (source file, start in seconds, ...); plain JSON values."""
+
+    def __post_init__(self) -> None:
+        count = len(self.frames)
+        if self.frames.ndim != 4 or self.frames.shape[-1] != 3 or self.frames.dtype != np.uint8:
+            raise ArtifactError(
+                f"clip frames: expected (F, H, W, 3) uint8, got {self.frames.shape} {self.frames.dtype}"
+            )
+        if self.audio.shape != (count * SAMPLES_PER_FRAME,):
+            raise ArtifactError(
+                f"clip audio: expected {count * SAMPLES_PER_FRAME} samples for {count} frames, got {self.audio.shape}"
+            )
+        if self.eyes.shape != (count, 2, 2) or self.mouth.shape != (count, 2):
+            raise ArtifactError(
+                f"clip landmarks: expected {count} frames, got {self.eyes.shape} and {self.mouth.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def size(self) -> int:
+        """Height and width of a frame in pixels."""
+        return int(self.frames.shape[1])
+
+    def window(self, start: int, length: int) -> Clip:
+        """Frames ``start`` to ``start + length`` with their audio."""
+        part = slice(start, start + length)
+        return Clip(
+            self.frames[part],
+            self.audio[start * SAMPLES_PER_FRAME : (start + length) * SAMPLES_PER_FRAME],
+            self.eyes[part],
+            self.mouth[part],
+            None if self.openness is None else self.openness[part],
+            self.info,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the clip as ``.npz`` (audio as 16-bit samples), atomically."""
+        arrays = {
+            "frames": self.frames,
+            "audio": np.clip(np.round(self.audio * 32767), -32768, 32767).astype(np.int16),
+            "eyes": self.eyes.astype(np.float32),
+            "mouth": self.mouth.astype(np.float32),
+            "info": np.array(json.dumps(dict(self.info))),
+        }
+        if self.openness is not None:
+            arrays["openness"] = self.openness.astype(np.float32)
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Clip:
+        """Read a clip written by `save`.
+
+        Raises:
+            ArtifactError: the file is missing, cut short or not a clip.
+        """
+        path = Path(path)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return cls(
+                    stored["frames"],
+                    stored["audio"].astype(np.float32) / 32767,
+                    stored["eyes"],
+                    stored["mouth"],
+                    stored["openness"] if "openness" in stored else None,
+                    json.loads(str(stored["info"])),
+                )
+        except FileNotFoundError as error:
+            raise ArtifactError(f"clip {path} does not exist; expected an .npz made by `fedtalk prepare`") from error
+        except ArtifactError as error:
+            raise ArtifactError(f"clip {path}: {error}") from error
+        except Exception as error:  # numpy and zipfile raise a dozen kinds for a damaged file
+            raise ArtifactError(
+                f"clip {path} can't be read ({type(error).__name__}: {error}); the file is damaged or not a clip. "
+                "Remove it and run `fedtalk prepare` again."
+            ) from error

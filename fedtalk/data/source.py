@@ -1,0 +1,70 @@
+"""Where clips come from: the data module's contract, and the cache of prepared clips."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningDataModule
+from safetensors.torch import load_file, save_file
+
+from fedtalk.data.clip import Clip
+from fedtalk.federation.module import FederatedModule, Prepared
+from fedtalk.storage import atomic_path
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """A clip that is opened when it is needed."""
+
+    key: str
+    """Names the clip's content: two sources with one key give the same clip."""
+    load: Callable[[], Clip]
+
+
+class ClipData(LightningDataModule):
+    """Clips by client. Held-out clips are never trained on."""
+
+    @property
+    @abstractmethod
+    def clients(self) -> list[str]:
+        """Names of the clients, in a fixed order."""
+
+    @abstractmethod
+    def training_clips(self, client: str) -> Sequence[ClipSource]:
+        """What the client trains on."""
+
+    @abstractmethod
+    def held_out_clips(self, client: str) -> Sequence[ClipSource]:
+        """What the client measures on."""
+
+
+class PreparedCache:
+    """Prepared clips on disk, one safetensors file each; made on first use, reread afterwards."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(
+        self, module: FederatedModule, sources: Sequence[ClipSource], progress: Callable[[], None] | None = None
+    ) -> list[Prepared]:
+        """The prepared clips of ``sources``, in order."""
+        folder = self.folder / hashlib.sha256(module.cache_key().encode()).hexdigest()[:16]
+        prepared = []
+        for source in sources:
+            path = folder / f"{hashlib.sha256(source.key.encode()).hexdigest()[:24]}.safetensors"
+            if not path.exists():
+                with torch.no_grad():
+                    made = {
+                        name: value.cpu().contiguous() for name, value in module.prepare_clip(source.load()).items()
+                    }
+                with atomic_path(path) as temporary:
+                    save_file(made, temporary)
+            prepared.append(load_file(path))
+            if progress is not None:
+                progress()
+        return prepared

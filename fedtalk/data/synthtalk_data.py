@@ -1,0 +1,89 @@
+"""SynthTalk as a data module: the embedded default, nothing to download."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from fedtalk.data.source import ClipData, ClipSource
+from fedtalk.data.synthtalk import FAULTS, Speaker, make_clip
+from fedtalk.errors import ConfigurationError
+
+
+class SynthTalkData(ClipData):
+    """Procedural speakers, each one client (or all of them one client, for centralised training)."""
+
+    def __init__(
+        self,
+        speakers: int = 8,
+        clips: int = 6,
+        held_out: int = 2,
+        frames: int = 40,
+        size: int = 64,
+        group: str = "private",
+        unreliable: float = 0.0,
+        centralised: bool = False,
+        first: int = 0,
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            speakers: number of people.
+            clips: training clips of each.
+            held_out: further clips of each, never trained on.
+            frames: length of a clip in video frames (25 a second).
+            size: height and width of a frame in pixels.
+            group: ``private`` (clients) or ``public`` (backbone).
+            unreliable: share of the people, from the last one backwards, whose clips are faulty (flicker, shifted audio,
+                blur, strangers, in turn).
+            centralised: put all people into one client named ``public``.
+            first: number of the first person; distinct ranges give distinct people.
+            seed: seed of the population.
+        """
+        super().__init__()
+        for name, value, least in (
+            ("speakers", speakers, 1),
+            ("clips", clips, 1),
+            ("held_out", held_out, 1),
+            ("frames", frames, 8),
+        ):
+            if value < least:
+                raise ConfigurationError(f"data.{name}: expected at least {least}, got {value}")
+        if not 0 <= unreliable <= 1:
+            raise ConfigurationError(f"data.unreliable: expected a share in [0, 1], got {unreliable}")
+        if size < 32 or size % 8:
+            raise ConfigurationError(f"data.size: expected a multiple of 8, at least 32 pixels, got {size}")
+        faulty = round(unreliable * speakers)
+        self._speakers = [
+            Speaker.draw(
+                seed, group, first + i, FAULTS[(speakers - 1 - i) % len(FAULTS)] if i >= speakers - faulty else None
+            )
+            for i in range(speakers)
+        ]
+        self._clips, self._held_out, self._frames, self.size = clips, held_out, frames, size
+        self._centralised = centralised
+
+    @property
+    def clients(self) -> list[str]:
+        return ["public"] if self._centralised else [speaker.name for speaker in self._speakers]
+
+    @property
+    def unreliable_clients(self) -> list[str]:
+        """Clients whose clips are faulty; known here only because the data are made up."""
+        return [speaker.name for speaker in self._speakers if speaker.fault and not self._centralised]
+
+    def training_clips(self, client: str) -> list[ClipSource]:
+        return self._sources(client, range(self._clips))
+
+    def held_out_clips(self, client: str) -> list[ClipSource]:
+        return self._sources(client, range(self._clips, self._clips + self._held_out))
+
+    def _sources(self, client: str, takes: range) -> list[ClipSource]:
+        people = self._speakers if self._centralised else [s for s in self._speakers if s.name == client]
+        return [
+            ClipSource(
+                f"synthtalk/{s.seed}/{s.name}/{s.fault}/{take}/{self._frames}/{self.size}",
+                partial(make_clip, s, take, self._frames, self.size),
+            )
+            for s in people
+            for take in takes
+        ]

@@ -1,0 +1,61 @@
+"""The checkpoint of a round: written whole or not at all, checked when it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedtalk import __version__
+from fedtalk.errors import ArtifactError
+from fedtalk.federation.module import FederatedModule
+from fedtalk.storage import atomic_path
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint atomically."""
+    with atomic_path(path) as temporary:
+        torch.save({"fedtalk": __version__, **content}, temporary)
+
+
+def find_checkpoint(ckpt_path: str, run_dir: Path) -> Path | None:
+    """The file that ``--ckpt_path`` means; None for ``last`` in a run that has none yet.
+
+    Raises:
+        ArtifactError: a named file does not exist.
+    """
+    if ckpt_path == "last":
+        path = run_dir / "checkpoints" / "last.ckpt"
+        return path if path.exists() else None
+    path = Path(ckpt_path)
+    if not path.exists():
+        raise ArtifactError(f"--ckpt_path {path}: no such file; expected 'last' or a checkpoint of `fedtalk fit`")
+    return path
+
+
+def load_checkpoint(path: Path, module: FederatedModule, seed: int | None = None) -> dict[str, Any]:
+    """Read a checkpoint and make sure that it fits.
+
+    Raises:
+        ArtifactError: the file is damaged, is no fedtalk checkpoint, or belongs to another model or seed.
+    """
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged archive
+        raise ArtifactError(
+            f"checkpoint {path} can't be read ({type(error).__name__}); it was cut short or is not a checkpoint. "
+            "Start again without --ckpt_path, or name an older checkpoint."
+        ) from error
+    if not isinstance(saved, dict) or "fedtalk" not in saved:
+        raise ArtifactError(f"checkpoint {path} was not written by fedtalk; expected a file of `fedtalk fit`")
+    expected = {name: tuple(value.shape) for name, value in module.exchanged_parameters().items()}
+    got = {name: tuple(value.shape) for name, value in saved["server"]["state"].items()}
+    if saved["made_for"] != module.cache_key() or expected != got:
+        raise ArtifactError(
+            f"checkpoint {path} was made for another model (backbone {saved['made_for']}, {len(got)} tensors); this run has "
+            f"backbone {module.cache_key()} and {len(expected)} tensors. Use the config that is saved with the run."
+        )
+    if seed is not None and saved["seed"] != seed:
+        raise ArtifactError(f"checkpoint {path} belongs to seed {saved['seed']}, this run has seed {seed}; use the same seed")
+    return saved

@@ -1,0 +1,73 @@
+"""What a model must offer to be trained by `FederatedTrainer`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from fedtalk.data.clip import Clip
+
+Prepared = dict[str, Tensor]
+"""A clip as the model reads it (latents, audio features, ...); cached on the client's own disk."""
+
+
+class FederatedModule(LightningModule):
+    """A LightningModule whose exchanged parameters travel between server and clients, and whose data are clips."""
+
+    @abstractmethod
+    def exchanged_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that training changes and that a round exchanges, by name; all else is frozen and stays put."""
+
+    @abstractmethod
+    def cache_key(self) -> str:
+        """Changes whenever `prepare_clip` would give another result; names the folder of the cache."""
+
+    @abstractmethod
+    def prepare_clip(self, clip: Clip) -> Prepared:
+        """Turn a clip into what training reads. Called once a clip; the result is kept on disk."""
+
+    @abstractmethod
+    def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
+        """Draw a training batch from one client's prepared clips; all randomness of a step comes from ``generator``."""
+
+    @abstractmethod
+    def loss_terms(self, batch: Prepared) -> dict[str, Tensor]:
+        """Scalar terms of the objective, already weighted; their sum is minimised."""
+
+    def training_step(self, batch: Prepared, batch_idx: int = 0) -> dict[str, Tensor]:
+        """The objective of one batch: ``loss`` and its terms."""
+        terms = self.loss_terms(batch)
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+    def held_out_metrics(self, clips: Sequence[Prepared], generator: torch.Generator) -> dict[str, float]:
+        """Metrics on clips that were not trained on; by default the objective's terms on one fixed batch."""
+        with torch.no_grad():
+            terms = self.loss_terms(self.draw_batch(clips, 16, generator))
+        metrics = {name: float(value) for name, value in terms.items()}
+        return {"loss": sum(metrics.values()), **metrics}
+
+    def reliability(self, clips: Sequence[Prepared], generator: torch.Generator) -> tuple[float, float]:
+        """Identity consistency and temporal stability on a client's own held-out clips, both in [0, 1].
+
+        Models without such a notion call every client fully reliable.
+        """
+        return 1.0, 1.0
+
+    def configure_optimizers(self) -> None:
+        """Optimizers belong to the clients (`LocalTraining`) and to the server, not to the model."""
+
+
+def copy_state(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Detached copies, on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in parameters.items()}
+
+
+def load_state(parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:
+    """Write ``state`` into the parameters in place."""
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state[name])

@@ -1,0 +1,296 @@
+"""The federated loop, as a Lightning Trainer whose `fit` runs rounds on Fabric."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from torch import Tensor
+
+from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.data.source import ClipData, PreparedCache
+from fedtalk.errors import ConfigurationError, FedTalkError
+from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from fedtalk.federation.cohort import CohortSampler, PoissonCohort
+from fedtalk.federation.local import LocalTraining, train_locally
+from fedtalk.federation.module import FederatedModule, Prepared, copy_state, load_state
+from fedtalk.randomness import torch_generator
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class ClientReport:
+    """What a client tells about its round in the clear; monitors show it, aggregation does not need it."""
+
+    client: str
+    clips: int
+    losses: dict[str, float]
+    """Means over the local steps, by term."""
+    identity: float
+    stability: float
+    weight: float
+    seconds: float
+
+
+@dataclass
+class RoundOutcome:
+    """What a round came to."""
+
+    round_number: int
+    cohort: list[str]
+    reports: list[ClientReport] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Clients whose update was lost, and why."""
+    update_norm: float = 0.0
+    seconds: float = 0.0
+
+
+class RoundCallback(Callback):
+    """A callback that follows rounds; every hook may be left out."""
+
+    def on_fit_rounds_start(self, trainer: FederatedTrainer, module: FederatedModule) -> None: ...
+
+    def on_round_start(self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, cohort: list[str]) -> None: ...
+
+    def on_local_step(self, trainer: FederatedTrainer, client: str, step: int, steps: int, losses: dict[str, float]) -> None: ...
+
+    def on_round_end(self, trainer: FederatedTrainer, module: FederatedModule, outcome: RoundOutcome) -> None: ...
+
+    def on_held_out(self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, metrics: dict[str, float]) -> None: ...
+
+    def on_fit_rounds_end(self, trainer: FederatedTrainer, module: FederatedModule) -> None: ...
+
+
+class FederatedTrainer(Trainer):
+    """Trains a `FederatedModule` on the clients of a `ClipData` by federated rounds."""
+
+    def __init__(
+        self,
+        rounds: int = 10,
+        cohort: CohortSampler | None = None,
+        local: LocalTraining | None = None,
+        validate_every: int = 1,
+        minimum_clients: int = 1,
+        seed: int = 0,
+        accelerator: str = "auto",
+        precision: str = "32-true",
+        threads: int | None = None,
+        callbacks: list[Callback] | None = None,
+        logger: Logger | None = None,
+        default_root_dir: str = "runs/default",
+        cache_dir: str = ".cache/fedtalk",
+    ) -> None:
+        """
+        Args:
+            rounds: federated rounds in all.
+            cohort: who takes part in a round; Poisson sampling with rate 0.5 by default.
+            local: how a client trains.
+            validate_every: rounds between measurements on held-out clips; 0 for none.
+            minimum_clients: a round with fewer updates is void: the global state stays as it is.
+            seed: seed of everything but privacy noise and masks.
+            accelerator: ``auto``, ``cpu`` or ``cuda``.
+            precision: Fabric's precision of local training.
+            threads: CPU threads; all that torch finds by default.
+            callbacks: an `Aggregation` (FedAvg if none is given), monitors, checkpoints, progress.
+            logger: TensorBoard in ``default_root_dir`` by default.
+            default_root_dir: folder of the run.
+            cache_dir: folder of prepared clips (latents, audio features), shared by runs.
+        """
+        if rounds < 0:
+            raise ConfigurationError(f"trainer.rounds: expected 0 or more, got {rounds}")
+        if minimum_clients < 1:
+            raise ConfigurationError(f"trainer.minimum_clients: expected at least 1, got {minimum_clients}")
+        callbacks = list(callbacks or [])
+        aggregations = [callback for callback in callbacks if isinstance(callback, Aggregation)]
+        if len(aggregations) > 1:
+            raise ConfigurationError(f"trainer.callbacks: expected one aggregation, got {len(aggregations)}")
+        self.aggregation = aggregations[0] if aggregations else Aggregation(gamma=0.0)
+        super().__init__(
+            accelerator=accelerator,
+            devices=1,
+            max_epochs=max(1, rounds),
+            callbacks=callbacks,
+            logger=logger if logger is not None else TensorBoardLogger(default_root_dir, name="tensorboard", version=""),
+            default_root_dir=default_root_dir,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        self.rounds = rounds
+        self.cohort_sampler = cohort or PoissonCohort()
+        self.local = local or LocalTraining()
+        self.validate_every = validate_every
+        self.minimum_clients = minimum_clients
+        self.seed = seed
+        self.cache = PreparedCache(Path(cache_dir))
+        if threads:
+            torch.set_num_threads(threads)
+        self.fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
+        self.round_number = 0
+        self.kept_optimizers: dict[str, dict] = {}
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.default_root_dir)
+
+    def fit(  # type: ignore[override]
+        self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None
+    ) -> None:
+        """Run the federated rounds.
+
+        A round: (1) draw the cohort; (2) broadcast the global state; (3) each client trains on its own clips, measures
+        itself, weights and seals its update; (4) the server opens the sum and steps; (5) the round is written down.
+
+        Args:
+            model: what is trained.
+            datamodule: whose clips.
+            ckpt_path: ``last`` to go on where the run in this folder stopped, or a checkpoint file.
+        """
+        self._begin(model, datamodule, "fit")
+        server = self.aggregation.build_server(copy_state(model.exchanged_parameters()))
+        if ckpt_path is not None:
+            self._restore(server, model, ckpt_path)
+        self._notify("on_fit_rounds_start", model)
+        while self.round_number < self.rounds:
+            outcome = self._run_round(model, datamodule, server)
+            self.round_number += 1
+            load_state(model.exchanged_parameters(), server.state)
+            self._save(server, model)
+            self._notify("on_round_end", model, outcome)
+            if self.validate_every and (self.round_number % self.validate_every == 0 or self.round_number == self.rounds):
+                self._notify("on_held_out", model, self.round_number, self._held_out(model, datamodule))
+        load_state(model.exchanged_parameters(), server.state)
+        self._notify("on_fit_rounds_end", model)
+        for logger in self.loggers:
+            logger.finalize("success")
+
+    def prepared(self, module: FederatedModule, datamodule: ClipData, client: str, held_out: bool = False) -> list[Prepared]:
+        """A client's prepared clips, from its cache."""
+        sources = datamodule.held_out_clips(client) if held_out else datamodule.training_clips(client)
+        if not sources:
+            kind = "held-out" if held_out else "training"
+            raise ConfigurationError(f"client {client} has no {kind} clips; expected at least one")
+        return self.cache.get(module, sources)
+
+    def _run_round(self, module: FederatedModule, datamodule: ClipData, server: Any) -> RoundOutcome:
+        started = time.monotonic()
+        # 1. Cohort
+        cohort = self.cohort_sampler.draw(self.seed, self.round_number, datamodule.clients)
+        outcome = RoundOutcome(self.round_number, cohort)
+        self._notify("on_round_start", module, self.round_number, cohort)
+        contributions = {}
+        for client in cohort:
+            # 2. Broadcast
+            load_state(module.exchanged_parameters(), server.state)
+            # 3. Client
+            try:
+                contributions[client], report = self._run_client(module, datamodule, client)
+                outcome.reports.append(report)
+            except (FedTalkError, RuntimeError, OSError) as error:
+                outcome.failures[client] = f"{type(error).__name__}: {error}"
+                log.warning("round %d: client %s failed and is left out: %s", self.round_number, client, error)
+        # 4. Server
+        if len(contributions) >= self.minimum_clients:
+            sealing = self.aggregation.open_round(self.round_number, list(contributions))
+            updates = [sealing.seal(client, vector) for client, vector in contributions.items()]
+            del contributions
+            outcome.update_norm = self.aggregation.aggregate(server, sealing, updates)
+        else:
+            log.warning(
+                "round %d is void: %d of %d updates, %d needed; the adapter stays as it is",
+                self.round_number, len(contributions), len(cohort), self.minimum_clients,
+            )  # fmt: skip
+        outcome.seconds = time.monotonic() - started
+        return outcome
+
+    def _run_client(self, module: FederatedModule, datamodule: ClipData, client: str) -> tuple[Any, ClientReport]:
+        """The client half of a round: train, measure, weight."""
+        started = time.monotonic()
+        clips = self.prepared(module, datamodule, client)
+        start = copy_state(module.exchanged_parameters())
+        sums: dict[str, float] = {}
+
+        def on_step(step: int, losses: dict[str, float]) -> None:
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value
+            self._notify("on_local_step", client, step, self.local.steps, losses)
+
+        optimizer = train_locally(
+            self.fabric, module, clips, self.local, self.seed, client, self.round_number, self.rounds,
+            self.kept_optimizers.get(client), on_step,
+        )  # fmt: skip
+        if self.local.keep_optimizer:
+            self.kept_optimizers[client] = optimizer
+        identity = stability = 1.0
+        if self.aggregation.needs_reliability:
+            held_out = self.prepared(module, datamodule, client, held_out=True)
+            generator = torch_generator(self.seed, "reliability", self.round_number, client)
+            identity, stability = module.reliability(held_out, generator)
+        weight = self.aggregation.weight(len(clips), self.aggregation.score(identity, stability))
+        end = module.exchanged_parameters()
+        update: dict[str, Tensor] = {name: end[name].detach().cpu() - start[name] for name in start}
+        if not all(torch.isfinite(value).all() for value in update.values()):
+            raise FedTalkError(f"the update of {client} holds values that are not finite")
+        losses = {name: value / self.local.steps for name, value in sums.items()}
+        report = ClientReport(client, len(clips), losses, identity, stability, weight, time.monotonic() - started)
+        return self.aggregation.contribution(update, weight), report
+
+    def _held_out(self, module: FederatedModule, datamodule: ClipData) -> dict[str, float]:
+        """Held-out metrics of the global state, mean over clients."""
+        totals: dict[str, float] = {}
+        for client in datamodule.clients:
+            clips = self.prepared(module, datamodule, client, held_out=True)
+            for name, value in module.held_out_metrics(clips, torch_generator(self.seed, "held_out", client)).items():
+                totals[name] = totals.get(name, 0.0) + value / len(datamodule.clients)
+        return totals
+
+    def _begin(self, model: FederatedModule, datamodule: ClipData, stage: str) -> None:
+        if not isinstance(model, FederatedModule):
+            raise ConfigurationError(f"model: expected a FederatedModule, got {type(model).__name__}")
+        if not isinstance(datamodule, ClipData):
+            raise ConfigurationError(f"data: expected a ClipData data module, got {type(datamodule).__name__}")
+        datamodule.prepare_data()
+        datamodule.setup(stage)
+        model.trainer = self
+        self.strategy.connect(model)
+        model.to(self.fabric.device)
+        model.eval()
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            callback.setup(self, model, stage)
+
+    def _notify(self, hook: str, *arguments: Any) -> None:
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RoundCallback):
+                getattr(callback, hook)(self, *arguments)
+
+    def _save(self, server: Any, module: FederatedModule) -> None:
+        save_checkpoint(
+            self.run_dir / "checkpoints" / "last.ckpt",
+            {
+                "round": self.round_number,
+                "seed": self.seed,
+                "server": server.state_dict(),
+                "kept_optimizers": self.kept_optimizers,
+                "made_for": module.cache_key(),
+            },
+        )
+
+    def _restore(self, server: Any, module: FederatedModule, ckpt_path: str) -> None:
+        path = find_checkpoint(ckpt_path, self.run_dir)
+        if path is None:
+            log.info("no checkpoint in %s yet: starting from the beginning", self.run_dir)
+            return
+        saved = load_checkpoint(path, module, self.seed)
+        server.load_state_dict(saved["server"])
+        self.round_number = saved["round"]
+        self.kept_optimizers = saved["kept_optimizers"]
+        log.info("going on after round %d of %s", self.round_number, path)

@@ -1,0 +1,187 @@
+"""Who shares masks with whom: a k-regular random graph, with its degree and threshold chosen for stated probabilities.
+
+After Bell, Bonawitz, Gascón, Lepoint and Raykova, "Secure Single-Server Aggregation with (Poly)Logarithmic Overhead"
+(CCS 2020), section 3: a Harary graph (each client beside k/2 others to either side on a circle) whose places are a
+uniformly random permutation of the clients. With n clients, at most c of them colluding with the server and at most d
+dropping out, both sets independent of the permutation, the graph is good if
+
+1. no honest client has ``threshold`` or more colluding neighbours, who could open its secrets;
+2. the honest survivors are connected, else the server learns the sum of a part of them;
+3. every client keeps at least ``threshold`` neighbours, else its masks can't be removed and the round is lost.
+
+A client's neighbours are a uniformly random k-subset of the others, so with X hypergeometric (n-1 clients, c colluding,
+k drawn), Y the same with d dropping, and by union bounds over the n clients and the pairs of gaps
+
+    P[not 1] <= n P[X >= threshold]
+    P[not 2] <= n(n-1)/2 * prod_{i<k} (c+d-i)/(n-i)      (0 where c + d < k)
+    P[not 3] <= n P[Y > k - threshold]
+
+The second one holds because survivors side by side on the circle with fewer than k/2 lost places between them are
+neighbours: a split needs two disjoint runs of k/2 lost places, k given places in all. (The paper's bound,
+n ((c+d)/n)**(k/2), asks for one such run only.) P[not 1] + P[not 2] is kept below 2**-security_bits and P[not 3] below
+2**-failure_bits. In the complete graph, 2 never fails and 1 and 3 are certain for c < threshold <= n - 1 - d.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammaln
+
+from fedtalk.errors import ConfigurationError
+
+COMPLETE_UP_TO = 16
+"""Cohorts of at most this size use the complete graph: a dozen masks cost a few milliseconds."""
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What a round must withstand, and with which probability."""
+
+    colluding_fraction: float = 0.2
+    """Share of the cohort that may pool its knowledge with the server, [0, 1); rounded up to whole clients."""
+    dropout_fraction: float = 0.2
+    """Share of the cohort that may vanish between the roster and the end of the round, [0, 1); rounded down."""
+    security_bits: int = 40
+    """A good graph for secrecy with probability at least 1 - 2**-security_bits a round."""
+    failure_bits: int = 20
+    """A graph that survives the dropouts with probability at least 1 - 2**-failure_bits a round."""
+
+    def __post_init__(self) -> None:
+        for name in ("colluding_fraction", "dropout_fraction"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ConfigurationError(f"{name}: expected a number in [0, 1), got {value}")
+        for name in ("security_bits", "failure_bits"):
+            value = getattr(self, name)
+            if not 1 <= value <= 128:
+                raise ConfigurationError(f"{name}: expected 1 to 128, got {value}")
+
+    def colluding(self, clients: int) -> int:
+        """c, the number of colluding clients that a cohort of ``clients`` withstands."""
+        return math.ceil(self.colluding_fraction * clients - 1e-9)  # 0.1 * 30 is a little above 3 in binary
+
+    def dropouts(self, clients: int) -> int:
+        """d, the number of dropouts that a cohort of ``clients`` withstands."""
+        return math.floor(self.dropout_fraction * clients + 1e-9)
+
+
+@dataclass(frozen=True)
+class GraphChoice:
+    """Degree and threshold of a cohort, with the bounds that justify them."""
+
+    clients: int
+    degree: int
+    """Neighbours of each client: even, or ``clients - 1`` for the complete graph."""
+    threshold: int
+    """Shares that open a secret, out of ``degree``."""
+    security_failure: float
+    """Upper bound on P[not 1] + P[not 2]."""
+    dropout_failure: float
+    """Upper bound on P[not 3]."""
+
+
+@functools.lru_cache(maxsize=256)
+def choose_graph(clients: int, assumptions: Assumptions) -> GraphChoice:
+    """The smallest degree, and with it the largest threshold, that keep the stated probabilities.
+
+    >>> choice = choose_graph(1000, Assumptions(colluding_fraction=0.05, dropout_fraction=0.1))
+    >>> choice.degree < 100, choice.security_failure < 2**-40, choice.dropout_failure < 2**-20
+    (True, True, True)
+
+    Raises:
+        ConfigurationError: not even the complete graph is enough, for too many colluders and dropouts.
+    """
+    complete = clients - 1
+    degrees = range(2, complete, 2) if clients > COMPLETE_UP_TO else range(0)
+    for degree in (*degrees, complete):
+        threshold = _largest_threshold(clients, degree, assumptions)
+        if threshold < 1:
+            continue
+        security = secrecy_failure_bound(clients, degree, threshold, assumptions)
+        if security <= 2.0**-assumptions.security_bits:
+            dropout = dropout_failure_bound(clients, degree, threshold, assumptions)
+            return GraphChoice(clients, degree, threshold, security, dropout)
+    colluding, dropouts = assumptions.colluding(clients), assumptions.dropouts(clients)
+    raise ConfigurationError(
+        f"secure aggregation among {clients} clients can't withstand {colluding} colluding and {dropouts} dropping out: "
+        f"expected colluding + dropouts <= clients - 2 = {clients - 2}, got {colluding + dropouts}. "
+        "Lower colluding_fraction or dropout_fraction, or enlarge the cohort."
+    )
+
+
+def secrecy_failure_bound(clients: int, degree: int, threshold: int, assumptions: Assumptions) -> float:
+    """Upper bound on P[not 1] + P[not 2]."""
+    colluding, dropouts = assumptions.colluding(clients), assumptions.dropouts(clients)
+    opened = clients * hypergeometric_tail(clients - 1, colluding, degree, threshold)
+    lost = colluding + dropouts
+    if degree >= clients - 1 or lost < degree:
+        return min(1.0, opened)
+    places = np.arange(degree)
+    split = math.exp(
+        math.log(clients * (clients - 1) / 2) + float(np.sum(np.log(lost - places) - np.log(clients - places)))
+    )
+    return min(1.0, opened + split)
+
+
+def dropout_failure_bound(clients: int, degree: int, threshold: int, assumptions: Assumptions) -> float:
+    """Upper bound on P[not 3]."""
+    dropouts = assumptions.dropouts(clients)
+    return min(1.0, clients * hypergeometric_tail(clients - 1, dropouts, degree, degree - threshold + 1))
+
+
+def hypergeometric_tail(population: int, marked: int, drawn: int, least: int) -> float:
+    """P[X >= least] for X marked ones among ``drawn`` out of ``population``, of which ``marked`` are marked.
+
+    Summed in the logarithmic domain; exactly 0 where the event is impossible.
+    """
+    low = max(least, drawn + marked - population, 0)
+    high = min(drawn, marked)
+    if low > high:
+        return 0.0
+    hits = np.arange(low, high + 1)
+    logarithms = (
+        _log_binomial(marked, hits)
+        + _log_binomial(population - marked, drawn - hits)
+        - _log_binomial(population, np.asarray(drawn))
+    )
+    return min(1.0, float(np.sum(np.exp(logarithms))))
+
+
+def neighbours(clients: Sequence[int], degree: int, seed: bytes) -> dict[int, tuple[int, ...]]:
+    """The neighbours of each client, ascending, in the graph that ``seed`` draws.
+
+    Args:
+        clients: ids, ascending; both sides list them alike.
+        degree: even and below ``len(clients)``, or ``len(clients) - 1``.
+        seed: 32 public bytes, drawn by the server from the operating system once the ids are fixed.
+    """
+    count = len(clients)
+    if degree >= count - 1:
+        return {client: tuple(other for other in clients if other != client) for client in clients}
+    circle = sorted(clients, key=lambda client: hashlib.sha256(seed + client.to_bytes(4, "big")).digest())
+    steps = [step for step in range(-(degree // 2), degree // 2 + 1) if step]
+    return {
+        client: tuple(sorted(circle[(place + step) % count] for step in steps)) for place, client in enumerate(circle)
+    }
+
+
+def _largest_threshold(clients: int, degree: int, assumptions: Assumptions) -> int:
+    """The largest threshold that the dropouts allow, 0 if none does; the bound grows with the threshold."""
+    low, high = 0, degree
+    while low < high:
+        middle = (low + high + 1) // 2
+        if dropout_failure_bound(clients, degree, middle, assumptions) <= 2.0**-assumptions.failure_bits:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _log_binomial(items: int, chosen: np.ndarray) -> np.ndarray:
+    return gammaln(items + 1) - gammaln(chosen + 1) - gammaln(items - chosen + 1)

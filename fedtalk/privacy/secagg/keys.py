@@ -1,0 +1,93 @@
+"""Every key of the protocol: X25519 for agreement, HKDF-SHA256 for derivation, the operating system for secrets.
+
+Each derived key is bound to what it is for (a label), to the round (a digest of session, round, ring and dimension and,
+once it is known, the roster) and to the clients concerned, so that no key serves twice or fits another round.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import struct
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from fedtalk.privacy.secagg.errors import RefusedMessage
+
+KEY_BYTES = 32
+_SALT = b"fedtalk secure aggregation, version 1"
+
+
+class KeyPair:
+    """An X25519 key pair, fresh from the operating system unless its 32 secret bytes are given (recovery)."""
+
+    def __init__(self, secret: bytes | None = None) -> None:
+        self._private = X25519PrivateKey.generate() if secret is None else X25519PrivateKey.from_private_bytes(secret)
+        self.public: bytes = self._private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+    def secret(self) -> bytes:
+        """The 32 secret bytes, to be shared among the neighbours."""
+        return self._private.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+
+    def agree(self, peer: bytes) -> bytes:
+        """The 32 bytes shared with the owner of the public key ``peer``; to be used through `derive_key` only.
+
+        Raises:
+            RefusedMessage: ``peer`` is one of the few points that give the same result with every key.
+        """
+        try:
+            return self._private.exchange(X25519PublicKey.from_public_bytes(peer))
+        except ValueError as error:
+            raise RefusedMessage(
+                f"public key {peer.hex()}: expected a point of large order on X25519, got one that agrees on the same "
+                "secret with everyone; its sender is broken or malicious and has to be left out"
+            ) from error
+
+
+def fresh_secret() -> bytes:
+    """32 bytes from the operating system."""
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def round_digest(session: bytes, round_number: int, settings: bytes) -> bytes:
+    """32 bytes that stand for one round of one session under agreed settings (their fingerprint)."""
+    return hashlib.sha256(_SALT + b"round" + session + struct.pack("<Q", round_number) + settings).digest()
+
+
+def roster_digest(round_context: bytes, graph_seed: bytes, clients: tuple[int, ...]) -> bytes:
+    """32 bytes that stand for one round with its roster: who takes part and in which graph."""
+    ids = struct.pack(f"<{len(clients)}I", *clients)
+    return hashlib.sha256(_SALT + b"roster" + round_context + graph_seed + ids).digest()
+
+
+def self_mask_key(seed: bytes, context: bytes, client: int) -> bytes:
+    """The key of a client's own mask, from its 32-byte seed."""
+    return derive_key(seed, b"self mask", context, struct.pack("<I", client))
+
+
+def pair_mask_key(own: KeyPair, own_id: int, peer_public: bytes, peer_id: int, context: bytes) -> bytes:
+    """The key of the mask that two clients share; the same whichever of the two keys is the private one."""
+    first, second = sorted([(own_id, own.public), (peer_id, peer_public)])
+    purpose = struct.pack("<II", first[0], second[0]) + first[1] + second[1]
+    return derive_key(own.agree(peer_public), b"pair mask", context, purpose)
+
+
+def sealing_key(own: KeyPair, peer_public: bytes, sender: int, recipient: int, context: bytes) -> bytes:
+    """The key under which ``sender`` encrypts its shares for ``recipient``; used for one message only."""
+    return derive_key(own.agree(peer_public), b"sealed share", context, struct.pack("<II", sender, recipient))
+
+
+def seed_commitment(seed: bytes, context: bytes, client: int) -> bytes:
+    """32 bytes that tie a client to the seed of its own mask and say nothing about it, for the seed is 256 random bits.
+
+    With it the server tells a wrong reconstruction from a right one.
+    """
+    return derive_key(seed, b"seed commitment", context, struct.pack("<I", client))
+
+
+def derive_key(secret: bytes, label: bytes, context: bytes, purpose: bytes) -> bytes:
+    """HKDF-SHA256 (RFC 5869) of ``secret`` to 32 bytes, bound to label, round and purpose (all of fixed length but one)."""
+    return HKDF(hashes.SHA256(), KEY_BYTES, _SALT, context + purpose + label).derive(secret)

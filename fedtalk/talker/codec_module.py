@@ -1,0 +1,106 @@
+"""Training of the codec, on public frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedtalk.data.clip import Clip
+from fedtalk.data.textures import draw_textures
+from fedtalk.federation.module import FederatedModule, Prepared
+from fedtalk.talker.codec import Codec, tiny_codec, to_unit
+
+
+class CodecModule(FederatedModule):
+    """Learns to reconstruct frames: L1, L1 of image gradients, and a small latent penalty with latent noise.
+
+    Frames are augmented in colour and scale and mixed with random textures, so that the codec is one for pictures and
+    not for one kind of face.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (16, 32, 64, 96),
+        latent_channels: int = 16,
+        texture_share: float = 0.25,
+        gradient_weight: float = 1.0,
+        latent_noise: float = 0.05,
+    ) -> None:
+        """
+        Args:
+            channels: width of each level of the autoencoder; each level but the first halves the picture.
+            latent_channels: channels of a latent.
+            texture_share: share of a batch that is random texture instead of faces.
+            gradient_weight: weight of the L1 loss of horizontal and vertical differences.
+            latent_noise: standard deviation of noise on the latents while training.
+        """
+        super().__init__()
+        self.save_hyperparameters()
+        self.codec = Codec(tiny_codec(channels, latent_channels))
+
+    def exchanged_parameters(self) -> dict[str, nn.Parameter]:
+        return dict(self.codec.named_parameters())
+
+    def cache_key(self) -> str:
+        return "frames"
+
+    def prepare_clip(self, clip: Clip) -> Prepared:
+        return {"frames": torch.from_numpy(clip.frames).permute(0, 3, 1, 2)}
+
+    def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
+        textures = int(round(size * self.hparams["texture_share"]))
+        frames = []
+        for _ in range(size - textures):
+            clip = clips[_integer(len(clips), generator)]["frames"]
+            frames.append(_augment(clip[_integer(len(clip), generator)], generator))
+        pixels = clips[0]["frames"].shape[-1]
+        if textures:
+            frames.extend(draw_textures(textures, pixels, generator))
+        latent = self.hparams["latent_channels"], pixels // self.codec.factor, pixels // self.codec.factor
+        return {"frames": torch.stack(frames), "noise": torch.randn(size, *latent, generator=generator)}
+
+    def loss_terms(self, batch: Prepared) -> dict[str, Tensor]:
+        frames = batch["frames"]
+        latents = self.codec.encode_raw(frames)
+        output = self.codec.decode_raw(latents + self.hparams["latent_noise"] * batch["noise"])
+        error = output - frames
+        edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+        return {
+            "l1": error.abs().mean(),
+            "mse": 2 * error.square().mean(),
+            "gradient": self.hparams["gradient_weight"] * edges,
+            "latent": 1e-3 * latents.square().mean(),
+        }
+
+    def held_out_metrics(self, clips: Sequence[Prepared], generator: torch.Generator) -> dict[str, float]:
+        """Reconstruction PSNR in dB, mean over frames, of the codec as it will be used (no latent noise)."""
+        frames = to_unit(torch.stack([clip["frames"][len(clip["frames"]) // 2] for clip in clips[:32]]))
+        with torch.no_grad():
+            output = self.codec.decode_raw(self.codec.encode_raw(frames.to(self.device))).clamp(-1, 1).cpu()
+        error = (output - frames).square().mean((1, 2, 3)) / 4
+        return {"psnr": float((-10 * error.log10()).mean())}
+
+
+def _integer(high: int, generator: torch.Generator) -> int:
+    return int(torch.randint(high, (), generator=generator))
+
+
+def _augment(frame: Tensor, generator: torch.Generator) -> Tensor:
+    """uint8 (3, H, W) -> float in [-1, 1]: random crop of 50-100 %, flip, colour mix; half of the frames stay as they are."""
+    picture = to_unit(frame)
+    if torch.rand((), generator=generator) < 0.5:
+        return picture
+    size = picture.shape[-1]
+    crop = int(size * (0.5 + 0.5 * float(torch.rand((), generator=generator))))
+    top, left = _integer(size - crop + 1, generator), _integer(size - crop + 1, generator)
+    picture = picture[:, top : top + crop, left : left + crop]
+    picture = F.interpolate(picture[None], size=(size, size), mode="bilinear", antialias=True)[0]
+    if torch.rand((), generator=generator) < 0.5:
+        picture = picture.flip(-1)
+    mix = torch.eye(3) + 0.25 * torch.randn(3, 3, generator=generator)
+    gain = 0.6 + 0.6 * torch.rand((), generator=generator)
+    shift = 0.3 * torch.randn(3, 1, 1, generator=generator)
+    return (gain * torch.einsum("ij,jhw->ihw", mix, picture) + shift).clamp(-1, 1)

@@ -264,7 +264,7 @@ class FaceAlignmentFinder:
         return self._landmarks(frame, box, 0.0)
 
     def _landmarks(self, frame: np.ndarray, box: np.ndarray, confidence: float) -> Face:
-        (points,) = self._network.get_landmarks_from_image(frame, detected_faces=[np.asarray(box, np.float32)])
+        (points,) = self._network.get_landmarks_from_image(frame, detected_faces=[np.asarray(box).tolist()])
         return face_from_landmarks(points, box, confidence)
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from fedtalk.errors import ConfigurationError, MediaError
 
 VIDEO_SUFFIXES = frozenset(
-    ".3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .qt .ts .vob .webm .wmv".split()
+    {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"}
+    | {".mpeg", ".mpg", ".mts", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv"}
 )
 
 
@@ -100,7 +101,8 @@ def _is_video(path: Path) -> bool:
 
 
 def _below(person: Path) -> Sources:
-    videos, others = [], []
+    videos: list[Source] = []
+    others: list[Source] = []
     for path in sorted(person.rglob("*")):
         name = path.relative_to(person)
         if path.is_dir() or any(part.startswith(".") for part in name.parts):

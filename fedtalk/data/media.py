@@ -373,13 +373,16 @@ def _require_file(path: Path) -> None:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     _require_file(path)
+    unreadable = f"{path}: not a readable video or sound file; it is damaged, cut short or of another kind"
     try:  # "file:", else ffmpeg takes what precedes a colon in the name for a protocol
-        container = av.open(f"file:{path.absolute()}", metadata_errors="replace")
+        container = av.open(f"file:{path}", metadata_errors="replace")
     except av.FFmpegError as error:
-        raise MediaError(
-            f"{path}: not a readable video or sound file ({error.strerror}); damaged, cut short or of another kind"
-        ) from error
+        raise MediaError(f"{unreadable} ({error.strerror})") from error
     with container:
+        if not (
+            container.streams.video or container.streams.audio
+        ):  # what ffmpeg makes of an mp4 that is cut within its index
+            raise MediaError(unreadable)
         yield container
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -39,13 +39,6 @@ class Track:
         return len(self.eyes)
 
 
-@dataclass
-class _Rows:
-    faces: list[Face | None] = field(default_factory=list)
-    runs: list[list[int]] = field(default_factory=list)
-    gaps: list[tuple[int, str]] = field(default_factory=list)
-
-
 def track_face(frames: Iterable[np.ndarray], finder: FaceFinder, *, every: int, longest_gap: int) -> Track:
     """Follow the most prominent face: the largest at first, then the one nearest to where it was.
 
@@ -59,72 +52,71 @@ def track_face(frames: Iterable[np.ndarray], finder: FaceFinder, *, every: int, 
         every: frames from one look to the next.
         longest_gap: frames between two sightings that are bridged; a longer gap ends the run.
     """
-    rows = _Rows()
+    faces: list[Face | None] = []
+    runs: list[tuple[int, int]] = []
+    cuts: set[int] = set()
     pending: list[np.ndarray] = []
     last: Face | None = None
-    count = width = height = 0
-    error = None
 
     def look() -> None:
+        """Search the newest frame and settle all that wait for its outcome."""
         nonlocal pending, last
         face = _nearest(finder.find(pending[-1]), last)
-        first = len(rows.faces)
-        key = first + len(pending) - 1
         if face is None:
-            if last is None or len(pending) > longest_gap:
-                rows.faces += [None] * len(pending)
-                _note_gap(rows, first, "no face found")
-                pending, last = [], None
-            return
-        if last is None or _jumps(last, face):
-            if key > first:
-                _note_gap(rows, first, "no face found" if last is None else "the face jumps: a cut or somebody else")
-            rows.faces += [None] * (key - first) + [face]
-            rows.runs.append([key, key + 1])
+            if last is not None and len(pending) <= longest_gap:
+                return
+            faces.extend([None] * len(pending))
+        elif last is None or _jumps(last, face) or len(pending) > max(every, longest_gap):
+            faces.extend([None] * (len(pending) - 1))
+            if last is not None and _jumps(last, face):
+                cuts.add(len(faces))
+            runs.append((len(faces), len(faces) + 1))
+            faces.append(face)
         else:
             for step, frame in enumerate(pending[:-1], start=1):
-                rows.faces.append(_between(last, face, step / len(pending), frame, finder))
-            rows.faces.append(face)
-            rows.runs[-1][1] = key + 1
+                faces.append(_between(last, face, step / len(pending), frame, finder))
+            faces.append(face)
+            runs[-1] = (runs[-1][0], len(faces))
         pending, last = [], face
 
+    width = height = 0
+    error = None
     try:
-        for frame in frames:
+        for index, frame in enumerate(frames):
             height, width = frame.shape[:2]
             pending.append(frame)
-            count += 1
-            if (count - 1) % every == 0:
+            if index % every == 0:
                 look()
     except MediaError as failure:  # what was read so far is good
         error = str(failure)
     if pending:
         look()
-    if pending:  # the face was lost and the video ended before the gap was long enough to end the run
-        _note_gap(rows, len(rows.faces), "no face found")
-        rows.faces += [None] * len(pending)
+    faces.extend([None] * len(pending))  # the face was lost and the video ended before the gap grew too long
     return Track(
-        np.array([np.full((2, 2), np.nan) if f is None else f.eyes for f in rows.faces], np.float32).reshape(-1, 2, 2),
-        np.array([np.full(2, np.nan) if f is None else f.mouth for f in rows.faces], np.float32).reshape(-1, 2),
-        np.array([np.nan if f is None or f.opening is None else f.opening for f in rows.faces], np.float32),
-        [(start, stop) for start, stop in rows.runs],
-        _with_lengths(rows),
+        np.array([np.full((2, 2), np.nan) if f is None else f.eyes for f in faces], np.float32).reshape(-1, 2, 2),
+        np.array([np.full(2, np.nan) if f is None else f.mouth for f in faces], np.float32).reshape(-1, 2),
+        np.array([np.nan if f is None or f.opening is None else f.opening for f in faces], np.float32),
+        runs,
+        _gaps(runs, cuts, len(faces)),
         width,
         height,
         error,
     )
 
 
-def _note_gap(rows: _Rows, first: int, reason: str) -> None:
-    if not rows.gaps or rows.faces[rows.gaps[-1][0] : first] != [None] * (first - rows.gaps[-1][0]):
-        rows.gaps.append((first, reason))
-
-
-def _with_lengths(rows: _Rows) -> list[tuple[int, str]]:
-    named = []
-    for first, reason in rows.gaps:
-        last = next((i for i in range(first, len(rows.faces)) if rows.faces[i] is not None), len(rows.faces))
-        named.append((first, f"{reason} ({(last - first) / FRAME_RATE:.2f} s)"))
-    return named
+def _gaps(runs: list[tuple[int, int]], cuts: set[int], count: int) -> list[tuple[int, str]]:
+    """What lies between the runs, each with its reason."""
+    starts = [0, *(stop for _, stop in runs)]
+    stops = [*(start for start, _ in runs), count]
+    return [
+        (
+            start,
+            f"{'the face jumps (a cut or somebody else)' if stop in cuts else 'no face found'} "
+            f"for {(stop - start) / FRAME_RATE:.2f} s",
+        )
+        for start, stop in zip(starts, stops, strict=True)
+        if stop > start
+    ]
 
 
 def _nearest(faces: list[Face], last: Face | None) -> Face | None:

@@ -51,10 +51,10 @@ def load_checkpoint(path: Path, module: FederatedModule, seed: int | None = None
         raise ArtifactError(f"checkpoint {path} was not written by fedtalk; expected a file of `fedtalk fit`")
     expected = {name: tuple(value.shape) for name, value in module.exchanged_parameters().items()}
     got = {name: tuple(value.shape) for name, value in saved["server"]["state"].items()}
-    if saved["made_for"] != module.cache_key() or expected != got:
+    if saved["made_for"] != module.fingerprint() or expected != got:
         raise ArtifactError(
             f"checkpoint {path} was made for another model (backbone {saved['made_for']}, {len(got)} tensors); this run has "
-            f"backbone {module.cache_key()} and {len(expected)} tensors. Use the config that is saved with the run."
+            f"backbone {module.fingerprint()} and {len(expected)} tensors. Use the config that is saved with the run."
         )
     if seed is not None and saved["seed"] != seed:
         raise ArtifactError(f"checkpoint {path} belongs to seed {saved['seed']}, this run has seed {seed}; use the same seed")

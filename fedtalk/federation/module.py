@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from fedtalk.data.clip import Clip
+from fedtalk.errors import ConfigurationError
 
 Prepared = dict[str, Tensor]
 """A clip as the model reads it (latents, audio features, ...); cached on the client's own disk."""
@@ -56,6 +58,14 @@ class FederatedModule(LightningModule):
         Models without such a notion call every client fully reliable.
         """
         return 1.0, 1.0
+
+    def fingerprint(self) -> str:
+        """Names the frozen part; a checkpoint is refused by a module with another one."""
+        return self.cache_key()
+
+    def export(self, folder: Path, clips: Sequence[Prepared]) -> None:
+        """Write the trained model as a folder that other runs can load."""
+        raise ConfigurationError(f"{type(self).__name__} has nothing to export; remove the Export callback from the config")
 
     def configure_optimizers(self) -> None:
         """Optimizers belong to the clients (`LocalTraining`) and to the server, not to the model."""

@@ -258,6 +258,7 @@ class FederatedTrainer(Trainer):
             raise ConfigurationError(f"model: expected a FederatedModule, got {type(model).__name__}")
         if not isinstance(datamodule, ClipData):
             raise ConfigurationError(f"data: expected a ClipData data module, got {type(datamodule).__name__}")
+        self.data = datamodule
         datamodule.prepare_data()
         datamodule.setup(stage)
         model.trainer = self
@@ -280,7 +281,7 @@ class FederatedTrainer(Trainer):
                 "seed": self.seed,
                 "server": server.state_dict(),
                 "kept_optimizers": self.kept_optimizers,
-                "made_for": module.cache_key(),
+                "made_for": module.fingerprint(),
             },
         )
 

@@ -7,20 +7,24 @@ from collections.abc import Sequence
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Codec(nn.Module):
     """Deterministic autoencoder; its latents have mean 0 and standard deviation 1 in every channel on its training data.
 
-    Wraps `AutoencoderKL` (Stable Diffusion's format) or `AutoencoderTiny` (TAESD's).
+    Wraps `AutoencoderKL` (Stable Diffusion's format) or `AutoencoderTiny` (TAESD's). ``pack`` folds blocks of latent cells
+    into channels (as FLUX does), so that a small denoiser can work on a coarser grid: with ``pack=2`` latents of
+    4 x 16 x 16 become 16 x 8 x 8.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, autoencoder: AutoencoderKL | AutoencoderTiny) -> None:
+    def __init__(self, autoencoder: AutoencoderKL | AutoencoderTiny, pack: int = 1) -> None:
         super().__init__()
         self.autoencoder = autoencoder
+        self.pack = pack
         channels = self.latent_channels
         scale = float(autoencoder.config.scaling_factor or 1.0)
         shift = float(autoencoder.config.get("shift_factor") or 0.0)
@@ -29,21 +33,22 @@ class Codec(nn.Module):
 
     @property
     def latent_channels(self) -> int:
-        return int(self.autoencoder.config.latent_channels)
+        return int(self.autoencoder.config.latent_channels) * self.pack**2
 
     @property
     def factor(self) -> int:
         """Pixels a latent cell spans in each direction."""
-        return 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
+        levels = self.autoencoder.config.get("encoder_block_out_channels") or self.autoencoder.config.block_out_channels
+        return 2 ** (len(levels) - 1) * self.pack
 
     def encode_raw(self, frames: Tensor) -> Tensor:
         """Latents before whitening; gradient flows."""
-        if isinstance(self.autoencoder, AutoencoderTiny):
-            return self.autoencoder.encode(frames).latents
-        return self.autoencoder.encode(frames).latent_dist.mean
+        encoded = self.autoencoder.encode(frames)
+        latents = encoded.latents if isinstance(self.autoencoder, AutoencoderTiny) else encoded.latent_dist.mean
+        return F.pixel_unshuffle(latents, self.pack)
 
     def decode_raw(self, latents: Tensor) -> Tensor:
-        return self.autoencoder.decode(latents).sample
+        return self.autoencoder.decode(F.pixel_shuffle(latents, self.pack)).sample
 
     def encode(self, frames: Tensor) -> Tensor:
         """(N, 3, H, W) float in [-1, 1] -> (N, C, H / factor, W / factor) whitened latents."""
@@ -61,17 +66,14 @@ class Codec(nn.Module):
         self.std.copy_(latents.std((0, 2, 3)))
 
 
-def tiny_codec(channels: Sequence[int] = (16, 32, 64, 96), latent_channels: int = 16) -> AutoencoderKL:
-    """A small randomly initialised `AutoencoderKL` that shrinks by 2 at all but the first level."""
-    levels = len(channels)
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=tuple(channels),
+def tiny_codec(width: int = 32, blocks: Sequence[int] = (1, 1, 3), latent_channels: int = 4) -> AutoencoderTiny:
+    """A small randomly initialised `AutoencoderTiny`; each level but the first halves the picture."""
+    return AutoencoderTiny(
+        encoder_block_out_channels=(width,) * len(blocks),
+        decoder_block_out_channels=(width,) * len(blocks),
+        num_encoder_blocks=tuple(blocks),
+        num_decoder_blocks=tuple(reversed(blocks)),
         latent_channels=latent_channels,
-        layers_per_block=1,
-        norm_num_groups=8,
-        sample_size=64,
         scaling_factor=1.0,
     )
 

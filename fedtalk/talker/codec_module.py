@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from fedtalk.data.clip import Clip
 from fedtalk.data.textures import draw_textures
 from fedtalk.federation.module import FederatedModule, Prepared
+from fedtalk.talker.backbone import save_codec
 from fedtalk.talker.codec import Codec, tiny_codec, to_unit
 
 
@@ -23,23 +25,30 @@ class CodecModule(FederatedModule):
 
     def __init__(
         self,
-        channels: Sequence[int] = (16, 32, 64, 96),
-        latent_channels: int = 16,
-        texture_share: float = 0.25,
+        width: int = 32,
+        blocks: Sequence[int] = (1, 1, 3),
+        latent_channels: int = 4,
+        crop: int = 32,
+        texture_share: float = 0.125,
         gradient_weight: float = 1.0,
         latent_noise: float = 0.05,
+        pack: int = 2,
     ) -> None:
         """
         Args:
-            channels: width of each level of the autoencoder; each level but the first halves the picture.
+            width: channels of the autoencoder's layers.
+            blocks: residual blocks of each level; each level but the first halves the picture.
             latent_channels: channels of a latent.
+            crop: side in pixels of the random crops it trains on; the network is convolutional, so many small crops teach
+                it faster than few whole frames.
             texture_share: share of a batch that is random texture instead of faces.
             gradient_weight: weight of the L1 loss of horizontal and vertical differences.
             latent_noise: standard deviation of noise on the latents while training.
+            pack: latent cells that the talker folds into one, in each direction; the whitening depends on it.
         """
         super().__init__()
         self.save_hyperparameters()
-        self.codec = Codec(tiny_codec(channels, latent_channels))
+        self.codec = Codec(tiny_codec(width, blocks, latent_channels))
 
     def exchanged_parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.codec.named_parameters())
@@ -56,10 +65,11 @@ class CodecModule(FederatedModule):
         for _ in range(size - textures):
             clip = clips[_integer(len(clips), generator)]["frames"]
             frames.append(_augment(clip[_integer(len(clip), generator)], generator))
-        pixels = clips[0]["frames"].shape[-1]
+        crop = self.hparams["crop"]
         if textures:
-            frames.extend(draw_textures(textures, pixels, generator))
-        latent = self.hparams["latent_channels"], pixels // self.codec.factor, pixels // self.codec.factor
+            frames.extend(draw_textures(textures, 2 * crop, generator))
+        frames = [_crop(frame, crop, generator) for frame in frames]
+        latent = self.hparams["latent_channels"], crop // self.codec.factor, crop // self.codec.factor
         return {"frames": torch.stack(frames), "noise": torch.randn(size, *latent, generator=generator)}
 
     def loss_terms(self, batch: Prepared) -> dict[str, Tensor]:
@@ -84,14 +94,26 @@ class CodecModule(FederatedModule):
         return {"psnr": float((-10 * error.log10()).mean())}
 
 
+    def export(self, folder: Path, clips: Sequence[Prepared]) -> None:
+        """Write the codec, whitened on the clips for latents packed by ``pack``."""
+        codec = Codec(self.codec.autoencoder, self.hparams["pack"])
+        codec.measure_statistics([to_unit(clip["frames"][::4]).to(self.device) for clip in clips[:100]])
+        save_codec(codec, folder)
+
+
 def _integer(high: int, generator: torch.Generator) -> int:
     return int(torch.randint(high, (), generator=generator))
 
 
+def _crop(frame: Tensor, crop: int, generator: torch.Generator) -> Tensor:
+    top, left = (_integer(frame.shape[-1] - crop + 1, generator) for _ in range(2))
+    return frame[:, top : top + crop, left : left + crop]
+
+
 def _augment(frame: Tensor, generator: torch.Generator) -> Tensor:
-    """uint8 (3, H, W) -> float in [-1, 1]: random crop of 50-100 %, flip, colour mix; half of the frames stay as they are."""
+    """uint8 (3, H, W) -> float in [-1, 1]: random crop of 50-100 %, flip, colour mix; two thirds stay as they are."""
     picture = to_unit(frame)
-    if torch.rand((), generator=generator) < 0.5:
+    if torch.rand((), generator=generator) < 2 / 3:
         return picture
     size = picture.shape[-1]
     crop = int(size * (0.5 + 0.5 * float(torch.rand((), generator=generator))))

@@ -109,8 +109,8 @@ def choose_graph(clients: int, assumptions: Assumptions) -> GraphChoice:
             return GraphChoice(clients, degree, threshold, security, dropout)
     colluding, dropouts = assumptions.colluding(clients), assumptions.dropouts(clients)
     raise ConfigurationError(
-        f"secure aggregation among {clients} clients can't withstand {colluding} colluding and {dropouts} dropping out: "
-        f"expected colluding + dropouts <= clients - 2 = {clients - 2}, got {colluding + dropouts}. "
+        f"secure aggregation among {clients} clients can't withstand {colluding} colluding and {dropouts} dropping "
+        f"out: expected colluding + dropouts <= clients - 2 = {clients - 2}, got {colluding + dropouts}. "
         "Lower colluding_fraction or dropout_fraction, or enlarge the cohort."
     )
 

@@ -75,9 +75,12 @@ def pair_mask_key(own: KeyPair, own_id: int, peer_public: bytes, peer_id: int, c
     return derive_key(own.agree(peer_public), b"pair mask", context, purpose)
 
 
-def sealing_key(own: KeyPair, peer_public: bytes, sender: int, recipient: int, context: bytes) -> bytes:
-    """The key under which ``sender`` encrypts its shares for ``recipient``; used for one message only."""
-    return derive_key(own.agree(peer_public), b"sealed share", context, struct.pack("<II", sender, recipient))
+def sealing_key(agreed: bytes, sender: int, recipient: int, context: bytes) -> bytes:
+    """The key under which ``sender`` encrypts its shares for ``recipient``, from what their sealing keys agree on.
+
+    It differs by direction and is used for one message only.
+    """
+    return derive_key(agreed, b"sealed share", context, struct.pack("<II", sender, recipient))
 
 
 def seed_commitment(seed: bytes, context: bytes, client: int) -> bytes:
@@ -89,5 +92,6 @@ def seed_commitment(seed: bytes, context: bytes, client: int) -> bytes:
 
 
 def derive_key(secret: bytes, label: bytes, context: bytes, purpose: bytes) -> bytes:
-    """HKDF-SHA256 (RFC 5869) of ``secret`` to 32 bytes, bound to label, round and purpose (all of fixed length but one)."""
-    return HKDF(hashes.SHA256(), KEY_BYTES, _SALT, context + purpose + label).derive(secret)
+    """HKDF-SHA256 (RFC 5869) of ``secret`` to 32 bytes, bound to a label, a round and a purpose within it."""
+    information = bytes([len(label)]) + label + context + purpose
+    return HKDF(hashes.SHA256(), KEY_BYTES, _SALT, information).derive(secret)

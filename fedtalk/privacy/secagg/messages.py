@@ -7,13 +7,14 @@ every byte is accounted for.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
+from fedtalk.privacy.secagg.envelope import SEALED_BYTES
 from fedtalk.privacy.secagg.errors import MalformedMessage
-from fedtalk.privacy.secagg.sealing import SEALED_BYTES
 from fedtalk.privacy.secagg.shamir import PRIME, SHARE_BYTES
 
 VERSION = 1
@@ -250,7 +251,7 @@ class _Reader:
         """A counted list of client ids."""
         (count,) = struct.unpack("<I", self.take(4))
         ids = struct.unpack(f"<{count}I", self.take(4 * count))
-        if any(later <= earlier for earlier, later in zip(ids, ids[1:], strict=False)):
+        if any(later <= earlier for earlier, later in itertools.pairwise(ids)):
             raise MalformedMessage(
                 f"{self._name}: expected client ids in ascending order, each once, got {list(ids[:8])}; message dropped"
             )

@@ -61,9 +61,7 @@ class AggregationSettings:
         Never fewer than `least_survivors`, nor than two more than may collude.
         """
         assumptions = self.assumptions
-        return max(
-            self.least_survivors, assumptions.colluding(clients) + 2, clients - assumptions.dropouts(clients)
-        )
+        return max(self.least_survivors, assumptions.colluding(clients) + 2, clients - assumptions.dropouts(clients))
 
     def fingerprint(self) -> bytes:
         """32 bytes that differ where any setting differs."""

@@ -65,15 +65,15 @@ def combine(shares: Mapping[int, bytes]) -> bytes | None:
         raise ValueError("share: expected a field element, got a number of at least the prime")
     # Lagrange at 0: sum_i y_i prod_{j != i} x_j / (x_j - x_i) = X sum_i y_i / D_i, D_i = x_i prod_{j != i} (x_j - x_i).
     # One modular inverse for all D_i (Montgomery's trick), since an inverse costs as much as hundreds of products.
-    denominators = [
-        point * math.prod(other - point for other in points if other != point) % PRIME for point in points
-    ]
+    denominators = [point * math.prod(other - point for other in points if other != point) % PRIME for point in points]
     prefixes = [1]
     for denominator in denominators:
         prefixes.append(prefixes[-1] * denominator % PRIME)
     inverse = pow(prefixes[-1], -1, PRIME)
     total = 0
-    for value, denominator, prefix in zip(reversed(values), reversed(denominators), reversed(prefixes[:-1]), strict=True):
+    for value, denominator, prefix in zip(
+        reversed(values), reversed(denominators), reversed(prefixes[:-1]), strict=True
+    ):
         total += value * inverse % PRIME * prefix
         inverse = inverse * denominator % PRIME
     secret = total * math.prod(points) % PRIME

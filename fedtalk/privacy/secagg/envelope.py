@@ -29,7 +29,7 @@ def seal(shares: SharePair, key: bytes) -> bytes:
 
 
 def unseal(sealed: bytes, key: bytes) -> SharePair | None:
-    """The shares, or None where they weren't made by the peer for this client in this round (all bound into ``key``)."""
+    """The shares, or None where they weren't made by that peer for this client in this round (all in ``key``)."""
     try:
         opened = ChaCha20Poly1305(key).decrypt(_NONCE, sealed, None)
     except InvalidTag:

@@ -1,0 +1,22 @@
+"""Writes what a run made as a folder that other runs can load."""
+
+from __future__ import annotations
+
+from fedtalk.federation.module import FederatedModule
+from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
+
+
+class Export(RoundCallback):
+    """Calls the module's ``export`` into the run's folder when training ends, with held-out clips of the first client."""
+
+    def __init__(self, folder: str = "backbone") -> None:
+        """
+        Args:
+            folder: name inside the run's folder.
+        """
+        self.folder = folder
+
+    def on_fit_rounds_end(self, trainer: FederatedTrainer, module: FederatedModule) -> None:
+        data = trainer.data
+        clips = trainer.prepared(module, data, data.clients[0], held_out=True)
+        module.export(trainer.run_dir / self.folder, clips)

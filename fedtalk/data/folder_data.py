@@ -1,0 +1,80 @@
+"""Prepared clients on disk as a data module: what `fedtalk prepare` wrote."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from fedtalk.data.clip import FRAME_RATE, Clip
+from fedtalk.data.source import ClipData, ClipSource
+from fedtalk.errors import ArtifactError, ConfigurationError
+
+
+class FolderData(ClipData):
+    """A clients folder: one folder a client, one ``.npz`` a clip. The end of every source file is held out."""
+
+    def __init__(self, root: str, held_out_seconds: float = 1.0, size: int = 64) -> None:
+        """
+        Args:
+            root: clients folder made by `fedtalk prepare`.
+            held_out_seconds: how much of the end of each source file is never trained on.
+            size: height and width that the clips must have, in pixels.
+        """
+        super().__init__()
+        self.root, self.size = Path(root), size
+        self._held_out_frames = round(held_out_seconds * FRAME_RATE)
+        if self._held_out_frames < 8:
+            raise ConfigurationError(f"data.held_out_seconds: expected at least 0.32 (8 frames), got {held_out_seconds}")
+        if not self.root.is_dir():
+            raise ArtifactError(f"clients folder {self.root} does not exist; make it with `fedtalk prepare RAW_VIDEOS {self.root}`")
+        self._split = {
+            folder.name: parts for folder in sorted(self.root.iterdir()) if folder.is_dir() and any(parts := self._divide(folder))
+        }
+        if not self._split:
+            raise ArtifactError(f"clients folder {self.root} holds no client with clips; see its rejects.csv, if there is one")
+        for client, (training, held_out) in self._split.items():
+            if not training or not held_out:
+                raise ArtifactError(
+                    f"client {client} has no {'training' if held_out else 'held-out'} clips: its videos are too short for "
+                    f"held_out_seconds={held_out_seconds}; add longer videos or hold out less"
+                )
+
+    @property
+    def clients(self) -> list[str]:
+        return list(self._split)
+
+    def training_clips(self, client: str) -> list[ClipSource]:
+        return self._split[client][0]
+
+    def held_out_clips(self, client: str) -> list[ClipSource]:
+        return self._split[client][1]
+
+    def _divide(self, folder: Path) -> tuple[list[ClipSource], list[ClipSource]]:
+        """Cut each source file's clips at ``held_out_seconds`` before its end."""
+        by_source: dict[str, list[tuple[float, Path, int]]] = {}
+        for path in sorted(folder.glob("*.npz")):
+            clip = Clip.load(path)
+            start = clip.info.get("start_seconds", 0.0)
+            entry = (float(start), path, len(clip))  # type: ignore[arg-type]
+            by_source.setdefault(str(clip.info.get("source", path.name)), []).append(entry)
+        training, held_out = [], []
+        for entries in by_source.values():
+            entries.sort()
+            end = max(start + length / FRAME_RATE for start, _, length in entries)
+            cut = end - self._held_out_frames / FRAME_RATE
+            for start, path, length in entries:
+                first = int(np.clip(round((cut - start) * FRAME_RATE), 0, length))
+                for parts, low, high in ((training, 0, first), (held_out, first, length)):
+                    if high - low >= 8:
+                        stat = path.stat()
+                        key = f"{path.resolve()}/{stat.st_mtime_ns}/{stat.st_size}/{low}/{high}"
+                        parts.append(ClipSource(key, partial(self._load, path, low, high)))
+        return training, held_out
+
+    def _load(self, path: Path, low: int, high: int) -> Clip:
+        clip = Clip.load(path)
+        if clip.size != self.size:
+            raise ArtifactError(f"clip {path} has {clip.size} px frames, data.size is {self.size}; prepare again with --size {self.size}")
+        return Clip.window(clip, low, high - low)

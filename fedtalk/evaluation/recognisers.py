@@ -1,0 +1,154 @@
+"""Stock face recognisers as measures of identity: an embedding a frame, whose cosine tells people apart.
+
+They judge what fedtalk makes, so they are nobody's part of its training: `recogniser("dlib")` comes with the Python
+packages, "sface" needs a file that the user fetches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from fedtalk.data.faces import dlib_module, dlib_weights, model_file
+from fedtalk.errors import ArtifactError, ConfigurationError
+
+
+class Recogniser(Protocol):
+    """Turns aligned or unaligned face frames into embeddings."""
+
+    name: str
+
+    def embed(self, frames: np.ndarray, eyes: np.ndarray, mouth: np.ndarray) -> np.ndarray:
+        """One embedding a frame.
+
+        Args:
+            frames: (F, H, W, 3) uint8 RGB.
+            eyes: (F, 2, 2), centre of the eye on the left and on the right of the picture, (x, y) in pixels.
+            mouth: (F, 2), midpoint of the corners of the mouth.
+
+        Returns:
+            (F, D) float32 of unit length; the cosine of two is their dot product.
+        """
+        ...
+
+
+def recogniser(name: str, **options: Any) -> Recogniser:
+    """A recogniser by name: "sface" or "dlib"; ``options`` are its constructor's.
+
+    Raises:
+        ConfigurationError: unknown name or option.
+        ArtifactError: a package or model file that it needs is absent; the message says where to get it.
+    """
+    if name not in RECOGNISERS:
+        raise ConfigurationError(f"recogniser: expected one of {', '.join(sorted(RECOGNISERS))}, got {name!r}")
+    try:
+        return RECOGNISERS[name](**options)
+    except TypeError as error:
+        raise ConfigurationError(f"options of recogniser {name!r}: {error}") from error
+
+
+def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The turn, scale and shift that takes ``source`` nearest to ``target`` in least squares.
+
+    Points as complex numbers: ``target - mean = a (source - mean)`` has the solution ``a = <s, t> / <s, s>``.
+
+    Args:
+        source: (N, 2) points, not all equal.
+        target: (N, 2) points.
+
+    Returns:
+        (2, 3) float64.
+
+    >>> similarity_transform(np.array([[0, 0], [1, 0]]), np.array([[5, 5], [5, 7]])).round(6).tolist()
+    [[0.0, -2.0, 5.0], [2.0, 0.0, 5.0]]
+    """
+    one = np.asarray(source, np.float64) @ np.array([1, 1j])
+    other = np.asarray(target, np.float64) @ np.array([1, 1j])
+    factor = np.vdot(one - one.mean(), other - other.mean()) / np.vdot(one - one.mean(), one - one.mean())
+    shift = other.mean() - factor * one.mean()
+    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
+
+
+class SFaceRecogniser:
+    """OpenCV's SFace, 128 numbers a face; two pictures with a cosine above 0.363 count as one person there.
+
+    Args:
+        path: ``face_recognition_sface_2021dec.onnx``; without it the environment variable FEDTALK_SFACE.
+
+    Source: Y. Zhong et al., "SFace: Sigmoid-Constrained Hypersphere Loss for Robust Face Recognition", 2021.
+    """
+
+    name = "sface"
+    _SIDE = 112
+    # where the network expects the eyes and the middle between the corners of the mouth, in 112 x 112 pixels
+    _TEMPLATE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.1396, 92.2848]])
+
+    def __init__(self, *, path: str | os.PathLike[str] | None = None) -> None:
+        model = model_file(path, "FEDTALK_SFACE", "recogniser 'sface'", "face_recognition_sface_2021dec.onnx")
+        try:
+            self._network = cv2.FaceRecognizerSF.create(str(model), "")
+        except cv2.error as error:
+            raise ArtifactError(f"recogniser 'sface': {model} is not an SFace model ({error.err})") from error
+
+    def embed(self, frames: np.ndarray, eyes: np.ndarray, mouth: np.ndarray) -> np.ndarray:
+        """See `Recogniser.embed`."""
+        embeddings = []
+        for frame, pair, centre in zip(frames, eyes, mouth, strict=True):
+            transform = similarity_transform(np.concatenate([pair, centre[None]]), self._TEMPLATE)
+            aligned = cv2.warpAffine(
+                cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), transform, (self._SIDE, self._SIDE), flags=cv2.INTER_CUBIC
+            )
+            embeddings.append(self._network.feature(aligned).reshape(-1).copy())
+        return _unit(np.array(embeddings).reshape(len(embeddings), 128))
+
+
+class DlibRecogniser:
+    """dlib's ResNet, 128 numbers a face, trained for Euclidean distance: people lie close together in cosine.
+
+    The weights come with the package face_recognition_models. Compare its cosines with each other only.
+
+    Source: D. E. King, "High Quality Face Recognition with Deep Metric Learning", dlib.net, 2017.
+    """
+
+    name = "dlib"
+    _SIDE = 256  # frames are brought to this scale, at which landmarks are placed well
+
+    def __init__(self) -> None:
+        self._dlib = dlib_module()
+        self._predictor = self._dlib.shape_predictor(str(dlib_weights("shape_predictor_5_face_landmarks.dat")))
+        self._network = self._dlib.face_recognition_model_v1(
+            str(dlib_weights("dlib_face_recognition_resnet_model_v1.dat"))
+        )
+
+    def embed(self, frames: np.ndarray, eyes: np.ndarray, mouth: np.ndarray) -> np.ndarray:
+        """See `Recogniser.embed`."""
+        embeddings = []
+        for frame, pair, centre in zip(frames, eyes, mouth, strict=True):
+            factor = self._SIDE / frame.shape[0]
+            large = cv2.resize(frame, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+            shape = self._predictor(np.ascontiguousarray(large), self._box(pair * factor, centre * factor))
+            chip = self._dlib.get_face_chip(large, shape, size=150, padding=0.25)
+            embeddings.append(np.array(self._network.compute_face_descriptor(chip)))
+        return _unit(np.array(embeddings).reshape(len(embeddings), 128))
+
+    def _box(self, eyes: np.ndarray, mouth: np.ndarray) -> Any:
+        """About the square that dlib's detector draws, which is what the landmarks were trained on."""
+        centre = (eyes.mean(0) + mouth) / 2
+        half = 1.05 * max(float(np.linalg.norm(eyes[1] - eyes[0])), float(np.linalg.norm(mouth - eyes.mean(0))))
+        return self._dlib.rectangle(*(round(float(side)) for side in (*(centre - half), *(centre + half))))
+
+
+RECOGNISERS: dict[str, Callable[..., Recogniser]] = {
+    SFaceRecogniser.name: SFaceRecogniser,
+    DlibRecogniser.name: DlibRecogniser,
+}
+"""Recognisers by name."""
+
+
+def _unit(embeddings: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return (embeddings / np.maximum(lengths, 1e-12)).astype(np.float32)

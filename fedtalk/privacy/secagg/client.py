@@ -1,0 +1,324 @@
+"""The client's half of a round, one class a state; it exchanges bytes with the server and knows nothing else of it.
+
+    Enrolled --invitation--> Advertised --roster--> Shared --delivery, vector--> Submitted --request--> done
+
+Each step takes the server's message and gives the next state and the reply. A message that breaks the protocol is
+refused (`RefusedMessage`) and leaves the state as it was; once a step is done, its state takes no second message. A
+client that has refused for good just stops: to the others it dropped out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedtalk.errors import ConfigurationError
+from fedtalk.privacy.secagg import envelope, keys, masks, messages, packing, shamir
+from fedtalk.privacy.secagg.errors import InvalidInput, RefusedMessage
+from fedtalk.privacy.secagg.graph import GraphChoice, neighbours
+from fedtalk.privacy.secagg.settings import AggregationSettings
+
+
+class _State:
+    """A step of the protocol that can be taken once."""
+
+    def __init__(self) -> None:
+        self._done = False
+
+    def _begin(self) -> None:
+        if self._done:
+            raise RefusedMessage(
+                f"{type(self).__name__}: expected one message in this state, got a second one; it may be a replay, "
+                "and answering it could open this client's vector"
+            )
+
+    def _finish(self) -> None:
+        self._done = True
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What a client knows of the round it is in."""
+
+    client: int
+    settings: AggregationSettings
+    number: int
+
+    def check_address(self, message: messages.Message) -> None:
+        """Refuse a message of another session or round, or for another client."""
+        expected = (self.client, self.settings.session, self.number)
+        got = (message.client, message.session, message.round_number)
+        if expected != got:
+            raise RefusedMessage(
+                f"{type(message).__name__}: expected one for client {expected[0]}, session {expected[1].hex()}, round "
+                f"{expected[2]}, got client {got[0]}, session {got[1].hex()}, round {got[2]}; message refused"
+            )
+
+
+class Enrolled:
+    """A client between rounds: waits for an invitation, and takes part in each round at most once."""
+
+    def __init__(self, client: int, settings: AggregationSettings, *, last_round: int = -1) -> None:
+        """
+        Args:
+            client: this client's id, 0 to 2**32 - 1, as the server's transport knows it.
+            settings: the run's settings, which the client has from its own configuration, not from the server.
+            last_round: newest round this client took part in, from its own storage; -1 for none.
+        """
+        if not 0 <= client <= messages.LARGEST_CLIENT_ID:
+            raise ConfigurationError(f"client id: expected 0 to {messages.LARGEST_CLIENT_ID}, got {client}")
+        self._client, self._settings = client, settings
+        self._last_round = last_round
+
+    @property
+    def last_round(self) -> int:
+        """Newest round joined; to be kept in storage where a client must not join it again after a restart."""
+        return self._last_round
+
+    def join(self, invitation: bytes) -> tuple[Advertised, bytes]:
+        """Answer an invitation with fresh public keys.
+
+        Raises:
+            RefusedMessage: garbage, another run's session, a round that is not newer than the last one, other settings.
+        """
+        message = messages.Invitation.decode(invitation)
+        if message.round_number <= self._last_round:
+            raise RefusedMessage(
+                f"invitation: expected a round after {self._last_round}, got {message.round_number}; joining a round "
+                "twice could open this client's vector"
+            )
+        round_ = _Round(self._client, self._settings, message.round_number)
+        round_.check_address(message)
+        if message.settings != self._settings.fingerprint():
+            raise RefusedMessage(
+                "invitation: expected the settings that this client was configured with (dimension, bits, assumptions, "
+                "least_survivors), got others; give server and clients the same configuration"
+            )
+        self._last_round = message.round_number
+        state = Advertised(round_)
+        return state, state.advertisement
+
+
+class Advertised(_State):
+    """The keys are out; waits for the roster, and answers it with the shares of its secrets."""
+
+    def __init__(self, round_: _Round) -> None:
+        super().__init__()
+        self._round = round_
+        self._sealing, self._masking = keys.KeyPair(), keys.KeyPair()
+        self.advertisement = messages.KeyAdvertisement(
+            round_.client, round_.settings.session, round_.number, self._sealing.public, self._masking.public
+        ).encode()
+
+    def receive_roster(self, roster: bytes) -> tuple[Shared, bytes]:
+        """Share the mask key and the seed of the own mask among the neighbours.
+
+        Raises:
+            RefusedMessage: garbage, wrong address, this client missing, a cohort too small for the settings, neighbours
+                other than the graph gives, a public key used twice or of small order, a second roster.
+        """
+        self._begin()
+        message = messages.Roster.decode(roster)
+        self._round.check_address(message)
+        choice, near = self._check(message)
+        round_, own = self._round, self._round.client
+        context = keys.roster_digest(
+            keys.round_digest(round_.settings.session, round_.number, round_.settings.fingerprint()),
+            message.graph_seed,
+            message.clients,
+        )
+        peers = {}
+        for peer in near:
+            sealing_public, mask_public = message.neighbour_keys[peer]
+            agreed = self._sealing.agree(sealing_public)
+            peers[peer] = _Peer(
+                seal_to=keys.sealing_key(agreed, own, peer, context),
+                open_from=keys.sealing_key(agreed, peer, own, context),
+                pair_mask=keys.pair_mask_key(self._masking, own, mask_public, peer, context),
+            )
+        place = {client: position for position, client in enumerate(message.clients, start=1)}
+        seed = keys.fresh_secret()
+        points = [place[peer] for peer in near]
+        key_shares = shamir.split(self._masking.secret(), points, choice.threshold)
+        seed_shares = shamir.split(seed, points, choice.threshold)
+        envelopes = {
+            peer: envelope.seal(envelope.SharePair(key_shares[place[peer]], seed_shares[place[peer]]), known.seal_to)
+            for peer, known in peers.items()
+        }
+        commitment = keys.seed_commitment(seed, context, own)
+        reply = messages.SealedShares(own, round_.settings.session, round_.number, envelopes, commitment)
+        self._finish()
+        self_mask = keys.self_mask_key(seed, context, own)
+        return Shared(round_, message.clients, choice, peers, self_mask), reply.encode()
+
+    def _check(self, message: messages.Roster) -> tuple[GraphChoice, tuple[int, ...]]:
+        """The graph's choice and this client's neighbours, if the roster is in order."""
+        own, settings, count = self._round.client, self._round.settings, len(message.clients)
+        if own not in message.clients:
+            raise RefusedMessage(f"roster: expected client {own} among its clients, got a list without it")
+        if count < settings.survivors_needed(count):
+            raise RefusedMessage(
+                f"roster: expected at least {settings.survivors_needed(count)} clients, got {count}; too few to hide in"
+            )
+        try:
+            choice = settings.graph(count)
+        except ConfigurationError as error:
+            raise RefusedMessage(f"roster refused: {error}") from error
+        near = neighbours(message.clients, choice.degree, message.graph_seed)[own]
+        if tuple(message.neighbour_keys) != near:
+            raise RefusedMessage(
+                f"roster: expected the keys of the neighbours {list(near[:8])}… that its seed gives, "
+                f"got those of {list(message.neighbour_keys)[:8]}…"
+            )
+        used = {self._sealing.public, self._masking.public}
+        for peer, pair in message.neighbour_keys.items():
+            if used.intersection(pair) or pair[0] == pair[1]:
+                raise RefusedMessage(f"roster: expected fresh public keys of client {peer}, got one that is used twice")
+            used.update(pair)
+        return choice, near
+
+
+@dataclass(frozen=True)
+class _Peer:
+    """The keys shared with one neighbour, each for one purpose."""
+
+    seal_to: bytes
+    open_from: bytes
+    pair_mask: bytes
+
+
+class Shared(_State):
+    """The shares are out; waits for the neighbours' shares, and answers with the masked vector."""
+
+    def __init__(
+        self,
+        round_: _Round,
+        roster: tuple[int, ...],
+        choice: GraphChoice,
+        peers: Mapping[int, _Peer],
+        self_mask: bytes,
+    ) -> None:
+        super().__init__()
+        self._round, self._roster, self._choice = round_, roster, choice
+        self._peers, self._self_mask = peers, self_mask
+
+    def receive_shares(self, delivery: bytes, vector: np.ndarray) -> tuple[Submitted, bytes]:
+        """Mask ``vector`` with its own mask and one for each neighbour that shared, and send it.
+
+        Args:
+            delivery: the server's message.
+            vector: (dimension,) of the ring's dtype, each element below 2**bits; it is not changed.
+
+        Raises:
+            RefusedMessage: garbage, wrong address, shares from a stranger, fewer sharing neighbours than the
+                threshold, a second delivery.
+            InvalidInput: ``vector`` is not a vector of the ring.
+        """
+        self._begin()
+        message = messages.ShareDelivery.decode(delivery)
+        self._round.check_address(message)
+        strangers = [peer for peer in message.envelopes if peer not in self._peers]
+        if strangers:
+            raise RefusedMessage(f"delivery: expected shares from neighbours only, got some from {strangers[:8]}")
+        if len(message.envelopes) < self._choice.threshold:
+            raise RefusedMessage(
+                f"delivery: expected shares from at least {self._choice.threshold} neighbours, got "
+                f"{len(message.envelopes)}; with so few the masks could not be removed"
+            )
+        settings, own = self._round.settings, self._round.client
+        ring = settings.ring
+        if vector.shape != (settings.dimension,) or vector.dtype != ring.dtype or not ring.contains(vector):
+            raise InvalidInput(
+                f"vector of client {own}: expected ({settings.dimension},) {ring.dtype} below 2**{settings.bits}, "
+                f"got {vector.shape} {vector.dtype} with maximum {vector.max() if vector.size else 'none'}"
+            )
+        masked = np.array(vector)
+        pairs = [masks.Mask(self._peers[peer].pair_mask, subtract=peer < own) for peer in message.envelopes]
+        masks.apply_masks(masked, [masks.Mask(self._self_mask), *pairs])
+        packed = packing.pack(ring.reduce(masked), settings.bits)
+        self._finish()
+        held = {peer: (self._peers[peer].open_from, sealed) for peer, sealed in message.envelopes.items()}
+        silent = frozenset(self._peers) - held.keys()
+        reply = messages.MaskedInput(own, settings.session, self._round.number, packed)
+        return Submitted(self._round, self._roster, self._choice, held, silent), reply.encode()
+
+
+class Submitted(_State):
+    """The masked vector is out; waits for the request to help remove the masks, and answers it once."""
+
+    def __init__(
+        self,
+        round_: _Round,
+        roster: tuple[int, ...],
+        choice: GraphChoice,
+        held: Mapping[int, tuple[bytes, bytes]],
+        silent: frozenset[int],
+    ) -> None:
+        super().__init__()
+        self._round, self._roster, self._choice = round_, roster, choice
+        self._held, self._silent = held, silent
+
+    def reveal(self, request: bytes) -> bytes:
+        """One share for each neighbour that shared: of its seed if it survived, of its mask key if it dropped out.
+
+        A share that was spoilt on its way is left out; the others' are enough.
+
+        Raises:
+            RefusedMessage: garbage, wrong address, this client not among the survivors, a client both survivor and
+                dropped, an id that is not on the roster, a neighbour in neither list or one that never shared, too few
+                survivors in all or among the neighbours, a second request.
+        """
+        self._begin()
+        message = messages.RevealRequest.decode(request)
+        self._round.check_address(message)
+        survivors = self._check(message)
+        seeds, mask_keys = {}, {}
+        for peer, (key, sealed) in self._held.items():
+            shares = envelope.unseal(sealed, key)
+            if shares is None:
+                continue
+            if peer in survivors:
+                seeds[peer] = shares.seed
+            else:
+                mask_keys[peer] = shares.mask_key
+        self._finish()
+        own, settings = self._round.client, self._round.settings
+        return messages.RevealedShares(own, settings.session, self._round.number, seeds, mask_keys).encode()
+
+    def _check(self, message: messages.RevealRequest) -> set[int]:
+        """The survivors, if the request is in order."""
+        own, needed = self._round.client, self._round.settings.survivors_needed(len(self._roster))
+        survivors, dropped, known = set(message.survivors), set(message.dropped), set(self._roster)
+        both = sorted(survivors & dropped)
+        if both:
+            raise RefusedMessage(
+                f"request: expected each client to have survived or dropped out, got both for {both[:8]}; both "
+                "kinds of share would open their vectors"
+            )
+        if own not in survivors:
+            raise RefusedMessage(f"request: expected client {own}, which sent its vector, among the survivors, got not")
+        forged = sorted((survivors | dropped) - known)
+        if forged:
+            raise RefusedMessage(f"request: expected clients of the roster only, got {forged[:8]} besides")
+        if len(survivors) < needed:
+            raise RefusedMessage(
+                f"request: expected at least {needed} survivors, got {len(survivors)}; too few to hide in"
+            )
+        near = self._held.keys()
+        missing = sorted(near - survivors - dropped)
+        if missing:
+            raise RefusedMessage(f"request: expected every neighbour in one of its lists, got none with {missing[:8]}")
+        unshared = sorted(self._silent & (survivors | dropped))
+        if unshared:
+            raise RefusedMessage(
+                f"request: expected no word of the neighbours that never shared, got {unshared[:8]}; it does "
+                "not fit the delivery"
+            )
+        alive = len(near & survivors)
+        if alive < self._choice.threshold:
+            raise RefusedMessage(
+                f"request: expected at least {self._choice.threshold} surviving neighbours, got {alive}"
+            )
+        return survivors

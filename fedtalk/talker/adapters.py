@@ -1,0 +1,116 @@
+"""Adapters: LoRA on the denoiser through peft, saved in peft's own format.
+
+    W x  ->  W x + (alpha / rank) B A x,      A: (rank, in), B: (out, rank), B = 0 at the start
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from diffusers import UNetMotionModel
+from peft import LoraConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fedtalk.errors import ArtifactError, ConfigurationError
+from fedtalk.storage import atomic_path, write_json
+
+
+@dataclass
+class Adapter:
+    """What a client trains and sends."""
+
+    rank: int = 8
+    alpha: float = 8.0
+    targets: list[str] = field(
+        default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
+    )
+    """Ends of the names of the adapted layers. Not ``proj_in`` and ``proj_out``: the motion modules call these by keyword."""
+    aggregation: str = "factors"
+    """``factors`` averages A and B each by itself (mean(B) mean(A) is not mean(B A): cheap, slightly biased);
+    ``freeze_a`` keeps the random A of all clients equal and trains and sends B alone, so that the mean is exact
+    (FFA-LoRA, Sun et al. 2024), at half the size."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigurationError(f"adapter.rank: expected at least 1, got {self.rank}")
+        if self.aggregation not in ("factors", "freeze_a"):
+            raise ConfigurationError(
+                f"adapter.aggregation: expected 'factors' or 'freeze_a', got {self.aggregation!r}; methods that need single "
+                "clients' factors (stacking, SVD of the product) can't work on a sum"
+            )
+
+    def lora_config(self) -> LoraConfig:
+        return LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=list(self.targets), init_lora_weights=True)
+
+
+def add_adapter(unet: UNetMotionModel, adapter: Adapter) -> None:
+    """Freeze the network and put a fresh adapter on it.
+
+    Raises:
+        ConfigurationError: no layer is called as the config says.
+    """
+    try:
+        unet.add_adapter(adapter.lora_config())
+    except ValueError as error:
+        raise ConfigurationError(f"adapter.targets {adapter.targets}: {error}") from error
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_("lora_B" in name or ("lora_A" in name and adapter.aggregation == "factors"))
+
+
+def adapter_parameters(unet: UNetMotionModel) -> dict[str, nn.Parameter]:
+    """All LoRA factors, by name."""
+    return {name: parameter for name, parameter in unet.named_parameters() if ".lora_" in name}
+
+
+def save_adapter(folder: Path, state: Mapping[str, Tensor], adapter: Adapter, backbone: str) -> None:
+    """Write an adapter as peft does: ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    `peft.PeftModel.from_pretrained(unet, folder)` reads it. ``fedtalk.json`` adds which backbone it is for.
+    """
+    renamed = {
+        "base_model.model." + name.replace(".default.", "."): value.detach().cpu().contiguous() for name, value in state.items()
+    }
+    config = adapter.lora_config().to_dict()
+    config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    with atomic_path(folder / "adapter_model.safetensors") as temporary:
+        save_file(renamed, temporary, metadata={"format": "pt"})
+    write_json(folder / "adapter_config.json", {key: getattr(value, "value", value) for key, value in config.items()})
+    write_json(folder / "fedtalk.json", {"backbone": backbone, "aggregation": adapter.aggregation})
+
+
+def load_adapter(folder: Path, backbone: str) -> tuple[Adapter, dict[str, Tensor]]:
+    """Read an adapter folder.
+
+    Returns:
+        its settings and its factors under the names of `adapter_parameters`.
+
+    Raises:
+        ArtifactError: the folder is missing or damaged, or the adapter belongs to another backbone.
+    """
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text())
+        origin = json.loads((folder / "fedtalk.json").read_text())
+        stored = load_file(folder / "adapter_model.safetensors")
+        adapter = Adapter(config["r"], config["lora_alpha"], list(config["target_modules"]), origin["aggregation"])
+    except (OSError, json.JSONDecodeError, KeyError, SafetensorError) as error:
+        raise ArtifactError(
+            f"adapter {folder} can't be read ({type(error).__name__}: {error}); expected a folder with adapter_config.json, "
+            "adapter_model.safetensors and fedtalk.json, as `fedtalk fit` writes under RUN/adapters"
+        ) from error
+    if origin["backbone"] != backbone:
+        raise ArtifactError(
+            f"adapter {folder} was trained on backbone {origin['backbone']}, this is backbone {backbone}; "
+            "generate with the backbone that the adapter was trained on (--backbone)"
+        )
+    state = {}
+    for name, value in stored.items():
+        plain = name.removeprefix("base_model.model.")
+        for factor in ("lora_A", "lora_B"):
+            plain = plain.replace(f"{factor}.weight", f"{factor}.default.weight")
+        state[plain] = value
+    return adapter, state

@@ -1,0 +1,195 @@
+"""Backbone: codec, denoiser and audio encoder as one folder that can be shipped, loaded and named by its content.
+
+::
+
+    backbone/
+      backbone.json                       what it was built from
+      codec/                              diffusers' save_pretrained, plus fedtalk.json (whitening, packing)
+      unet/                               diffusers' save_pretrained
+      conditioning.safetensors            audio encoder, reference tokens, nulls
+      README.md                           model card
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, UNetMotionModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fedtalk.errors import ArtifactError, ConfigurationError
+from fedtalk.storage import atomic_path, write_json
+from fedtalk.talker.audio import AudioEncoder, SpeechFeatures, speech_features
+from fedtalk.talker.codec import Codec, tiny_codec
+from fedtalk.talker.denoiser import Denoiser, pretrained_unet, tiny_unet
+
+SHIPPED = "shipped"
+
+
+@dataclass
+class Architecture:
+    """What a new backbone is built from."""
+
+    size: int = 64
+    """Height and width of a frame in pixels."""
+    codec: str | None = None
+    """Folder of a codec (fedtalk's, or an AutoencoderKL / AutoencoderTiny of save_pretrained); a random tiny one if None."""
+    pack: int = 2
+    """Latent cells folded into one, in each direction."""
+    unet: str | None = None
+    """Folder of a pretrained UNet2DConditionModel (Stable Diffusion); a tiny network of the shape below if None."""
+    motion: str | None = None
+    """Folder of a pretrained MotionAdapter (AnimateDiff); needed with ``unet``."""
+    channels: list[int] = field(default_factory=lambda: [64, 128])
+    width: int = 128
+    """Dimension of the tokens that the tiny network attends to."""
+    heads: int = 4
+    prediction: str = "v_prediction"
+    """``v_prediction``, ``sample`` or, for Stable Diffusion weights, ``epsilon``."""
+    speech: str = "mel"
+    """``mel``, ``whisper`` or ``wav2vec2``."""
+    speech_path: str | None = None
+    """Folder of the pretrained speech model."""
+
+    def __post_init__(self) -> None:
+        if (self.unet is None) != (self.motion is None):
+            raise ConfigurationError("architecture: unet and motion are given together or not at all")
+        if self.size < 32 or self.size % 8:
+            raise ConfigurationError(f"architecture.size: expected a multiple of 8, at least 32, got {self.size}")
+
+
+class Backbone(nn.Module):
+    """All that is shared and frozen once adapters train."""
+
+    def __init__(self, architecture: Architecture, codec: Codec, unet: UNetMotionModel) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.codec = codec.requires_grad_(False).eval()
+        self.speech: SpeechFeatures = speech_features(architecture.speech, architecture.speech_path)
+        audio = AudioEncoder(self.speech.dimension, self.speech.per_frame, int(unet.config.cross_attention_dim))
+        if architecture.size % codec.factor:
+            raise ConfigurationError(f"architecture.size {architecture.size} is not a multiple of the codec's factor {codec.factor}")
+        self.cells = architecture.size // codec.factor
+        self.denoiser = Denoiser(unet, audio, codec.latent_channels, self.cells**2)
+
+    @classmethod
+    def build(cls, architecture: Architecture) -> Backbone:
+        """A new backbone: random where no pretrained folder is named."""
+        codec = load_codec(Path(architecture.codec), architecture.pack) if architecture.codec else Codec(tiny_codec(), architecture.pack)
+        if architecture.unet is not None and architecture.motion is not None:
+            unet = pretrained_unet(architecture.unet, architecture.motion, codec.latent_channels)
+        else:
+            unet = tiny_unet(
+                codec.latent_channels, architecture.size // codec.factor, architecture.channels, architecture.width, architecture.heads
+            )
+        return cls(architecture, codec, unet)
+
+    def save(self, folder: Path) -> None:
+        """Write the folder; weights in half precision."""
+        save_codec(self.codec, folder / "codec")
+        _save_network(self.denoiser.unet, folder / "unet")
+        _save_tensors(self._conditioning(), folder / "conditioning.safetensors")
+        write_json(folder / "backbone.json", {"format": 1, "architecture": asdict(self.architecture)})
+
+    @classmethod
+    def load(cls, name: str) -> Backbone:
+        """Read a backbone.
+
+        Args:
+            name: ``shipped`` or a folder.
+
+        Raises:
+            ArtifactError: missing or damaged.
+        """
+        folder = shipped_folder() if name == SHIPPED else Path(name)
+        try:
+            stored = json.loads((folder / "backbone.json").read_text())["architecture"]
+            architecture = Architecture(**{**stored, "codec": None, "unet": None, "motion": None})
+            codec = load_codec(folder / "codec", architecture.pack)
+            unet = UNetMotionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+            backbone = cls(architecture, codec, unet)
+            conditioning = {name: value.float() for name, value in load_file(folder / "conditioning.safetensors").items()}
+            backbone._conditioning_modules().load_state_dict(conditioning)
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise ArtifactError(
+                f"backbone {folder} can't be read ({type(error).__name__}: {error}); expected a folder of "
+                "`fedtalk fit --config configs/backbone.yaml`, or 'shipped'"
+            ) from error
+        return backbone
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of a hash over all weights, rounded as they are stored."""
+        return _fingerprint([self.codec.state_dict(), base_weights(self.denoiser.unet), self._conditioning()])
+
+    def _conditioning_modules(self) -> nn.ModuleDict:
+        modules = nn.ModuleDict({"audio": self.denoiser.audio, "reference_tokens": self.denoiser.reference_tokens})
+        modules.register_parameter("reference_position", self.denoiser.reference_position)
+        modules.register_parameter("null_reference", self.denoiser.null_reference)
+        return modules
+
+    def _conditioning(self) -> dict[str, Tensor]:
+        return dict(self._conditioning_modules().state_dict())
+
+
+def base_weights(unet: nn.Module) -> dict[str, Tensor]:
+    """A network's own weights under their own names, whether or not an adapter sits on it."""
+    return {name.replace(".base_layer.", "."): value for name, value in unet.state_dict().items() if ".lora_" not in name}
+
+
+def shipped_folder() -> Path:
+    return Path(str(importlib.resources.files("fedtalk.weights"))) / "backbone"
+
+
+def save_codec(codec: Codec, folder: Path) -> None:
+    _save_network(codec.autoencoder, folder)
+    write_json(folder / "fedtalk.json", {"pack": codec.pack, "mean": codec.mean.tolist(), "std": codec.std.tolist()})
+
+
+def load_codec(folder: Path, pack: int) -> Codec:
+    """A codec folder; without ``fedtalk.json`` it is a plain diffusers autoencoder, whitened by its scaling factor."""
+    try:
+        kind = json.loads((folder / "config.json").read_text())["_class_name"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ArtifactError(f"codec {folder}: expected a folder with config.json of diffusers' save_pretrained ({error})") from error
+    kinds = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+    if kind not in kinds:
+        raise ArtifactError(f"codec {folder}: expected AutoencoderKL or AutoencoderTiny, got {kind}")
+    codec = Codec(kinds[kind].from_pretrained(folder, torch_dtype=torch.float32), pack)
+    extra = folder / "fedtalk.json"
+    if extra.exists():
+        stored = json.loads(extra.read_text())
+        if stored["pack"] != pack:
+            raise ArtifactError(f"codec {folder} was whitened for pack {stored['pack']}, the architecture says {pack}")
+        codec.mean.copy_(torch.tensor(stored["mean"]))
+        codec.std.copy_(torch.tensor(stored["std"]))
+    return codec
+
+
+def _save_network(network: nn.Module, folder: Path) -> None:
+    """Config and weights as diffusers' save_pretrained lays them out; no adapter, half precision."""
+    weights = {name: value for name, value in base_weights(network).items()}
+    _save_tensors(weights, folder / "diffusion_pytorch_model.safetensors")
+    config = json.loads(network.to_json_string())  # type: ignore[operator]
+    write_json(folder / "config.json", {key: value for key, value in config.items() if key != "_name_or_path"})
+
+
+def _save_tensors(state: dict[str, Tensor], path: Path) -> None:
+    halves = {name: (value.half() if value.is_floating_point() else value).contiguous().cpu() for name, value in state.items()}
+    with atomic_path(path) as temporary:
+        save_file(halves, temporary, metadata={"format": "pt"})
+
+
+def _fingerprint(states: Iterable[dict[str, Tensor]]) -> str:
+    digest = hashlib.sha256()
+    for state in states:
+        for name in sorted(state):
+            digest.update(name.encode())
+            digest.update(state[name].detach().cpu().half().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

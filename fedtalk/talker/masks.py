@@ -1,0 +1,42 @@
+"""The region that dubbing replaces: the lower face, placed by the eyes alone, so that it can't tell how the mouth moves."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CENTRE_DROP = 1.25
+"""Distance of the region's centre below the point between the eyes, in inter-ocular distances."""
+HALF_WIDTH, HALF_HEIGHT = 1.0, 0.92
+RAMP = 0.16
+"""Width of the blending border inside the region, in inter-ocular distances."""
+
+
+def _depth(eyes: np.ndarray, size: int) -> np.ndarray:
+    """(F, H, W): how far inside the region a pixel lies, in inter-ocular distances; negative outside."""
+    left, right = eyes[:, 0], eyes[:, 1]
+    middle, across = (left + right) / 2, right - left
+    unit = np.maximum(np.linalg.norm(across, axis=1), 1e-3)[:, None, None]
+    cos, sin = (across[:, i][:, None, None] / unit for i in (0, 1))
+    y, x = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5, indexing="ij")
+    dx, dy = (x - middle[:, 0][:, None, None]) / unit, (y - middle[:, 1][:, None, None]) / unit
+    u, v = dx * cos + dy * sin, -dx * sin + dy * cos - CENTRE_DROP
+    # A rounded rectangle (a superellipse of exponent 4).
+    radius = ((u / HALF_WIDTH) ** 4 + (v / HALF_HEIGHT) ** 4) ** 0.25
+    return (1.0 - radius) * min(HALF_WIDTH, HALF_HEIGHT)
+
+
+def lower_face(eyes: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
+    """The hidden region and the blending weight of generated over original pixels.
+
+    Args:
+        eyes: (F, 2, 2) eye centres in pixels.
+        size: height and width of the frames.
+
+    Returns:
+        hidden (F, 1, H, W) float32, 1 where the model may not see; alpha (F, 1, H, W) float32 in [0, 1], which rises from
+        0 at the region's border to 1 within `RAMP`, so that no seam can show.
+    """
+    depth = torch.from_numpy(_depth(np.asarray(eyes, np.float64), size)).float()[:, None]
+    return (depth > 0).float(), (depth / RAMP).clamp(0, 1)

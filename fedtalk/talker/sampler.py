@@ -1,0 +1,120 @@
+"""Sampling of any length: overlapping windows, predictions averaged at every step, memory that does not grow.
+
+Every sampling step averages the predictions of all windows that cover a frame (MultiDiffusion, Bar-Tal et al. 2023, in
+time). A frame of step ``s`` needs only the windows around it at step ``s - 1``, so the steps are chained as streams: each
+holds one group of windows, and a frame leaves as soon as nothing later can change it. The result is the same, to rounding,
+as denoising the whole video at once, and memory does not depend on the length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from fedtalk.errors import ConfigurationError
+
+
+@dataclass
+class Frame:
+    """One frame on its way. All tensors without batch dimension."""
+
+    latent_Chw: Tensor
+    masked_Chw: Tensor
+    mask_1hw: Tensor
+    window_TD: Tensor
+    """Audio features around the frame."""
+
+
+Predict = Callable[[list[list[Frame]], Tensor], Tensor]
+"""(windows of frames, timestep ()) -> the network's answers (B, F, C, h, w)."""
+
+
+def window_starts(frames: int, window: int, stride: int) -> list[int]:
+    """First frames of windows that cover all frames; the last one ends at the last frame.
+
+    >>> window_starts(10, 8, 4)
+    [0, 2]
+    >>> window_starts(16, 8, 4)
+    [0, 4, 8]
+    >>> window_starts(5, 8, 4)
+    [0]
+    """
+    if not 0 < stride <= window:
+        raise ConfigurationError(f"sampling stride: expected 1 to the window's length {window}, got {stride}")
+    last = max(0, frames - window)
+    return [*range(0, last, stride), last]
+
+
+def sample(
+    frames: Iterator[Frame],
+    count: int,
+    predict: Predict,
+    scheduler: DDIMScheduler,
+    steps: int,
+    window: int,
+    stride: int,
+    group: int = 4,
+) -> Iterator[Tensor]:
+    """Denoise a stream of frames.
+
+    Args:
+        frames: ``count`` frames whose latents are noise.
+        predict: the guided network.
+        scheduler: deterministic (DDIM, eta 0).
+        steps: sampling steps.
+        window: frames the network sees at once.
+        stride: frames from one window to the next.
+        group: windows that are run in one batch.
+
+    Yields:
+        clean latents (C, h, w), in order, as soon as they are final.
+    """
+    scheduler.set_timesteps(steps)
+    starts = window_starts(count, window, stride)
+    stream = frames
+    for timestep in scheduler.timesteps:
+        stream = _step(stream, count, starts, window, group, predict, scheduler, timestep)
+    for frame in stream:
+        yield frame.latent_Chw
+
+
+def _step(
+    frames: Iterator[Frame],
+    count: int,
+    starts: list[int],
+    window: int,
+    group: int,
+    predict: Predict,
+    scheduler: DDIMScheduler,
+    timestep: Tensor,
+) -> Iterator[Frame]:
+    """One sampling step as a stream."""
+    held: dict[int, Frame] = {}
+    sums: dict[int, Tensor] = {}
+    weights: dict[int, float] = {}
+    read = 0
+    for first in range(0, len(starts), group):
+        batch = starts[first : first + group]
+        length = min(window, count)
+        while read < batch[-1] + length:
+            held[read] = next(frames)
+            read += 1
+        outputs = predict([[held[i] for i in range(start, start + length)] for start in batch], timestep)
+        for start, output in zip(batch, outputs, strict=True):
+            for offset in range(length):
+                # Windows fade towards their ends, where the network has the least context.
+                weight = 1.0 + min(offset, length - 1 - offset)
+                index = start + offset
+                sums[index] = sums.get(index, torch.zeros_like(output[offset])) + weight * output[offset]
+                weights[index] = weights.get(index, 0.0) + weight
+        following = first + group
+        final = starts[following] if following < len(starts) else count
+        for index in sorted(i for i in held if i < final):
+            frame = held.pop(index)
+            mean = sums.pop(index) / weights.pop(index)
+            moved = scheduler.step(mean, timestep, frame.latent_Chw, eta=0.0).prev_sample
+            yield Frame(moved, frame.masked_Chw, frame.mask_1hw, frame.window_TD)

@@ -1,0 +1,459 @@
+"""Preparation, with drawn heads whose eyes and mouth are coloured dots that a small finder of our own sees."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fedtalk.data.clip import Clip
+from fedtalk.data.faces import Face
+from fedtalk.data.framing import crop, framing, move, share_outside
+from fedtalk.data.layouts import find_sources
+from fedtalk.data.media import VideoWriter
+from fedtalk.data.prepare import PrepareReport, prepare, prepare_portrait
+from fedtalk.data.tracking import track_face
+from fedtalk.errors import ConfigurationError, FaceNotFoundError, MediaError, OutputError
+
+GRID = sorted((Path(__file__).parents[3] / "shared" / "data" / "grid").glob("*.mpg"))
+
+Head = tuple[float, float, float, float]
+"""x and y of the midpoint between the eyes, distance between them, roll in degrees."""
+
+
+def points_of(head: Head) -> tuple[np.ndarray, np.ndarray]:
+    x, y, distance, roll = head
+    cosine, sine = np.cos(np.radians(roll)), np.sin(np.radians(roll))
+    turn = distance * np.array([[cosine, -sine], [sine, cosine]])
+    points = np.array([[-0.5, 0], [0.5, 0], [0, 1.1]]) @ turn.T + [x, y]
+    return points[:2], points[2]
+
+
+def draw(*heads: Head, height: int = 180, width: int = 240) -> np.ndarray:
+    """Grey, with a white mark at (60, 60) of the background; per head a red and a green eye and a blue mouth."""
+    picture = np.full((height, width, 3), 90, np.uint8)
+    picture[55:66, 55:66] = 255
+    for head in heads:
+        eyes, mouth = points_of(head)
+        for point, colour in zip([*eyes, mouth], [(230, 0, 0), (0, 230, 0), (0, 0, 230)], strict=True):
+            centre = tuple(round(float(value) * 16) for value in point)
+            cv2.circle(picture, centre, round(head[2] * 16 / 6), colour, -1, shift=4)
+    return picture
+
+
+def dots(picture: np.ndarray, channel: int) -> np.ndarray:
+    """(N, 2) centres of the dots of one colour, from left to right."""
+    others = np.delete(picture.astype(int), channel, axis=2).max(axis=2)
+    strength = np.clip(picture[..., channel].astype(int) - others - 40, 0, None).astype(np.float32)
+    count, labels = cv2.connectedComponents((strength > 0).astype(np.uint8))
+    rows, columns = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    found = []
+    for label in range(1, count):
+        weight = strength * (labels == label)
+        if weight.sum() > 150:
+            found.append([(weight * columns).sum() / weight.sum(), (weight * rows).sum() / weight.sum()])
+    return np.array(sorted(found)).reshape(-1, 2)
+
+
+class DotFinder:
+    """Sees the heads of `draw`."""
+
+    name = "dots"
+
+    def __init__(self, opening: Callable[[int], float] | None = None) -> None:
+        self.calls = 0
+        self._opening = opening
+
+    def find(self, frame: np.ndarray) -> list[Face]:
+        opening = None if self._opening is None else self._opening(self.calls)
+        self.calls += 1
+        found = [dots(frame, channel) for channel in range(3)]
+        faces = []
+        for left, right, mouth in zip(*found, strict=False):
+            reach = 1.2 * np.linalg.norm(right - left)
+            box = np.array([*((left + right) / 2 - reach), *((left + right) / 2 + reach)])
+            faces.append(Face(box, np.stack([left, right]), mouth, 1.0, opening=opening))
+        return faces
+
+
+def sine(frames: int) -> np.ndarray:
+    return (0.3 * np.sin(2 * np.pi * 300 * np.arange(frames * 640) / 16_000)).astype(np.float32)
+
+
+def record(path: Path, pictures: list[np.ndarray] | Iterator[np.ndarray], audio: np.ndarray | None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with VideoWriter(path, audio=audio) as writer:
+        for picture in pictures:
+            writer.write(picture)
+    return path
+
+
+def still(count: int, head: Head = (120, 80, 36, 0)) -> list[np.ndarray]:
+    return [draw(head)] * count
+
+
+def run(tmp_path: Path, **options: object) -> PrepareReport:
+    settings: dict = {"finder": DotFinder(), "clip_seconds": 1.0, "progress": False, **options}
+    return prepare(tmp_path / "raw", tmp_path / "clients", **settings)
+
+
+def clips_of(tmp_path: Path, person: str = "anna") -> list[Clip]:
+    return [Clip.load(path) for path in sorted((tmp_path / "clients" / person).glob("*.npz"))]
+
+
+def test_eyes_lie_where_the_framing_says_and_landmarks_where_the_picture_shows_them(tmp_path: Path) -> None:
+    heads = [(120 + 5 * np.sin(i / 4), 80 + 2 * np.cos(i / 5), 36, 12) for i in range(50)]
+    record(tmp_path / "raw" / "anna" / "my video.mp4", [draw(head) for head in heads], sine(50))
+    run(tmp_path, detect_every=1)
+    clips = clips_of(tmp_path)
+    assert len(clips) == 2
+    for clip in clips:
+        middle = clip.eyes.mean(axis=1)
+        np.testing.assert_allclose(np.median(middle, axis=0), [0.5 * 64 - 0.5, 0.42 * 64 - 0.5], atol=0.5)
+        across = np.median(clip.eyes[:, 1] - clip.eyes[:, 0], axis=0)
+        np.testing.assert_allclose(across, [0.28 * 64, 0], atol=0.4)
+        for index in range(2, 23):
+            seen = np.concatenate([dots(clip.frames[index], channel) for channel in range(3)])
+            np.testing.assert_allclose(seen, [*clip.eyes[index], clip.mouth[index]], atol=0.6)
+
+
+def test_the_crop_stands_still_while_the_head_moves(tmp_path: Path) -> None:
+    heads = [(120 + 6 * np.sin(i / 3), 90, 36, 0) for i in range(25)]
+    record(tmp_path / "raw" / "anna" / "a.mp4", [draw(head) for head in heads], sine(25))
+    run(tmp_path)
+    (clip,) = clips_of(tmp_path)
+    assert np.ptp(clip.eyes[:, 0, 0]) > 3, "the head moves in the crop"
+    white = (clip.frames.min(axis=-1) > 200).astype(float)  # the background's mark
+    assert white[0].any()
+    columns = (white * np.arange(64)).sum((1, 2)) / white.sum((1, 2))
+    assert np.ptp(columns) < 0.3
+
+
+def test_clips_carry_their_own_sound_and_origin(tmp_path: Path) -> None:
+    audio = sine(80) * np.linspace(0.2, 1, 80 * 640, dtype=np.float32)
+    record(tmp_path / "raw" / "anna" / "trip 1" / "my video.mp4", still(80), audio)
+    report = run(tmp_path)
+    clips = clips_of(tmp_path)
+    assert report.clips == {"anna": 3}
+    for number, clip in enumerate(clips):
+        part = audio[number * 16_000 : (number + 1) * 16_000]
+        np.testing.assert_allclose(clip.audio[200:-200], part[200:-200], atol=0.05)
+        assert clip.info["source"] == "trip 1/my video.mp4"
+        assert clip.info["start"] == number
+        assert clip.openness is None
+    (rest,) = report.rejects
+    assert (rest.source, rest.start) == ("anna/trip 1/my video.mp4", 3.0)
+    assert "shorter than a clip" in rest.reason
+    kept = "".join(path.read_text() for path in (tmp_path / "clients").glob("*.*"))
+    assert str(tmp_path) not in kept + json.dumps([dict(clip.info) for clip in clips])
+
+
+def test_openness_is_the_stated_formula(tmp_path: Path) -> None:
+    record(tmp_path / "raw" / "anna" / "a.mp4", still(25), sine(25))
+    run(tmp_path, finder=DotFinder(opening=lambda call: 0.02 * call), detect_every=1)
+    (clip,) = clips_of(tmp_path)
+    assert clip.openness is not None
+    np.testing.assert_allclose(clip.openness, np.minimum(0.02 * np.arange(25) / 0.35, 1), atol=1e-6)
+
+
+def test_whole_stretches_become_one_clip_each(tmp_path: Path) -> None:
+    record(tmp_path / "raw" / "anna" / "a.mp4", [*still(40), *[draw()] * 30, *still(35)], sine(105))
+    run(tmp_path, clip_seconds=None, detect_every=1)
+    assert [len(clip) for clip in clips_of(tmp_path)] == [40, 35]
+
+
+def test_short_gaps_are_bridged_and_long_ones_split(tmp_path: Path) -> None:
+    pictures = [*still(25), *[draw()] * 5, *still(20), *[draw()] * 30, *still(25)]
+    record(tmp_path / "raw" / "anna" / "a.mp4", pictures, sine(105))
+    report = run(tmp_path, detect_every=1, longest_gap=0.4)
+    assert [clip.info["start"] for clip in clips_of(tmp_path)] == [0.0, 1.0, 3.2]
+    gap = next(reject for reject in report.rejects if "no face found" in reject.reason)
+    assert gap.start == 2.0
+    assert "1.20 s" in gap.reason
+
+
+def test_every_kind_of_bad_source_is_reported_and_costs_nothing_else(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    good = record(raw / "anna" / "good one.mp4", still(25), sine(25))
+    record(raw / "anna" / "mute.mp4", still(25), None)
+    record(raw / "anna" / "silent.mp4", still(25), np.zeros(16_000, np.float32))
+    record(raw / "anna" / "small.mp4", still(25, (120, 80, 7, 0)), sine(25))
+    record(raw / "anna" / "border.mp4", still(25, (22, 22, 40, 0)), sine(25))
+    (raw / "anna" / "cut.mp4").write_bytes(good.read_bytes()[:200])
+    (raw / "anna" / "notes.txt").write_text("hello")
+    (raw / "anna" / ".hidden").write_text("hello")
+    record(raw / "bert" / "nobody.mp4", [draw()] * 50, sine(50))
+    report = run(tmp_path)
+    assert report.clips == {"anna": 1, "bert": 0}
+    assert report.empty == ["bert"]
+    assert "no usable clip of: bert" in str(report)
+    said = {
+        "anna/mute.mp4": "no audio track",
+        "anna/silent.mp4": "silent",
+        "anna/small.mp4": "too small: 7",
+        "anna/border.mp4": "outside the picture",
+        "anna/cut.mp4": "not a readable",
+        "anna/notes.txt": "not a video",
+        "bert/nobody.mp4": "no face found for 2.00 s",
+    }
+    with (tmp_path / "clients" / "rejects.csv").open(newline="") as stream:
+        table = {row["source"]: row for row in csv.DictReader(stream)}
+    assert table.keys() == said.keys()
+    for source, words in said.items():
+        assert words in table[source]["reason"]
+        assert float(table[source]["start"]) == 0.0
+
+
+def test_the_good_part_of_a_damaged_video_is_kept(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    pictures = [draw((120, 80, 36, 0)) for _ in range(200)]
+    for picture in pictures:  # incompressible, so that the file's half is about half of its time
+        picture[120:] = noise.integers(0, 255, (60, 240, 1))
+    whole = record(tmp_path / "whole.mp4", pictures, sine(200))
+    (tmp_path / "raw" / "anna").mkdir(parents=True)
+    (tmp_path / "raw" / "anna" / "a.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    report = run(tmp_path)
+    assert 3 <= report.clips["anna"] <= 5
+    cut = next(reject for reject in report.rejects if "cut short" in reject.reason)
+    assert 3 < cut.start < 6
+
+
+def test_nothing_usable_at_all_is_an_error_that_points_to_the_reasons(tmp_path: Path) -> None:
+    record(tmp_path / "raw" / "anna" / "a.mp4", [draw()] * 25, sine(25))
+    with pytest.raises(MediaError, match=r"rejects\.csv.*\n?.*no face found"):
+        run(tmp_path)
+    assert "no face found" in (tmp_path / "clients" / "rejects.csv").read_text()
+
+
+def stamps(tmp_path: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in sorted((tmp_path / "clients").rglob("*.npz"))}
+
+
+def test_running_again_does_only_what_changed(tmp_path: Path) -> None:
+    record(tmp_path / "raw" / "anna" / "a.mp4", still(60), sine(60))
+    record(tmp_path / "raw" / "bert" / "b.mp4", still(25), sine(25))
+    first = run(tmp_path)
+    before = stamps(tmp_path)
+    finder = DotFinder()
+    again = run(tmp_path, finder=finder)
+    assert (again.made, again.unchanged, again.clips, again.rejects) == (0, 2, first.clips, first.rejects)
+    assert finder.calls == 0
+    assert stamps(tmp_path) == before
+
+    record(tmp_path / "raw" / "anna" / "a.mp4", still(30), sine(30))  # shorter now: its second clip must go
+    changed = run(tmp_path)
+    assert (changed.made, changed.unchanged, changed.clips) == (1, 1, {"anna": 1, "bert": 1})
+    assert len(stamps(tmp_path)) == 2
+
+    next((tmp_path / "clients" / "bert").glob("*.npz")).unlink()
+    assert run(tmp_path).made == 1
+    assert run(tmp_path, overwrite=True).made == 2
+    assert run(tmp_path, size=96).made == 2
+    assert {clip.size for person in ("anna", "bert") for clip in clips_of(tmp_path, person)} == {96}
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    record(tmp_path / "raw" / "anna" / "a.mp4", still(50), sine(50))
+    record(tmp_path / "raw" / "bert" / "b.mp4", still(50), sine(50))
+
+    class Killed(DotFinder):
+        def find(self, frame: np.ndarray) -> list[Face]:
+            if self.calls == 15:
+                raise KeyboardInterrupt
+            return super().find(frame)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, finder=Killed())
+    resumed = run(tmp_path)
+    assert (resumed.made, resumed.unchanged, resumed.clips) == (2, 1, {"anna": 2, "bert": 2})
+
+
+def test_same_names_of_different_files_do_not_collide(tmp_path: Path) -> None:
+    for name in ("one/a.mp4", "two/a.mp4", "one a.mp4", "one-a.mp4"):
+        record(tmp_path / "raw" / "anna" / name, still(25), sine(25))
+    assert run(tmp_path).clips == {"anna": 4}
+    assert len(stamps(tmp_path)) == 4
+
+
+def test_the_face_is_searched_for_only_now_and_then(tmp_path: Path) -> None:
+    record(tmp_path / "raw" / "anna" / "a.mp4", still(100), sine(100))
+    finder = DotFinder()
+    run(tmp_path, finder=finder, detect_every=5)
+    assert finder.calls <= 21
+
+
+def test_memory_holds_a_few_frames_of_a_long_video() -> None:
+    alive = peak = 0
+
+    def lost() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def frames() -> Iterator[np.ndarray]:
+        nonlocal alive, peak
+        for index in range(400):
+            picture = draw((120, 80, 36, 0)) if index % 100 < 80 else draw()
+            alive, peak = alive + 1, max(peak, alive + 1)
+            weakref.finalize(picture, lost)
+            yield picture
+
+    track = track_face(frames(), DotFinder(), every=5, longest_gap=12)
+    assert len(track) == 400
+    assert peak <= 5 + 12 + 3
+
+
+def test_landmarks_in_between_are_interpolated_or_placed() -> None:
+    heads = [(100 + 2.0 * index, 80 + 0.5 * index, 36.0, 0.0) for index in range(24)]
+    frames = [draw(head) for head in heads]
+    track = track_face(frames, DotFinder(), every=5, longest_gap=5)
+    assert track.runs == [(0, 24)]
+    for index, head in enumerate(heads):
+        np.testing.assert_allclose(track.eyes[index], points_of(head)[0], atol=0.7)
+        np.testing.assert_allclose(track.mouth[index], points_of(head)[1], atol=0.7)
+
+    class Placing(DotFinder):
+        def place(self, frame: np.ndarray, box: np.ndarray) -> Face:
+            (face,) = DotFinder().find(frame)
+            np.testing.assert_allclose(box, face.box, atol=1.5)
+            return Face(box, face.eyes + 1000, face.mouth, 0.0)
+
+    placed = track_face(frames, Placing(), every=5, longest_gap=5)
+    np.testing.assert_array_equal(placed.eyes[:, 0, 0] > 900, [index % 5 != 0 and index < 23 for index in range(24)])
+
+
+def test_one_face_is_followed_and_a_cut_is_seen() -> None:
+    near, far = (70.0, 80.0, 36.0, 0.0), (180.0, 80.0, 30.0, 0.0)
+    grown = (180.0, 80.0, 44.0, 0.0)
+    track = track_face([draw(near, far)] * 10 + [draw(near, grown)] * 10, DotFinder(), every=5, longest_gap=5)
+    np.testing.assert_allclose(track.eyes.mean(axis=1)[:, 0], 70, atol=0.7)
+    cut = track_face([draw(near)] * 10 + [draw(far)] * 10, DotFinder(), every=1, longest_gap=5)
+    assert cut.runs == [(0, 10), (10, 20)]
+    late = track_face([draw(near)] * 8 + [draw(far)] * 10, DotFinder(), every=5, longest_gap=5)
+    assert late.runs == [(0, 6), (10, 18)]
+    assert late.gaps[0][0] == 6
+    assert "jumps" in late.gaps[0][1]
+
+
+def test_a_head_that_leaves_the_crop_is_rejected(tmp_path: Path) -> None:
+    pictures = [draw((50 + 5.5 * index, 80, 36, 0)) for index in range(25)]
+    record(tmp_path / "raw" / "anna" / "a.mp4", pictures, sine(25))
+    record(tmp_path / "raw" / "anna" / "b.mp4", still(25), sine(25))
+    report = run(tmp_path, detect_every=1)
+    (reject,) = report.rejects
+    assert (reject.source, report.clips) == ("anna/a.mp4", {"anna": 1})
+    assert "moves out of the frame" in reject.reason
+
+
+def test_large_faces_are_averaged_down_not_skipped() -> None:
+    """A checkerboard finer than the crop's pixels must come out grey, wherever it lies."""
+    board = np.indices((1200, 1200)).sum(axis=0) % 2 * 255
+    picture = np.repeat(board[..., None].astype(np.uint8), 3, axis=2)
+    transform = framing(np.array([[[500.0, 500.0], [640.0, 503.0]]]), 64)
+    cut = crop(picture, transform, 64).astype(int)
+    assert np.abs(cut - 127).max() < 40
+    assert cut.std() < 15
+
+
+def test_share_outside_matches_a_count_of_pixels() -> None:
+    transform = framing(np.array([[[20.0, 60.0], [60.0, 70.0]]]), 64)
+    marked = cv2.warpAffine(np.ones((120, 100), np.float32), transform, (64, 64), flags=cv2.INTER_NEAREST)
+    assert share_outside(transform, 64, 100, 120) == pytest.approx(1 - marked.mean(), abs=0.03)
+    assert share_outside(framing(np.array([[[480.0, 500.0], [520.0, 500.0]]]), 64), 64, 1000, 1000) == 0
+
+
+def test_wrong_trees_and_settings_fail_before_any_work(tmp_path: Path) -> None:
+    video = record(tmp_path / "raw" / "a.mp4", still(2), None)
+    with pytest.raises(MediaError, match="one folder a person"):
+        run(tmp_path)
+    video.unlink()
+    (tmp_path / "raw" / "anna").mkdir()
+    with pytest.raises(MediaError, match="no video in them"):
+        run(tmp_path)
+    record(tmp_path / "raw" / "anna" / "a.mp4", still(25), sine(25))
+    for wrong in (
+        {"layout": "tree"},
+        {"size": 63},
+        {"clip_seconds": 0.0},
+        {"detect_every": 0},
+        {"longest_gap": -1.0},
+        {"finder": "mtcnn"},
+    ):
+        with pytest.raises(ConfigurationError, match=str(next(iter(wrong)).split("_")[0])):
+            run(tmp_path, **wrong)
+    with pytest.raises(ConfigurationError, match="outside"):
+        prepare(tmp_path / "raw", tmp_path / "raw" / "clients", finder=DotFinder())
+    with pytest.raises(MediaError, match="expected a folder"):
+        prepare(tmp_path / "absent", tmp_path / "clients", finder=DotFinder())
+    (tmp_path / "clients").write_text("a file in the way")
+    with pytest.raises(OutputError):
+        run(tmp_path)
+
+
+def test_the_grid_layout_takes_speakers_only(tmp_path: Path) -> None:
+    for name in ("s1/a.mpg", "s10/b.mpg", "s2/c.mpg", "align/d.mpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [(source.person, source.name) for source in find_sources(tmp_path, "grid").videos] == [
+        ("s1", "a.mpg"),
+        ("s2", "c.mpg"),
+        ("s10", "b.mpg"),
+    ]
+    with pytest.raises(MediaError, match="GRID"):
+        find_sources(tmp_path / "align", "grid")
+
+
+def test_a_portrait_is_framed_like_a_clip(caplog: pytest.LogCaptureFixture) -> None:
+    frame, eyes, mouth = prepare_portrait(draw((100, 80, 36, 15), (200, 60, 14, 0)), 64, DotFinder())
+    np.testing.assert_allclose(
+        eyes, [[0.36 * 64 - 0.5, 0.42 * 64 - 0.5], [0.64 * 64 - 0.5, 0.42 * 64 - 0.5]], atol=0.01
+    )
+    seen = np.concatenate([dots(frame, channel)[:1] for channel in range(3)])
+    np.testing.assert_allclose(seen, [*eyes, mouth], atol=0.6)
+    assert "2 faces found; taking the largest" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        prepare_portrait(draw((100, 80, 36, 0)), 64, DotFinder())
+    assert not caplog.text
+
+
+def test_unusable_portraits_are_refused_with_numbers() -> None:
+    with pytest.raises(FaceNotFoundError, match="240 x 180"):
+        prepare_portrait(draw(), 64, DotFinder())
+    with pytest.raises(MediaError, match=r"too small: \d\.\d pixels between the eyes, expected 9\.0"):
+        prepare_portrait(draw((100, 80, 7, 0)), 64, DotFinder())
+    with pytest.raises(MediaError, match="20 x 20 pixels"):
+        prepare_portrait(np.zeros((20, 20, 3), np.uint8), 64, DotFinder())
+    with pytest.raises(MediaError, match="uint8"):
+        prepare_portrait(np.zeros((200, 200, 3), np.float32), 64, DotFinder())
+
+
+@pytest.mark.skipif(not GRID, reason="no real recordings here")
+def test_real_recordings_with_dlib(tmp_path: Path) -> None:
+    for path in GRID[:2]:
+        folder = tmp_path / "raw" / path.stem
+        folder.mkdir(parents=True)
+        (folder / path.name).symlink_to(path)
+    report = run(tmp_path, finder="dlib")
+    assert report.clips == {path.stem: 3 for path in GRID[:2]}
+    assert not report.rejects
+    for path in GRID[:2]:
+        for clip in clips_of(tmp_path, path.stem):
+            across = clip.eyes[:, 1] - clip.eyes[:, 0]
+            np.testing.assert_allclose(np.median(across, axis=0), [0.28 * 64, 0], atol=0.6)
+            np.testing.assert_allclose(np.median(clip.eyes.mean(1), axis=0), [31.5, 26.38], atol=0.5)
+            assert (clip.mouth[:, 1] > clip.eyes[:, :, 1].max(1) + 12).all()
+        assert np.ptp(np.concatenate([clip.openness for clip in clips_of(tmp_path, path.stem)])) > 0.3
+
+
+def test_moving_points_back_and_forth() -> None:
+    eyes = np.array([[[30.0, 40.0], [70.0, 52.0]]])
+    transform = framing(eyes, 64)
+    inverse = cv2.invertAffineTransform(transform)
+    np.testing.assert_allclose(move(inverse, move(transform, eyes)), eyes)

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from fedtalk.privacy.secagg.masks import BLOCK_BYTES, Mask, apply_masks
+
+KEYS = [bytes([index]) * 32 for index in range(70)]
+
+
+def keystream(key: bytes, count: int, dtype: str) -> list[int]:
+    """Independent oracle: the counter's blocks one by one, by AES in codebook mode."""
+    encryptor = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()
+    size = np.dtype(dtype).itemsize
+    blocks = b"".join(encryptor.update(block.to_bytes(16, "big")) for block in range(-(-count * size // 16)))
+    return [int.from_bytes(blocks[size * index : size * (index + 1)], "little") for index in range(count)]
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<u4", "<u8"])
+def test_a_mask_is_the_counter_modes_keystream(dtype: str) -> None:
+    size = np.dtype(dtype).itemsize
+    dimension = 2 * BLOCK_BYTES // size + 5  # across blocks, and no multiple of the cipher's
+    vector = np.zeros(dimension, dtype=dtype)
+    apply_masks(vector, [Mask(KEYS[1])])
+    assert vector.tolist() == keystream(KEYS[1], dimension, dtype)
+
+
+def test_masks_add_up_and_cancel_exactly() -> None:
+    original = np.arange(1000, dtype="<u4")
+    vector = original.copy()
+    apply_masks(vector, [Mask(key) for key in KEYS])
+    expected = [sum(column) % 2**32 for column in zip(*(keystream(key, 1000, "<u4") for key in KEYS), strict=True)]
+    assert (vector - original).tolist() == expected
+    apply_masks(vector, [Mask(key, subtract=True) for key in reversed(KEYS)])
+    assert np.array_equal(vector, original)
+
+
+def test_no_masks_change_nothing() -> None:
+    vector = np.arange(10, dtype="<u4")
+    apply_masks(vector, [])
+    assert vector.tolist() == list(range(10))

@@ -2,16 +2,66 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
+from collections.abc import Sequence
 
-from lightning.pytorch.cli import LightningCLI
+from fedtalk import __version__
+from fedtalk.errors import FedTalkError
 
-from fedtalk.data.source import ClipData
-from fedtalk.federation.module import FederatedModule
-from fedtalk.federation.trainer import FederatedTrainer
+TRAINING = ("fit", "validate", "test", "predict")
+COMMANDS = ("prepare", "generate")
+
+HELP = f"""fedtalk {__version__}: personalised talking-head video, trained federated; no face or voice leaves its owner.
+
+  fedtalk fit      --config configs/isfa.yaml     train by federated rounds; --ckpt_path last goes on where it stopped
+  fedtalk validate --config ... --ckpt_path last  held-out loss of a trained adapter
+  fedtalk test     --config ... --ckpt_path last  the table of metrics with its controls, contact sheet, videos
+  fedtalk predict  --config ... --ckpt_path last  videos of held-out clips
+  fedtalk prepare  RAW CLIENTS                    ordinary videos to aligned clips, one folder a person
+  fedtalk generate --portrait P --audio A --out O a picture and speech to a speaking face
+
+Each command explains itself with --help. A first run: bash scripts/demo.sh
+"""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; errors a user can act on are one line, not a traceback."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return 0
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    if arguments[0] not in TRAINING + COMMANDS:
+        print(f"fedtalk: unknown command {arguments[0]!r}; expected one of {', '.join(TRAINING + COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        with warnings.catch_warnings():
+            # diffusers writes this key itself and then warns about it on reading.
+            warnings.filterwarnings("ignore", message=".*block_out_channels.*")
+            run_training(arguments) if arguments[0] in TRAINING else run_command(arguments)
+    except FedTalkError as error:
+        print(f"fedtalk {arguments[0]}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; go on with --ckpt_path last", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_training(arguments: Sequence[str]) -> None:
+    from lightning.pytorch.cli import LightningCLI
+
+    from fedtalk.data.source import ClipData
+    from fedtalk.federation.module import FederatedModule
+    from fedtalk.federation.trainer import FederatedTrainer
+
+    for chatty in ("lightning.pytorch", "lightning.fabric"):  # device tables and tips; warnings stay
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     LightningCLI(
         FederatedModule,
         ClipData,
@@ -20,7 +70,16 @@ def main() -> None:
         subclass_mode_data=True,
         seed_everything_default=0,
         save_config_kwargs={"overwrite": True},
+        args=None if list(arguments) == sys.argv[1:] else list(arguments),
     )
+
+
+def run_command(arguments: Sequence[str]) -> None:
+    from jsonargparse import auto_cli
+
+    from fedtalk import commands
+
+    auto_cli(getattr(commands, arguments[0]), as_positional=arguments[0] == "prepare", args=list(arguments[1:]), prog=f"fedtalk {arguments[0]}")
 
 
 if __name__ == "__main__":

@@ -42,6 +42,11 @@ class ClipData(LightningDataModule):
     def held_out_clips(self, client: str) -> Sequence[ClipSource]:
         """What the client measures on."""
 
+    @property
+    def evaluation_clients(self) -> list[str]:
+        """Clients that tables are made of; faulty ones, where they are known, are left out."""
+        return self.clients
+
 
 class PreparedCache:
     """Prepared clips on disk, one safetensors file each; made on first use, reread afterwards."""

@@ -71,6 +71,10 @@ class SynthTalkData(ClipData):
         """Clients whose clips are faulty; known here only because the data are made up."""
         return [speaker.name for speaker in self._speakers if speaker.fault and not self._centralised]
 
+    @property
+    def evaluation_clients(self) -> list[str]:
+        return [client for client in self.clients if client not in self.unreliable_clients]
+
     def training_clips(self, client: str) -> list[ClipSource]:
         return self._sources(client, range(self._clips))
 

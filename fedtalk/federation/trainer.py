@@ -16,12 +16,14 @@ from torch import Tensor
 
 from fedtalk.callbacks.aggregation import Aggregation
 from fedtalk.data.source import ClipData, PreparedCache
-from fedtalk.errors import ConfigurationError, FedTalkError
+from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
+from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
 from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.module import FederatedModule, Prepared, copy_state, load_state
 from fedtalk.randomness import torch_generator
+from fedtalk.talker.talker import Talker
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,8 @@ class FederatedTrainer(Trainer):
         local: LocalTraining | None = None,
         validate_every: int = 1,
         minimum_clients: int = 1,
+        most_held_out: int = 32,
+        evaluation: EvaluationSettings | None = None,
         seed: int = 0,
         accelerator: str = "auto",
         precision: str = "32-true",
@@ -95,6 +99,8 @@ class FederatedTrainer(Trainer):
             local: how a client trains.
             validate_every: rounds between measurements on held-out clips; 0 for none.
             minimum_clients: a round with fewer updates is void: the global state stays as it is.
+            most_held_out: held-out clips of a client that are measured on, at most.
+            evaluation: what `fedtalk test` measures.
             seed: seed of everything but privacy noise and masks.
             accelerator: ``auto``, ``cpu`` or ``cuda``.
             precision: Fabric's precision of local training.
@@ -130,6 +136,8 @@ class FederatedTrainer(Trainer):
         self.local = local or LocalTraining()
         self.validate_every = validate_every
         self.minimum_clients = minimum_clients
+        self.most_held_out = most_held_out
+        self.evaluation = evaluation or EvaluationSettings()
         self.seed = seed
         self.cache = PreparedCache(Path(cache_dir))
         if threads:
@@ -173,9 +181,70 @@ class FederatedTrainer(Trainer):
         for logger in self.loggers:
             logger.finalize("success")
 
+    def validate(  # type: ignore[override]
+        self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None
+    ) -> list[dict[str, float]]:
+        """Print and return the held-out metrics of a trained state, mean over clients.
+
+        Args:
+            model: what was trained.
+            datamodule: whose held-out clips.
+            ckpt_path: ``last`` or a checkpoint file; without it the model is measured as it starts.
+        """
+        self._begin(model, datamodule, "validate")
+        self._load_for_use(model, ckpt_path)
+        metrics = self._held_out(model, datamodule)
+        print("\n".join(f"{name:>14}  {value:.4f}" for name, value in metrics.items()))
+        return [metrics]
+
+    def test(  # type: ignore[override]
+        self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None
+    ) -> list[dict]:
+        """Measure a trained talker beside its controls; write metrics.json, contact_sheet.png and videos to the run.
+
+        Args:
+            model: a talker with an adapter.
+            datamodule: whose held-out clips.
+            ckpt_path: ``last`` or a checkpoint file; without it the model is measured as it starts.
+        """
+        from fedtalk.evaluation.evaluate import evaluate, print_table  # media and face libraries: not needed to train
+
+        self._begin(model, datamodule, "test")
+        self._load_for_use(model, ckpt_path)
+        result = evaluate(_talker(model, "test"), datamodule, self.run_dir, self.evaluation)
+        print_table(result)
+        print(f"metrics, contact sheet and videos are in {self.run_dir}")
+        return [result]
+
+    def predict(  # type: ignore[override]
+        self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None
+    ) -> list[Path]:
+        """Write one video a client of its first held-out clip, truth on the left, dubbed with its adapter on the right.
+
+        Args:
+            model: a talker with an adapter.
+            datamodule: whose held-out clips.
+            ckpt_path: ``last`` or a checkpoint file; without it the model is used as it starts.
+        """
+        from fedtalk.evaluation.evaluate import write_predictions
+
+        self._begin(model, datamodule, "predict")
+        self._load_for_use(model, ckpt_path)
+        written = write_predictions(_talker(model, "predict"), datamodule, self.run_dir)
+        print("\n".join(str(path) for path in written))
+        return written
+
+    def _load_for_use(self, model: FederatedModule, ckpt_path: str | None) -> None:
+        if ckpt_path is None:
+            return
+        path = find_checkpoint(ckpt_path, self.run_dir)
+        if path is None:
+            raise ArtifactError(f"{self.run_dir} holds no checkpoint yet; run `fedtalk fit` first, with the same config")
+        load_state(model.exchanged_parameters(), load_checkpoint(path, model)["server"]["state"])
+
     def prepared(self, module: FederatedModule, datamodule: ClipData, client: str, held_out: bool = False) -> list[Prepared]:
         """A client's prepared clips, from its cache."""
-        sources = datamodule.held_out_clips(client) if held_out else datamodule.training_clips(client)
+        sources = datamodule.held_out_clips(client)[: self.most_held_out] if held_out else datamodule.training_clips(client)
         if not sources:
             kind = "held-out" if held_out else "training"
             raise ConfigurationError(f"client {client} has no {kind} clips; expected at least one")
@@ -295,3 +364,9 @@ class FederatedTrainer(Trainer):
         self.round_number = saved["round"]
         self.kept_optimizers = saved["kept_optimizers"]
         log.info("going on after round %d of %s", self.round_number, path)
+
+
+def _talker(model: FederatedModule, command: str) -> Talker:
+    if not isinstance(model, Talker) or model.adapter is None:
+        raise ConfigurationError(f"`fedtalk {command}` needs a Talker with an adapter; set model.adapter in the config")
+    return model

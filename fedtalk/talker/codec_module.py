@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fedtalk.data.clip import Clip
 from fedtalk.data.textures import draw_textures
 from fedtalk.federation.module import FederatedModule, Prepared
-from fedtalk.talker.backbone import save_codec
+from fedtalk.talker.backbone import load_codec, save_codec
 from fedtalk.talker.codec import Codec, tiny_codec, to_unit
 
 
@@ -33,6 +33,7 @@ class CodecModule(FederatedModule):
         gradient_weight: float = 1.0,
         latent_noise: float = 0.05,
         pack: int = 2,
+        grow_from: str | None = None,
     ) -> None:
         """
         Args:
@@ -44,11 +45,15 @@ class CodecModule(FederatedModule):
             texture_share: share of a batch that is random texture instead of faces.
             gradient_weight: weight of the L1 loss of horizontal and vertical differences.
             latent_noise: standard deviation of noise on the latents while training.
+            grow_from: folder of a trained codec with fewer latent channels to start from: it keeps what it knows, and the
+                new channels start without effect on the decoder.
             pack: latent cells that the talker folds into one, in each direction; the whitening depends on it.
         """
         super().__init__()
         self.save_hyperparameters()
         self.codec = Codec(tiny_codec(width, blocks, latent_channels))
+        if grow_from is not None:
+            grow(self.codec, load_codec(Path(grow_from), pack))
 
     def exchanged_parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.codec.named_parameters())
@@ -68,7 +73,7 @@ class CodecModule(FederatedModule):
         crop = self.hparams["crop"]
         if textures:
             frames.extend(draw_textures(textures, 2 * crop, generator))
-        frames = [_crop(frame, crop, generator) for frame in frames]
+        frames = [_crop(frame, crop, generator) for frame in frames]  # half of them around the mouth, see _crop
         latent = self.hparams["latent_channels"], crop // self.codec.factor, crop // self.codec.factor
         return {"frames": torch.stack(frames), "noise": torch.randn(size, *latent, generator=generator)}
 
@@ -105,8 +110,26 @@ def _integer(high: int, generator: torch.Generator) -> int:
     return int(torch.randint(high, (), generator=generator))
 
 
+def grow(codec: Codec, trained: Codec) -> None:
+    """Copy a codec with fewer latent channels into a wider one of otherwise the same shape."""
+    target, source = codec.autoencoder.state_dict(), trained.autoencoder.state_dict()
+    for name, value in target.items():
+        if value.shape == source[name].shape:
+            value.copy_(source[name])
+        elif value.shape[0] != source[name].shape[0]:  # the encoder's last layer: further channels stay random
+            value[: source[name].shape[0]] = source[name]
+        else:  # the decoder's first layer: further channels are not heard yet
+            value.zero_()
+            value[:, : source[name].shape[1]] = source[name]
+    codec.autoencoder.load_state_dict(target)
+
+
 def _crop(frame: Tensor, crop: int, generator: torch.Generator) -> Tensor:
-    top, left = (_integer(frame.shape[-1] - crop + 1, generator) for _ in range(2))
+    """A random square; in half of the cases from the lower middle, where the mouth is."""
+    room = frame.shape[-1] - crop
+    top, left = (_integer(room + 1, generator) for _ in range(2))
+    if torch.rand((), generator=generator) < 0.5:
+        top, left = room - top // 3, room // 4 + left // 2
     return frame[:, top : top + crop, left : left + crop]
 
 

@@ -10,11 +10,12 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedtalk.data.clip import Clip
+from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.module import FederatedModule, Prepared, load_state
 from fedtalk.talker.adapters import Adapter, adapter_parameters, add_adapter, load_adapter, save_adapter
@@ -329,13 +330,18 @@ class Talker(FederatedModule):
         Yields:
             F frames (H, W, 3) uint8.
         """
-        from fedtalk.data.clip import SAMPLES_PER_FRAME
-
         count = len(audio) // SAMPLES_PER_FRAME
         channels, cells = self.backbone.codec.latent_channels, self.backbone.cells
         nothing = torch.zeros(channels, cells, cells, device=self.device), torch.ones(1, cells, cells, device=self.device)
         for frame in self._sample(audio, count, reference, (nothing for _ in range(count)), seed):
             yield frame.permute(1, 2, 0)
+
+    @torch.no_grad()
+    def reconstruct(self, frames: np.ndarray) -> np.ndarray:
+        """(F, H, W, 3) uint8 through the codec and back: the best that the talker could do."""
+        pictures = to_unit(torch.from_numpy(frames).permute(0, 3, 1, 2)).to(self.device)
+        parts = [to_bytes(self.backbone.codec.decode(self.backbone.codec.encode(part))) for part in pictures.split(32)]
+        return torch.cat(parts).permute(0, 2, 3, 1).cpu().numpy()
 
     @torch.no_grad()
     def _sample(

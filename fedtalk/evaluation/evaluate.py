@@ -1,0 +1,223 @@
+"""The table: what the trained talker makes of held-out clips, beside the controls that would expose it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fedtalk.data.clip import Clip
+from fedtalk.data.media import VideoWriter
+from fedtalk.data.source import ClipData
+from fedtalk.evaluation import metrics
+from fedtalk.evaluation.contact_sheet import contact_sheet
+from fedtalk.evaluation.openness import OpennessProbe, openness_probe
+from fedtalk.evaluation.recognisers import Recogniser, default_recogniser
+from fedtalk.evaluation.settings import EvaluationSettings
+from fedtalk.federation.module import copy_state, load_state
+from fedtalk.storage import write_json
+from fedtalk.talker.adapters import adapter_parameters
+from fedtalk.talker.talker import Talker
+
+log = logging.getLogger("fedtalk")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One held-out clip with what it is measured against."""
+
+    client: str
+    clip: Clip
+    reference: np.ndarray
+    """(H, W, 3) uint8 frame of one of the client's training clips."""
+    donor: Clip
+    """Another client's clip of the same length, whose speech is swapped in."""
+
+
+def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: EvaluationSettings) -> dict:
+    """Measure the talker as it stands and write ``metrics.json``, ``contact_sheet.png`` and ``videos/`` to the run's folder.
+
+    Returns:
+        the content of ``metrics.json``: for each row (trained, personal, no_adapter, copy_reference, grey, swapped_audio,
+        and truth and codec as ceilings) the means over clips of psnr and psnr_mouth (dB), ssim, mouth_corr, identity,
+        flicker; ``portrait`` the same for the portrait task; ``comparisons`` with bootstrap intervals by client.
+    """
+    cases = list(_cases(data, settings))
+    probe, recogniser = openness_probe(settings.openness), default_recogniser()
+    states = _states(talker, run_dir, [case.client for case in cases])
+    tasks = ("dub", "portrait") if settings.portrait else ("dub",)
+    scores: dict[str, dict[str, list[dict[str, float]]]] = {task: {} for task in tasks}
+    sheet: list[tuple[str, np.ndarray]] = []
+    shown: set[str] = set()
+    for number, case in enumerate(cases):
+        log.info("evaluating clip %d of %d (%s)", number + 1, len(cases), case.client)
+        for task in tasks:
+            made = _rows(talker, case, states, task)
+            for name, frames in made.items():
+                scores[task].setdefault(name, []).append(_score(case, frames, name, probe, recogniser))
+            if task == "dub" and case.client not in shown and len(shown) < settings.videos:
+                best = "personal" if "personal" in made else "trained"
+                copy = made["copy_reference"]
+                sheet += [(f"{case.client} truth", case.clip.frames), (best, made[best]), ("copy reference", copy),
+                          ("swapped audio", made["swapped_audio"])]  # fmt: skip
+                _write_videos(run_dir / "videos", case, made[best], made["swapped_audio"])
+            if task == "portrait" and case.client not in shown and len(shown) < settings.videos:
+                best = "personal" if "personal" in made else "trained"
+                sheet.append(("portrait", made[best]))
+                _write_video(run_dir / "videos" / f"{case.client}-portrait.mp4", case.clip.audio, made[best])
+        shown.add(case.client)
+    load_state(adapter_parameters(talker.backbone.denoiser.unet), states["trained"])
+    contact_sheet(sheet, run_dir / "contact_sheet.png")
+    table = {name: _means(rows) for name, rows in scores["dub"].items()}
+    result = {
+        **table,
+        "portrait": {name: _means(rows) for name, rows in scores.get("portrait", {}).items()},
+        "comparisons": _comparisons(scores["dub"], [case.client for case in cases]),
+        "about": {
+            "clips": len(cases), "clients": len({case.client for case in cases}),
+            "frames": [len(case.clip) for case in cases], "identity": recogniser.name, "openness": probe.name,
+            "probe_error": {k: table["truth"][k] for k in ("mouth_corr", "mouth_error")},
+        },
+    }  # fmt: skip
+    write_json(run_dir / "metrics.json", result)
+    return result
+
+
+def _cases(data: ClipData, settings: EvaluationSettings) -> Iterator[Case]:
+    clients = data.evaluation_clients[: settings.clients]
+    clips = {client: [source.load() for source in data.held_out_clips(client)[: settings.clips]] for client in clients}
+    for position, client in enumerate(clients):
+        reference = data.training_clips(client)[0].load()
+        for index, clip in enumerate(clips[client]):
+            other = clips[clients[(position + 1) % len(clients)]]
+            donor = other[index % len(other)]
+            length = min(len(clip), len(donor))
+            yield Case(client, clip.window(0, length), reference.frames[len(reference) // 2], donor.window(0, length))
+
+
+def _states(talker: Talker, run_dir: Path, clients: Iterable[str]) -> dict[str, dict[str, torch.Tensor]]:
+    """Adapter states by row: trained, no_adapter, and personal/CLIENT where the run has them."""
+    parameters = adapter_parameters(talker.backbone.denoiser.unet)
+    trained = copy_state(parameters)
+    states = {"trained": trained, "no_adapter": {n: torch.zeros_like(v) if "lora_B" in n else v for n, v in trained.items()}}
+    for client in sorted(set(clients)):
+        folder = run_dir / "adapters" / client
+        if folder.is_dir():
+            talker.load_adapter(folder)
+            states[f"personal/{client}"] = copy_state(parameters)
+    return states
+
+
+def _rows(talker: Talker, case: Case, states: dict[str, dict[str, torch.Tensor]], task: str) -> dict[str, np.ndarray]:
+    """Generated frames and controls, by row."""
+    reference = torch.from_numpy(case.reference)
+    parameters = adapter_parameters(talker.backbone.denoiser.unet)
+
+    def run(state: str, audio: np.ndarray) -> np.ndarray:
+        load_state(parameters, states[state])
+        speech = torch.from_numpy(audio)
+        stream = talker.dub(case.clip, reference, 0, speech) if task == "dub" else talker.portrait(speech, reference, 0)
+        return np.stack([frame.numpy() for frame in stream])
+
+    own = f"personal/{case.client}"
+    best = own if own in states else "trained"
+    rows = {"trained": run("trained", case.clip.audio), "no_adapter": run("no_adapter", case.clip.audio)}
+    if own in states:
+        rows["personal"] = run(own, case.clip.audio)
+    rows["swapped_audio"] = run(best, case.donor.audio)
+    rows["copy_reference"] = np.repeat(case.reference[None], len(case.clip), 0)
+    rows["grey"] = np.full_like(case.clip.frames, 128)
+    rows["truth"] = case.clip.frames
+    rows["codec"] = talker.reconstruct(case.clip.frames)
+    return rows
+
+
+def _score(case: Case, frames: np.ndarray, name: str, probe: OpennessProbe, recogniser: Recogniser) -> dict[str, float]:
+    clip = case.clip
+    read = probe.measure(frames, clip.mouth, clip.eyes)
+    references = np.repeat(case.reference[None], 1, 0)
+    score = {
+        "psnr": metrics.psnr(frames, clip.frames),
+        "ssim": metrics.ssim(frames, clip.frames),
+        "psnr_mouth": metrics.psnr_mouth(frames, clip.frames, clip.mouth, clip.eyes),
+        "identity": metrics.identity(recogniser, frames, references, clip.eyes, clip.mouth),
+        "flicker": metrics.flicker(frames, clip.frames),
+    }
+    if clip.openness is not None:
+        score["mouth_corr"] = metrics.mouth_corr(read, clip.openness)
+        score["mouth_error"] = float(np.abs(read - clip.openness).mean())
+    if name == "swapped_audio" and case.donor.openness is not None:
+        score["mouth_corr_donor"] = metrics.mouth_corr(read, case.donor.openness)
+    return score
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    names = {name: None for row in rows for name in row}
+    return {name: round(float(np.mean([row[name] for row in rows if name in row])), 4) for name in names}
+
+
+def _comparisons(scores: dict[str, list[dict[str, float]]], clients: list[str]) -> dict:
+    """Differences of mouth PSNR in dB with 95 % bootstrap intervals, resampled by client."""
+    pairs = [("personal", "no_adapter"), ("personal", "trained"), ("trained", "no_adapter"), ("personal", "copy_reference")]
+    result = {}
+    for better, worse in pairs:
+        if better in scores and worse in scores:
+            a, b = (np.array([row["psnr_mouth"] for row in scores[name]]) for name in (better, worse))
+            low, high = metrics.bootstrap_interval(a - b, clients)
+            result[f"{better} - {worse}"] = {"psnr_mouth": round(float((a - b).mean()), 3), "interval": [round(low, 3), round(high, 3)]}
+    return result
+
+
+def _write_videos(folder: Path, case: Case, generated: np.ndarray, swapped: np.ndarray) -> None:
+    beside = np.concatenate([case.clip.frames, generated], 2)
+    _write_video(folder / f"{case.client}-truth-left-dubbed-right.mp4", case.clip.audio, beside)
+    _write_video(folder / f"{case.client}-speaking-for-another.mp4", case.donor.audio, swapped)
+
+
+def _write_video(path: Path, audio: np.ndarray, frames: np.ndarray) -> None:
+    with VideoWriter(path, audio=audio, scale=4) as writer:
+        for frame in frames:
+            writer.write(frame)
+
+
+def write_predictions(talker: Talker, data: ClipData, run_dir: Path) -> list[Path]:
+    """One video a client: truth on the left, dubbed with the client's personal adapter (else the trained one) on the right."""
+    written = []
+    parameters = adapter_parameters(talker.backbone.denoiser.unet)
+    states = _states(talker, run_dir, data.clients)
+    for client in data.clients:
+        clip, reference = data.held_out_clips(client)[0].load(), data.training_clips(client)[0].load()
+        load_state(parameters, states.get(f"personal/{client}", states["trained"]))
+        picture = torch.from_numpy(reference.frames[len(reference) // 2])
+        made = np.stack([frame.numpy() for frame in talker.dub(clip, picture)])
+        path = run_dir / "predictions" / f"{client}.mp4"
+        _write_video(path, clip.audio, np.concatenate([clip.frames, made], 2))
+        written.append(path)
+    load_state(parameters, states["trained"])
+    return written
+
+
+def print_table(result: dict) -> None:
+    """The table as a person reads it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = ["psnr", "ssim", "psnr_mouth", "mouth_corr", "mouth_corr_donor", "identity", "flicker"]
+    console = Console(width=120)
+    for title, rows in (("dub", result), ("portrait", result["portrait"])):
+        table = Table(title=f"{title}: means over {result['about']['clips']} held-out clips, identity by {result['about']['identity']}")
+        table.add_column("")
+        for column in columns:
+            table.add_column(column, justify="right")
+        for name, row in rows.items():
+            if isinstance(row, dict) and "psnr" in row:
+                table.add_row(name, *(f"{row[column]:.3f}" if column in row else "" for column in columns))
+        if table.row_count:
+            console.print(table)
+    for name, difference in result["comparisons"].items():
+        low, high = difference["interval"]
+        console.print(f"psnr_mouth {name}: {difference['psnr_mouth']:+.2f} dB, 95 % interval [{low:+.2f}, {high:+.2f}] over clients")

@@ -56,7 +56,7 @@ class FolderData(ClipData):
         by_source: dict[str, list[tuple[float, Path, int]]] = {}
         for path in sorted(folder.glob("*.npz")):
             clip = Clip.load(path)
-            start = clip.info.get("start_seconds", 0.0)
+            start = clip.info.get("start", 0.0)
             entry = (float(start), path, len(clip))  # type: ignore[arg-type]
             by_source.setdefault(str(clip.info.get("source", path.name)), []).append(entry)
         training, held_out = [], []

@@ -233,6 +233,38 @@ def prepare_portrait(
     return crop(image, transform, size), eyes, mouth
 
 
+def prepare_video(path: str | os.PathLike[str], size: int, finder: str | FaceFinder = "dlib") -> Clip:
+    """The longest stretch of a video in which a face is seen, as one clip; its own sound, if any, is left behind.
+
+    Args:
+        path: video file.
+        size: side of the frame in pixels.
+        finder: a name for `fedtalk.data.faces.face_finder`, or a finder.
+
+    Raises:
+        MediaError: the file can't be read, or the face is too small or leaves the frame.
+        FaceNotFoundError: no face was found in any frame.
+    """
+    video = read_video(path)
+    track = track_face(video, face_finder(finder) if isinstance(finder, str) else finder, every=5, longest_gap=FRAME_RATE)
+    if not track.runs:
+        raise FaceNotFoundError(f"{path}: no face found in {len(track)} frames; expected one person facing the camera")
+    start, stop = max(track.runs, key=lambda run: run[1] - run[0])
+    rows = slice(start, stop)
+    problem = _unusable(track, rows, size)
+    if problem:
+        raise MediaError(f"{path}: {problem}")
+    transform = framing(track.eyes[rows].astype(np.float64), size)
+    frames = np.stack([crop(picture, transform, size) for picture in itertools.islice(video, start, stop)])
+    return Clip(
+        frames,
+        np.zeros(len(frames) * SAMPLES_PER_FRAME, np.float32),
+        _smooth(move(transform, track.eyes[rows])),
+        _smooth(move(transform, track.mouth[rows])),
+        info={"source": Path(path).name, "start": round(start / FRAME_RATE, 2)},
+    )
+
+
 def _prepare_video(
     source: Source, folder: Path, settings: _Settings, finder: FaceFinder
 ) -> tuple[list[str], list[Reject]]:

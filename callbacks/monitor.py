@@ -25,7 +25,9 @@ class RoundMonitor(RoundCallback):
             values[f"client_stability/{report.client}"] = report.stability
         self._log(trainer, values)
 
-    def on_held_out(self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, metrics: dict[str, float]) -> None:
+    def on_held_out(
+        self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, metrics: dict[str, float]
+    ) -> None:
         self._log(trainer, {f"held_out/{name}": value for name, value in metrics.items()})
 
     def _log(self, trainer: FederatedTrainer, values: dict[str, float]) -> None:

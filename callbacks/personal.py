@@ -52,7 +52,13 @@ class PersonalAdapters(RoundCallback):
         load_state(module.exchanged_parameters(), start)
 
     def _personalise(
-        self, trainer: FederatedTrainer, module: Talker, client: str, local: LocalTraining, start: dict[str, Tensor], place: str
+        self,
+        trainer: FederatedTrainer,
+        module: Talker,
+        client: str,
+        local: LocalTraining,
+        start: dict[str, Tensor],
+        place: str,
     ) -> None:
         folder = trainer.run_dir / "adapters" / client
         marker = folder / "made_from.json"

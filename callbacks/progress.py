@@ -6,11 +6,18 @@ import sys
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from fedtalk.federation.module import FederatedModule
 from fedtalk.federation.trainer import FederatedTrainer, RoundCallback, RoundOutcome
-
 
 
 class RoundProgress(RoundCallback):
@@ -35,12 +42,16 @@ class RoundProgress(RoundCallback):
         }
         self._bars.start()
 
-    def on_round_start(self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, cohort: list[str]) -> None:
+    def on_round_start(
+        self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, cohort: list[str]
+    ) -> None:
         self._done = 0
         if self._bars:
             self._bars.reset(self._tasks["clients"], total=max(1, len(cohort)), note="")
 
-    def on_local_step(self, trainer: FederatedTrainer, client: str, step: int, steps: int, losses: dict[str, float]) -> None:
+    def on_local_step(
+        self, trainer: FederatedTrainer, client: str, step: int, steps: int, losses: dict[str, float]
+    ) -> None:
         if self._bars:
             note = f"{client}  loss {losses['loss']:.4f}"
             self._bars.update(self._tasks["steps"], completed=step + 1, total=steps, note=note)
@@ -62,7 +73,9 @@ class RoundProgress(RoundCallback):
             file=sys.stderr, flush=True,
         )  # fmt: skip
 
-    def on_held_out(self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, metrics: dict[str, float]) -> None:
+    def on_held_out(
+        self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, metrics: dict[str, float]
+    ) -> None:
         text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         if self._bars:
             self._bars.console.print(f"round {round_number}: held out {text}")

@@ -32,7 +32,9 @@ class VideoMonitor(RoundCallback):
         self.every, self.clients, self.frames = every, clients, frames
 
     def on_round_end(self, trainer: FederatedTrainer, module: FederatedModule, outcome: RoundOutcome) -> None:
-        if not isinstance(module, Talker) or (trainer.round_number % self.every and trainer.round_number != trainer.rounds):
+        if not isinstance(module, Talker) or (
+            trainer.round_number % self.every and trainer.round_number != trainer.rounds
+        ):
             return
         columns = []
         for client in trainer.data.clients[: self.clients]:
@@ -50,8 +52,12 @@ def add_animation(logger: TensorBoardLogger, tag: str, frames: np.ndarray, step:
     """Log (F, H, W, 3) uint8 frames as an animated GIF, which TensorBoard's image page plays."""
     pictures = [Image.fromarray(frame) for frame in frames]
     stream = io.BytesIO()
-    pictures[0].save(stream, "GIF", save_all=True, append_images=pictures[1:], duration=round(1000 / FRAME_RATE), loop=0)
-    image = Summary.Image(height=frames.shape[1], width=frames.shape[2], colorspace=3, encoded_image_string=stream.getvalue())
+    pictures[0].save(
+        stream, "GIF", save_all=True, append_images=pictures[1:], duration=round(1000 / FRAME_RATE), loop=0
+    )
+    image = Summary.Image(
+        height=frames.shape[1], width=frames.shape[2], colorspace=3, encoded_image_string=stream.getvalue()
+    )
     summary = Summary(value=[Summary.Value(tag=tag, image=image)])
     logger.experiment._get_file_writer().add_summary(summary, step)
     logger.experiment.flush()

@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     if arguments[0] not in TRAINING + COMMANDS:
-        print(f"fedtalk: unknown command {arguments[0]!r}; expected one of {', '.join(TRAINING + COMMANDS)}", file=sys.stderr)
+        print(
+            f"fedtalk: unknown command {arguments[0]!r}; expected one of {', '.join(TRAINING + COMMANDS)}",
+            file=sys.stderr,
+        )
         return 2
     try:
         with warnings.catch_warnings():
@@ -79,7 +82,12 @@ def run_command(arguments: Sequence[str]) -> None:
 
     from fedtalk import commands
 
-    auto_cli(getattr(commands, arguments[0]), as_positional=arguments[0] == "prepare", args=list(arguments[1:]), prog=f"fedtalk {arguments[0]}")
+    auto_cli(
+        getattr(commands, arguments[0]),
+        as_positional=arguments[0] == "prepare",
+        args=list(arguments[1:]),
+        prog=f"fedtalk {arguments[0]}",
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def prepare(
     clients: str,
     layout: str = "folder",
     size: int = 64,
-    clip_seconds: float = 2.0,
+    clip_seconds: float | None = 2.0,
     finder: str = "dlib",
     detect_every: int = 5,
     overwrite: bool = False,
@@ -37,7 +37,7 @@ def prepare(
         clients: folder to write; also gets rejects.csv, which says what was left out and why.
         layout: how RAW is laid out: folder (one folder a person) or grid (GRID corpus).
         size: height and width of the clips in pixels.
-        clip_seconds: length of a clip.
+        clip_seconds: length of a clip; null for whole stretches with one face throughout.
         finder: face finder: dlib (needs no download), yunet or face-alignment.
         detect_every: find the face in every n-th frame and follow it in between.
         overwrite: make clips again that are there already.
@@ -97,12 +97,14 @@ def generate(
     size = talker.backbone.architecture.size
     speech = torch.from_numpy(sound)
     if portrait is not None:
-        frame, _, _ = prepare_portrait(read_image(portrait), size, finder)
-        frames = talker.portrait(speech, torch.from_numpy(frame), seed)
+        picture, _, _ = prepare_portrait(read_image(portrait), size, finder)
+        frames = talker.portrait(speech, torch.from_numpy(picture), seed)
     else:
         clip = prepare_video(str(video), size, finder)
         if len(clip) < count:
-            raise MediaError(f"{video}: {len(clip)} frames, the speech needs {count}; give a longer video or shorter speech")
+            raise MediaError(
+                f"{video}: {len(clip)} frames, the speech needs {count}; give a longer video or shorter speech"
+            )
         clip = clip.window(0, count)
         frames = talker.dub(clip, torch.from_numpy(np.ascontiguousarray(clip.frames[0])), seed, speech)
     with VideoWriter(out, audio=sound, scale=scale) as writer:

@@ -109,7 +109,7 @@ class Clip:
                     stored["audio"].astype(np.float32) / 32767,
                     stored["eyes"],
                     stored["mouth"],
-                    stored["openness"] if "openness" in stored else None,
+                    stored.get("openness"),
                     json.loads(str(stored["info"])),
                 )
         except FileNotFoundError as error:

@@ -26,14 +26,22 @@ class FolderData(ClipData):
         self.root, self.size = Path(root), size
         self._held_out_frames = round(held_out_seconds * FRAME_RATE)
         if self._held_out_frames < 8:
-            raise ConfigurationError(f"data.held_out_seconds: expected at least 0.32 (8 frames), got {held_out_seconds}")
+            raise ConfigurationError(
+                f"data.held_out_seconds: expected at least 0.32 (8 frames), got {held_out_seconds}"
+            )
         if not self.root.is_dir():
-            raise ArtifactError(f"clients folder {self.root} does not exist; make it with `fedtalk prepare RAW_VIDEOS {self.root}`")
+            raise ArtifactError(
+                f"clients folder {self.root} does not exist; make it with `fedtalk prepare RAW_VIDEOS {self.root}`"
+            )
         self._split = {
-            folder.name: parts for folder in sorted(self.root.iterdir()) if folder.is_dir() and any(parts := self._divide(folder))
+            folder.name: parts
+            for folder in sorted(self.root.iterdir())
+            if folder.is_dir() and any(parts := self._divide(folder))
         }
         if not self._split:
-            raise ArtifactError(f"clients folder {self.root} holds no client with clips; see its rejects.csv, if there is one")
+            raise ArtifactError(
+                f"clients folder {self.root} holds no client with clips; see its rejects.csv, if there is one"
+            )
         for client, (training, held_out) in self._split.items():
             if not training or not held_out:
                 raise ArtifactError(
@@ -59,7 +67,8 @@ class FolderData(ClipData):
             start = clip.info.get("start", 0.0)
             entry = (float(start), path, len(clip))  # type: ignore[arg-type]
             by_source.setdefault(str(clip.info.get("source", path.name)), []).append(entry)
-        training, held_out = [], []
+        training: list[ClipSource] = []
+        held_out: list[ClipSource] = []
         for entries in by_source.values():
             entries.sort()
             end = max(start + length / FRAME_RATE for start, _, length in entries)
@@ -76,5 +85,7 @@ class FolderData(ClipData):
     def _load(self, path: Path, low: int, high: int) -> Clip:
         clip = Clip.load(path)
         if clip.size != self.size:
-            raise ArtifactError(f"clip {path} has {clip.size} px frames, data.size is {self.size}; prepare again with --size {self.size}")
+            raise ArtifactError(
+                f"clip {path} has {clip.size} px frames, data.size is {self.size}; prepare again with --size {self.size}"
+            )
         return Clip.window(clip, low, high - low)

@@ -246,7 +246,9 @@ def prepare_video(path: str | os.PathLike[str], size: int, finder: str | FaceFin
         FaceNotFoundError: no face was found in any frame.
     """
     video = read_video(path)
-    track = track_face(video, face_finder(finder) if isinstance(finder, str) else finder, every=5, longest_gap=FRAME_RATE)
+    track = track_face(
+        video, face_finder(finder) if isinstance(finder, str) else finder, every=5, longest_gap=FRAME_RATE
+    )
     if not track.runs:
         raise FaceNotFoundError(f"{path}: no face found in {len(track)} frames; expected one person facing the camera")
     start, stop = max(track.runs, key=lambda run: run[1] - run[0])

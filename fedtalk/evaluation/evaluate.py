@@ -103,7 +103,10 @@ def _states(talker: Talker, run_dir: Path, clients: Iterable[str]) -> dict[str, 
     """Adapter states by row: trained, no_adapter, and personal/CLIENT where the run has them."""
     parameters = adapter_parameters(talker.backbone.denoiser.unet)
     trained = copy_state(parameters)
-    states = {"trained": trained, "no_adapter": {n: torch.zeros_like(v) if "lora_B" in n else v for n, v in trained.items()}}
+    states = {
+        "trained": trained,
+        "no_adapter": {n: torch.zeros_like(v) if "lora_B" in n else v for n, v in trained.items()},
+    }
     for client in sorted(set(clients)):
         folder = run_dir / "adapters" / client
         if folder.is_dir():
@@ -162,13 +165,21 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
 
 def _comparisons(scores: dict[str, list[dict[str, float]]], clients: list[str]) -> dict:
     """Differences of mouth PSNR in dB with 95 % bootstrap intervals, resampled by client."""
-    pairs = [("personal", "no_adapter"), ("personal", "trained"), ("trained", "no_adapter"), ("personal", "copy_reference")]
+    pairs = [
+        ("personal", "no_adapter"),
+        ("personal", "trained"),
+        ("trained", "no_adapter"),
+        ("personal", "copy_reference"),
+    ]
     result = {}
     for better, worse in pairs:
         if better in scores and worse in scores:
             a, b = (np.array([row["psnr_mouth"] for row in scores[name]]) for name in (better, worse))
             low, high = metrics.bootstrap_interval(a - b, clients)
-            result[f"{better} - {worse}"] = {"psnr_mouth": round(float((a - b).mean()), 3), "interval": [round(low, 3), round(high, 3)]}
+            result[f"{better} - {worse}"] = {
+                "psnr_mouth": round(float((a - b).mean()), 3),
+                "interval": [round(low, 3), round(high, 3)],
+            }
     return result
 
 
@@ -209,7 +220,9 @@ def print_table(result: dict) -> None:
     columns = ["psnr", "ssim", "psnr_mouth", "mouth_corr", "mouth_corr_donor", "identity", "flicker"]
     console = Console(width=120)
     for title, rows in (("dub", result), ("portrait", result["portrait"])):
-        table = Table(title=f"{title}: means over {result['about']['clips']} held-out clips, identity by {result['about']['identity']}")
+        table = Table(
+            title=f"{title}: means over {result['about']['clips']} held-out clips, identity by {result['about']['identity']}"
+        )
         table.add_column("")
         for column in columns:
             table.add_column(column, justify="right")
@@ -220,4 +233,6 @@ def print_table(result: dict) -> None:
             console.print(table)
     for name, difference in result["comparisons"].items():
         low, high = difference["interval"]
-        console.print(f"psnr_mouth {name}: {difference['psnr_mouth']:+.2f} dB, 95 % interval [{low:+.2f}, {high:+.2f}] over clients")
+        console.print(
+            f"psnr_mouth {name}: {difference['psnr_mouth']:+.2f} dB, 95 % interval [{low:+.2f}, {high:+.2f}] over clients"
+        )

@@ -37,7 +37,9 @@ class LandmarkProbe:
             middle = frame_eyes.mean(0) * factor
             unit = float(np.linalg.norm(frame_eyes[1] - frame_eyes[0])) * factor
             # A detector's box: brows to chin, about 2.3 eye distances wide.
-            box = np.array([middle[0] - 1.15 * unit, middle[1] - 0.6 * unit, middle[0] + 1.15 * unit, middle[1] + 1.7 * unit])
+            box = np.array(
+                [middle[0] - 1.15 * unit, middle[1] - 0.6 * unit, middle[0] + 1.15 * unit, middle[1] + 1.7 * unit]
+            )
             read.append(self._finder.place(np.ascontiguousarray(large), box).opening)
         return np.array(read, np.float64)
 

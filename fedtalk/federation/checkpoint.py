@@ -57,5 +57,7 @@ def load_checkpoint(path: Path, module: FederatedModule, seed: int | None = None
             f"backbone {module.fingerprint()} and {len(expected)} tensors. Use the config that is saved with the run."
         )
     if seed is not None and saved["seed"] != seed:
-        raise ArtifactError(f"checkpoint {path} belongs to seed {saved['seed']}, this run has seed {seed}; use the same seed")
+        raise ArtifactError(
+            f"checkpoint {path} belongs to seed {saved['seed']}, this run has seed {seed}; use the same seed"
+        )
     return saved

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -92,7 +93,7 @@ def train_locally(
     )
     if optimizer_state is not None:
         optimizer.load_state_dict(optimizer_state)
-    wrapped = fabric.setup_optimizers(optimizer)
+    wrapped: Any = fabric.setup_optimizers(optimizer)
     module.train()
     total = local.steps * total_rounds
     with isolated_rng(derive_seed(seed, "dropout", round_number, client)):
@@ -129,7 +130,7 @@ def _batches(
         yield {name: value.to(fabric.device) for name, value in batch.items()}
 
 
-class isolated_rng:  # noqa: N801 - reads as a statement
+class isolated_rng:
     """Seed torch's global generator inside the block and put it back afterwards (dropout draws from it)."""
 
     def __init__(self, seed: int) -> None:

@@ -65,7 +65,9 @@ class FederatedModule(LightningModule):
 
     def export(self, folder: Path, clips: Sequence[Prepared]) -> None:
         """Write the trained model as a folder that other runs can load."""
-        raise ConfigurationError(f"{type(self).__name__} has nothing to export; remove the Export callback from the config")
+        raise ConfigurationError(
+            f"{type(self).__name__} has nothing to export; remove the Export callback from the config"
+        )
 
     def configure_optimizers(self) -> None:
         """Optimizers belong to the clients (`LocalTraining`) and to the server, not to the model."""

@@ -60,13 +60,19 @@ class RoundCallback(Callback):
 
     def on_fit_rounds_start(self, trainer: FederatedTrainer, module: FederatedModule) -> None: ...
 
-    def on_round_start(self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, cohort: list[str]) -> None: ...
+    def on_round_start(
+        self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, cohort: list[str]
+    ) -> None: ...
 
-    def on_local_step(self, trainer: FederatedTrainer, client: str, step: int, steps: int, losses: dict[str, float]) -> None: ...
+    def on_local_step(
+        self, trainer: FederatedTrainer, client: str, step: int, steps: int, losses: dict[str, float]
+    ) -> None: ...
 
     def on_round_end(self, trainer: FederatedTrainer, module: FederatedModule, outcome: RoundOutcome) -> None: ...
 
-    def on_held_out(self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, metrics: dict[str, float]) -> None: ...
+    def on_held_out(
+        self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, metrics: dict[str, float]
+    ) -> None: ...
 
     def on_fit_rounds_end(self, trainer: FederatedTrainer, module: FederatedModule) -> None: ...
 
@@ -124,7 +130,9 @@ class FederatedTrainer(Trainer):
             devices=1,
             max_epochs=max(1, rounds),
             callbacks=callbacks,
-            logger=logger if logger is not None else TensorBoardLogger(default_root_dir, name="tensorboard", version=""),
+            logger=logger
+            if logger is not None
+            else TensorBoardLogger(default_root_dir, name="tensorboard", version=""),
             default_root_dir=default_root_dir,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -174,7 +182,9 @@ class FederatedTrainer(Trainer):
             load_state(model.exchanged_parameters(), server.state)
             self._save(server, model)
             self._notify("on_round_end", model, outcome)
-            if self.validate_every and (self.round_number % self.validate_every == 0 or self.round_number == self.rounds):
+            if self.validate_every and (
+                self.round_number % self.validate_every == 0 or self.round_number == self.rounds
+            ):
                 self._notify("on_held_out", model, self.round_number, self._held_out(model, datamodule))
         load_state(model.exchanged_parameters(), server.state)
         self._notify("on_fit_rounds_end", model)
@@ -239,12 +249,18 @@ class FederatedTrainer(Trainer):
             return
         path = find_checkpoint(ckpt_path, self.run_dir)
         if path is None:
-            raise ArtifactError(f"{self.run_dir} holds no checkpoint yet; run `fedtalk fit` first, with the same config")
+            raise ArtifactError(
+                f"{self.run_dir} holds no checkpoint yet; run `fedtalk fit` first, with the same config"
+            )
         load_state(model.exchanged_parameters(), load_checkpoint(path, model)["server"]["state"])
 
-    def prepared(self, module: FederatedModule, datamodule: ClipData, client: str, held_out: bool = False) -> list[Prepared]:
+    def prepared(
+        self, module: FederatedModule, datamodule: ClipData, client: str, held_out: bool = False
+    ) -> list[Prepared]:
         """A client's prepared clips, from its cache."""
-        sources = datamodule.held_out_clips(client)[: self.most_held_out] if held_out else datamodule.training_clips(client)
+        sources = (
+            datamodule.held_out_clips(client)[: self.most_held_out] if held_out else datamodule.training_clips(client)
+        )
         if not sources:
             kind = "held-out" if held_out else "training"
             raise ConfigurationError(f"client {client} has no {kind} clips; expected at least one")

@@ -87,7 +87,9 @@ class PairwiseSealing(SealingRound):
         for update in updates:
             share = np.frombuffer(update.payload, "<u8")
             if len(share) != len(total):
-                raise SealingError(f"sealed update of {update.client}: expected {len(total)} coordinates, got {len(share)}")
+                raise SealingError(
+                    f"sealed update of {update.client}: expected {len(total)} coordinates, got {len(share)}"
+                )
             total += share
         return total.view(np.int64).astype(np.float64) * STEP
 

@@ -1,6 +1,6 @@
 """Adapters: LoRA on the denoiser through peft, saved in peft's own format.
 
-    W x  ->  W x + (alpha / rank) B A x,      A: (rank, in), B: (out, rank), B = 0 at the start
+W x  ->  W x + (alpha / rank) B A x,      A: (rank, in), B: (out, rank), B = 0 at the start
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def save_adapter(folder: Path, state: Mapping[str, Tensor], adapter: Adapter, ba
     `peft.PeftModel.from_pretrained(unet, folder)` reads it. ``fedtalk.json`` adds which backbone it is for.
     """
     renamed = {
-        "base_model.model." + name.replace(".default.", "."): value.detach().cpu().contiguous() for name, value in state.items()
+        "base_model.model." + name.replace(".default.", "."): value.detach().cpu().contiguous()
+        for name, value in state.items()
     }
     config = adapter.lora_config().to_dict()
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,9 @@ class WhisperFeatures(_PretrainedFeatures):
     def _model(self) -> tuple:
         from transformers import WhisperFeatureExtractor, WhisperModel
 
-        return WhisperFeatureExtractor.from_pretrained(self.path), WhisperModel.from_pretrained(self.path).encoder.eval()
+        return WhisperFeatureExtractor.from_pretrained(self.path), WhisperModel.from_pretrained(
+            self.path
+        ).encoder.eval()
 
     @property
     def dimension(self) -> int:  # type: ignore[override]
@@ -98,7 +101,7 @@ class Wav2Vec2Features(_PretrainedFeatures):
     name = "wav2vec2"
 
     @cached_property
-    def _model(self) -> nn.Module:
+    def _model(self) -> Any:
         from transformers import Wav2Vec2Model
 
         return Wav2Vec2Model.from_pretrained(self.path).eval()

@@ -75,19 +75,29 @@ class Backbone(nn.Module):
         self.speech: SpeechFeatures = speech_features(architecture.speech, architecture.speech_path)
         audio = AudioEncoder(self.speech.dimension, self.speech.per_frame, int(unet.config.cross_attention_dim))
         if architecture.size % codec.factor:
-            raise ConfigurationError(f"architecture.size {architecture.size} is not a multiple of the codec's factor {codec.factor}")
+            raise ConfigurationError(
+                f"architecture.size {architecture.size} is not a multiple of the codec's factor {codec.factor}"
+            )
         self.cells = architecture.size // codec.factor
         self.denoiser = Denoiser(unet, audio, codec.latent_channels, self.cells**2)
 
     @classmethod
     def build(cls, architecture: Architecture) -> Backbone:
         """A new backbone: random where no pretrained folder is named."""
-        codec = load_codec(Path(architecture.codec), architecture.pack) if architecture.codec else Codec(tiny_codec(), architecture.pack)
+        codec = (
+            load_codec(Path(architecture.codec), architecture.pack)
+            if architecture.codec
+            else Codec(tiny_codec(), architecture.pack)
+        )
         if architecture.unet is not None and architecture.motion is not None:
             unet = pretrained_unet(architecture.unet, architecture.motion, codec.latent_channels)
         else:
             unet = tiny_unet(
-                codec.latent_channels, architecture.size // codec.factor, architecture.channels, architecture.width, architecture.heads
+                codec.latent_channels,
+                architecture.size // codec.factor,
+                architecture.channels,
+                architecture.width,
+                architecture.heads,
             )
         return cls(architecture, codec, unet)
 
@@ -115,7 +125,9 @@ class Backbone(nn.Module):
             codec = load_codec(folder / "codec", architecture.pack)
             unet = UNetMotionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
             backbone = cls(architecture, codec, unet)
-            conditioning = {name: value.float() for name, value in load_file(folder / "conditioning.safetensors").items()}
+            conditioning = {
+                name: value.float() for name, value in load_file(folder / "conditioning.safetensors").items()
+            }
             backbone._conditioning_modules().load_state_dict(conditioning)
         except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise ArtifactError(
@@ -140,7 +152,9 @@ class Backbone(nn.Module):
 
 def base_weights(unet: nn.Module) -> dict[str, Tensor]:
     """A network's own weights under their own names, whether or not an adapter sits on it."""
-    return {name.replace(".base_layer.", "."): value for name, value in unet.state_dict().items() if ".lora_" not in name}
+    return {
+        name.replace(".base_layer.", "."): value for name, value in unet.state_dict().items() if ".lora_" not in name
+    }
 
 
 def shipped_folder() -> Path:
@@ -157,7 +171,9 @@ def load_codec(folder: Path, pack: int) -> Codec:
     try:
         kind = json.loads((folder / "config.json").read_text())["_class_name"]
     except (OSError, ValueError, KeyError) as error:
-        raise ArtifactError(f"codec {folder}: expected a folder with config.json of diffusers' save_pretrained ({error})") from error
+        raise ArtifactError(
+            f"codec {folder}: expected a folder with config.json of diffusers' save_pretrained ({error})"
+        ) from error
     kinds = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
     if kind not in kinds:
         raise ArtifactError(f"codec {folder}: expected AutoencoderKL or AutoencoderTiny, got {kind}")
@@ -174,14 +190,15 @@ def load_codec(folder: Path, pack: int) -> Codec:
 
 def _save_network(network: nn.Module, folder: Path) -> None:
     """Config and weights as diffusers' save_pretrained lays them out; no adapter, half precision."""
-    weights = {name: value for name, value in base_weights(network).items()}
-    _save_tensors(weights, folder / "diffusion_pytorch_model.safetensors")
+    _save_tensors(base_weights(network), folder / "diffusion_pytorch_model.safetensors")
     config = json.loads(network.to_json_string())  # type: ignore[operator]
     write_json(folder / "config.json", {key: value for key, value in config.items() if key != "_name_or_path"})
 
 
 def _save_tensors(state: dict[str, Tensor], path: Path) -> None:
-    halves = {name: (value.half() if value.is_floating_point() else value).contiguous().cpu() for name, value in state.items()}
+    halves = {
+        name: (value.half() if value.is_floating_point() else value).contiguous().cpu() for name, value in state.items()
+    }
     with atomic_path(path) as temporary:
         save_file(halves, temporary, metadata={"format": "pt"})
 

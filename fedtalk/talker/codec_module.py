@@ -65,7 +65,7 @@ class CodecModule(FederatedModule):
         return {"frames": torch.from_numpy(clip.frames).permute(0, 3, 1, 2)}
 
     def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
-        textures = int(round(size * self.hparams["texture_share"]))
+        textures = round(size * self.hparams["texture_share"])
         frames = []
         for _ in range(size - textures):
             clip = clips[_integer(len(clips), generator)]["frames"]
@@ -97,7 +97,6 @@ class CodecModule(FederatedModule):
             output = self.codec.decode_raw(self.codec.encode_raw(frames.to(self.device))).clamp(-1, 1).cpu()
         error = (output - frames).square().mean((1, 2, 3)) / 4
         return {"psnr": float((-10 * error.log10()).mean())}
-
 
     def export(self, folder: Path, clips: Sequence[Prepared]) -> None:
         """Write the codec, whitened on the clips for latents packed by ``pack``."""

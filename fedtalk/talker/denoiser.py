@@ -18,7 +18,9 @@ from fedtalk.errors import ArtifactError
 from fedtalk.talker.audio import AudioEncoder
 
 
-def tiny_unet(latent_channels: int, latent_size: int, channels: Sequence[int], width: int, heads: int) -> UNetMotionModel:
+def tiny_unet(
+    latent_channels: int, latent_size: int, channels: Sequence[int], width: int, heads: int
+) -> UNetMotionModel:
     """A small randomly initialised network."""
     levels = len(channels)
     unet = UNetMotionModel(
@@ -48,7 +50,9 @@ def pretrained_unet(unet_path: str, motion_path: str, latent_channels: int) -> U
     """
     for name, path in (("UNet", unet_path), ("motion modules", motion_path)):
         if not Path(path).is_dir():
-            raise ArtifactError(f"pretrained {name}: no folder {path}; expected one written by save_pretrained of diffusers")
+            raise ArtifactError(
+                f"pretrained {name}: no folder {path}; expected one written by save_pretrained of diffusers"
+            )
     flat = UNet2DConditionModel.from_pretrained(unet_path)
     motion = MotionAdapter.from_pretrained(motion_path)
     unet = UNetMotionModel.from_unet2d(flat, motion)

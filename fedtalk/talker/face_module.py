@@ -25,7 +25,7 @@ class FaceModule(FederatedModule):
         return "face-and-speech-1"
 
     def prepare_clip(self, clip: Clip) -> Prepared:
-        """Frames (F, 3, H, W) uint8, points, log-mel (4 F, 64), the person's number, openness (F,) where it is known."""
+        """Frames (F, 3, H, W) uint8, points, log-mel (4 F, 64), the person's number, openness (F,) if known."""
         speaker = str(clip.info.get("speaker", clip.info.get("source", "")))
         digest = hashlib.sha256(speaker.encode()).digest()
         prepared = {

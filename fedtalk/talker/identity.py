@@ -72,8 +72,8 @@ class IdentityModule(FaceModule):
     """Learns identity from people with several frames each, by supervised contrast (Khosla et al. 2020, eq. 2).
 
     ``L = -mean_i mean_p log(exp(z_i . z_p / t) / sum_a exp(z_i . z_a / t))``, p the other frames of the same person.
-    Frames are recoloured as another camera would, moved, flipped, blurred and disturbed, so that a generated frame which
-    is a little soft still matches.
+    Frames are recoloured as another camera would, moved, flipped, blurred and disturbed, so that a generated frame
+    which is a little soft still matches.
     """
 
     network: IdentityEncoder
@@ -118,7 +118,7 @@ class IdentityModule(FaceModule):
         return {"contrast": _contrast(self.network(batch["frames"]), batch["person"], self.hparams["temperature"])}
 
     def held_out_metrics(self, clips: Sequence[Prepared], generator: torch.Generator) -> dict[str, float]:
-        """Mean cosine of pairs of frames of one person and of two people, and the equal error rate of telling them apart.
+        """Mean cosine of pairs of frames of one person and of two people, and the equal error rate of a threshold.
 
         Every fifth frame of every clip; pairs within a person come from different clips where the person has several.
         """

@@ -60,7 +60,9 @@ class Objective(ABC):
 
     def __init__(self, weight: float) -> None:
         if not weight > 0:
-            raise ConfigurationError(f"objective {self.name}: expected a weight above 0, got {weight}; leave it out to turn it off")
+            raise ConfigurationError(
+                f"objective {self.name}: expected a weight above 0, got {weight}; leave it out to turn it off"
+            )
         self.weight = weight
 
     @abstractmethod

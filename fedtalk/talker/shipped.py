@@ -58,8 +58,8 @@ class ShippedNetwork(nn.Module):
                 weights = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118 - no mapping
         except (SafetensorError, ValueError, OSError) as error:
             raise ArtifactError(
-                f"{cls.kind} network {path} can't be read ({error}); the file is damaged. Install fedtalk again, or make "
-                "the file anew as the model card beside it says."
+                f"{cls.kind} network {path} can't be read ({error}); the file is damaged. Install fedtalk again, or "
+                "make the file anew as the model card beside it says."
             ) from error
         if header.get("kind") != cls.kind:
             raise ArtifactError(f"{path}: expected a network of kind {cls.kind!r}, got {header.get('kind')!r}")
@@ -83,8 +83,8 @@ class ShippedNetwork(nn.Module):
         source = resources.files("fedtalk.weights") / f"{cls.kind}.safetensors"
         if not source.is_file():
             raise ArtifactError(
-                f"the package holds no {source.name}; expected it in fedtalk/weights. Install fedtalk again, or train it: "
-                f"fedtalk fit --config configs/{cls.kind}.yaml"
+                f"the package holds no {source.name}; expected it in fedtalk/weights. Install fedtalk again, or train "
+                f"it: fedtalk fit --config configs/{cls.kind}.yaml"
             )
         with resources.as_file(source) as path:
             return cls.load(path)

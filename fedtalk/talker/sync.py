@@ -29,7 +29,7 @@ REACH = SPAN // 2
 
 
 class SyncScorer(ShippedNetwork):
-    """Embeds five mouths and the speech of the same 0.2 s side by side; the cosine is high where they belong together."""
+    """Embeds five mouths, and the speech of the same 0.2 s; the cosine is high where they belong together."""
 
     kind = "sync"
     name = "sync_synthtalk"
@@ -173,9 +173,9 @@ class SyncModule(FaceModule):
             start = draw_integer(len(clip["frames"]) - length + 1, generator)
             span = slice(start, start + length)
             windows = frame_windows(clip["speech"], ROWS_PER_FRAME)[span]
-            for name, value in (("frames", clip["frames"][span]), ("mouth", clip["mouth"][span]),
-                                ("eyes", clip["eyes"][span]), ("windows", _vary_voice(windows, generator))):  # fmt: skip
-                parts[name].append(value)
+            for name in ("frames", "mouth", "eyes"):
+                parts[name].append(clip[name][span])
+            parts["windows"].append(_vary_voice(windows, generator))
         batch = {name: torch.stack(values) for name, values in parts.items()}
         mouth, eyes = jitter_points(batch["mouth"], batch["eyes"], generator, 0.05)
         frames = to_unit(batch["frames"]).flatten(0, 1)

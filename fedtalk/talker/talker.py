@@ -119,8 +119,8 @@ class Talker(FederatedModule):
         parameters = adapter_parameters(self.backbone.denoiser.unet)
         if {n: p.shape for n, p in parameters.items()} != {n: p.shape for n, p in state.items()}:
             raise ConfigurationError(
-                f"adapter {folder} has {len(state)} factors of rank {adapter.rank}, the config's adapter has {len(parameters)} of "
-                f"rank {self.adapter.rank}; use the config that it was trained with"
+                f"adapter {folder} has {len(state)} factors of rank {adapter.rank}, the config's has {len(parameters)} of rank "
+                f" {self.adapter.rank}; use the config that it was trained with"
             )
         load_state(parameters, state)
 
@@ -136,14 +136,17 @@ class Talker(FederatedModule):
         for value in codec.state_dict().values():
             digest.update(value.detach().cpu().half().contiguous().numpy().tobytes())
         architecture = self.backbone.architecture
-        return f"talker/{digest.hexdigest()[:16]}/{architecture.speech}/{architecture.speech_path}/{architecture.size}/{codec.pack}"
+        speech = f"{architecture.speech}/{architecture.speech_path}"
+        return f"talker/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{codec.pack}"
 
     @torch.no_grad()
     def prepare_clip(self, clip: Clip) -> Prepared:
         """Latents of the frames and of the masked frames, mask, audio features, mouth and eyes; halves to save space."""
         size = self.backbone.architecture.size
         if clip.size != size:
-            raise ConfigurationError(f"clip {dict(clip.info)}: frames are {clip.size} px, the backbone works at {size} px")
+            raise ConfigurationError(
+                f"clip {dict(clip.info)}: frames are {clip.size} px, the backbone works at {size} px"
+            )
         frames = to_unit(torch.from_numpy(clip.frames).permute(0, 3, 1, 2)).to(self.device)
         hidden, _ = lower_face(clip.eyes, size)
         hidden = hidden.to(self.device)
@@ -175,7 +178,9 @@ class Talker(FederatedModule):
             clip = clips[chosen]
             length = len(clip["latents"])
             if length < self.window:
-                raise ConfigurationError(f"a clip has {length} frames, the training window is {self.window}; use longer clips")
+                raise ConfigurationError(
+                    f"a clip has {length} frames, the training window is {self.window}; use longer clips"
+                )
             start = integer(length - self.window + 1)
             same = by_speaker[int(clip["speaker"])]
             other = same[integer(len(same))]
@@ -332,7 +337,10 @@ class Talker(FederatedModule):
         """
         count = len(audio) // SAMPLES_PER_FRAME
         channels, cells = self.backbone.codec.latent_channels, self.backbone.cells
-        nothing = torch.zeros(channels, cells, cells, device=self.device), torch.ones(1, cells, cells, device=self.device)
+        nothing = (
+            torch.zeros(channels, cells, cells, device=self.device),
+            torch.ones(1, cells, cells, device=self.device),
+        )
         for frame in self._sample(audio, count, reference, (nothing for _ in range(count)), seed):
             yield frame.permute(1, 2, 0)
 

@@ -18,7 +18,7 @@ from fedtalk.data.faces import Face
 from fedtalk.data.framing import crop, framing, move, share_outside
 from fedtalk.data.layouts import find_sources
 from fedtalk.data.media import VideoWriter
-from fedtalk.data.prepare import PrepareReport, prepare, prepare_portrait
+from fedtalk.data.prepare import PrepareReport, prepare, prepare_portrait, prepare_video
 from fedtalk.data.tracking import track_face
 from fedtalk.errors import ConfigurationError, FaceNotFoundError, MediaError, OutputError
 
@@ -171,9 +171,13 @@ def test_whole_stretches_become_one_clip_each(tmp_path: Path) -> None:
 
 def test_short_gaps_are_bridged_and_long_ones_split(tmp_path: Path) -> None:
     pictures = [*still(25), *[draw()] * 5, *still(20), *[draw()] * 30, *still(25)]
-    record(tmp_path / "raw" / "anna" / "a.mp4", pictures, sine(105))
+    audio = sine(105) * np.linspace(0.2, 1, 105 * 640, dtype=np.float32)
+    record(tmp_path / "raw" / "anna" / "a.mp4", pictures, audio)
     report = run(tmp_path, detect_every=1, longest_gap=0.4)
-    assert [clip.info["start"] for clip in clips_of(tmp_path)] == [0.0, 1.0, 3.2]
+    clips = clips_of(tmp_path)
+    assert [clip.info["start"] for clip in clips] == [0.0, 1.0, 3.2]
+    np.testing.assert_allclose(clips[2].audio[200:-200], audio[80 * 640 + 200 : 105 * 640 - 200], atol=0.05)
+    assert all(dots(frame, 2).shape == (1, 2) for frame in clips[2].frames), "pictures from behind the gap, too"
     gap = next(reject for reject in report.rejects if "no face found" in reject.reason)
     assert gap.start == 2.0
     assert "1.20 s" in gap.reason
@@ -209,6 +213,8 @@ def test_every_kind_of_bad_source_is_reported_and_costs_nothing_else(tmp_path: P
     for source, words in said.items():
         assert words in table[source]["reason"]
         assert float(table[source]["start"]) == 0.0
+    for name in ("rejects.csv", "prepared.json"):
+        assert str(tmp_path) not in (tmp_path / "clients" / name).read_text()
 
 
 def test_the_good_part_of_a_damaged_video_is_kept(tmp_path: Path) -> None:
@@ -259,20 +265,55 @@ def test_running_again_does_only_what_changed(tmp_path: Path) -> None:
     assert {clip.size for person in ("anna", "bert") for clip in clips_of(tmp_path, person)} == {96}
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    record(tmp_path / "raw" / "anna" / "a.mp4", still(50), sine(50))
-    record(tmp_path / "raw" / "bert" / "b.mp4", still(50), sine(50))
+class Disturbed(DotFinder):
+    """Does something at its 16th look, after the ten or eleven that a first video of 50 frames takes."""
 
-    class Killed(DotFinder):
-        def find(self, frame: np.ndarray) -> list[Face]:
-            if self.calls == 15:
-                raise KeyboardInterrupt
-            return super().find(frame)
+    def __init__(self, disturb: Callable[[], None]) -> None:
+        super().__init__()
+        self._disturb = disturb
+
+    def find(self, frame: np.ndarray) -> list[Face]:
+        if self.calls == 15:
+            self._disturb()
+        return super().find(frame)
+
+
+@pytest.mark.parametrize("second", ["anna/b.mp4", "bert/b.mp4"])
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, second: str) -> None:
+    for name in ("anna/a.mp4", second):
+        record(tmp_path / "raw" / name, still(50), sine(50))
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, finder=Killed())
+        run(tmp_path, finder=Disturbed(interrupt))
     resumed = run(tmp_path)
-    assert (resumed.made, resumed.unchanged, resumed.clips) == (2, 1, {"anna": 2, "bert": 2})
+    assert (resumed.made, resumed.unchanged, sum(resumed.clips.values())) == (2, 1, 4)
+
+
+def test_each_finished_person_is_on_record_at_once(tmp_path: Path) -> None:
+    """So that a run that is killed without warning loses one person's work at most."""
+    for name in ("anna/a.mp4", "bert/b.mp4"):
+        record(tmp_path / "raw" / name, still(50), sine(50))
+    recorded: list[str] = []
+    run(
+        tmp_path,
+        finder=Disturbed(lambda: recorded.extend(json.loads((tmp_path / "clients" / "prepared.json").read_text()))),
+    )
+    assert recorded == ["anna/a.mp4"]
+
+
+def test_the_finders_tremble_is_smoothed(tmp_path: Path) -> None:
+    class Trembling(DotFinder):
+        def find(self, frame: np.ndarray) -> list[Face]:
+            shift = 2.0 * (-1) ** self.calls
+            return [Face(face.box, face.eyes + shift, face.mouth + shift, 1.0) for face in super().find(frame)]
+
+    record(tmp_path / "raw" / "anna" / "a.mp4", still(25), sine(25))
+    run(tmp_path, finder=Trembling(), detect_every=1)
+    (clip,) = clips_of(tmp_path)
+    assert np.abs(np.diff(clip.mouth, axis=0)).max() < 0.5, "4 pixels in the source are 2 in the clip"
 
 
 def test_same_names_of_different_files_do_not_collide(tmp_path: Path) -> None:
@@ -328,6 +369,13 @@ def test_landmarks_in_between_are_interpolated_or_placed() -> None:
     np.testing.assert_array_equal(placed.eyes[:, 0, 0] > 900, [index % 5 != 0 and index < 23 for index in range(24)])
 
 
+def test_a_gap_longer_than_allowed_is_not_bridged_between_two_looks() -> None:
+    head = (120.0, 80.0, 36.0, 0.0)
+    frames = [draw(head)] + [draw()] * 9 + [draw(head)] * 6
+    assert track_face(frames, DotFinder(), every=5, longest_gap=7).runs == [(0, 1), (10, 16)]
+    assert track_face(frames, DotFinder(), every=5, longest_gap=10).runs == [(0, 16)]
+
+
 def test_one_face_is_followed_and_a_cut_is_seen() -> None:
     near, far = (70.0, 80.0, 36.0, 0.0), (180.0, 80.0, 30.0, 0.0)
     grown = (180.0, 80.0, 44.0, 0.0)
@@ -359,6 +407,17 @@ def test_large_faces_are_averaged_down_not_skipped() -> None:
     cut = crop(picture, transform, 64).astype(int)
     assert np.abs(cut - 127).max() < 40
     assert cut.std() < 15
+
+
+@pytest.mark.parametrize("between_eyes", [36.0, 140.0, 400.0])
+def test_what_is_cut_out_lies_where_the_transform_says(between_eyes: float) -> None:
+    """At every scale: no half pixel may be lost where a face is averaged down."""
+    head = (600.0, 500.0, between_eyes, 8.0)
+    eyes, mouth = points_of(head)
+    transform = framing(eyes[None], 64)
+    frame = crop(draw(head, height=1100, width=1200), transform, 64)
+    seen = np.concatenate([dots(frame, channel) for channel in range(3)])
+    np.testing.assert_allclose(seen, move(transform, np.stack([*eyes, mouth])), atol=0.12)
 
 
 def test_share_outside_matches_a_count_of_pixels() -> None:
@@ -432,6 +491,22 @@ def test_unusable_portraits_are_refused_with_numbers() -> None:
         prepare_portrait(np.zeros((20, 20, 3), np.uint8), 64, DotFinder())
     with pytest.raises(MediaError, match="uint8"):
         prepare_portrait(np.zeros((200, 200, 3), np.float32), 64, DotFinder())
+
+
+def test_the_longest_stretch_of_one_video_becomes_a_clip_without_its_sound(tmp_path: Path) -> None:
+    heads = [(120 + 5 * np.sin(i / 4), 80, 36, 12) for i in range(50)]
+    pictures = [*still(20), *[draw()] * 40, *(draw(head) for head in heads)]
+    clip = prepare_video(record(tmp_path / "a b.mp4", pictures, sine(110)), 64, DotFinder())
+    assert (len(clip), clip.info["source"], clip.info["start"]) == (50, "a b.mp4", 2.4)
+    assert not clip.audio.any()
+    for index in range(2, 48):
+        seen = np.concatenate([dots(clip.frames[index], channel) for channel in range(3)])
+        np.testing.assert_allclose(seen, [*clip.eyes[index], clip.mouth[index]], atol=0.8)
+    mute = record(tmp_path / "mute.mp4", [draw()] * 25, None)
+    with pytest.raises(FaceNotFoundError, match="25 frames"):
+        prepare_video(mute, 64, DotFinder())
+    with pytest.raises(MediaError, match="too small"):
+        prepare_video(record(tmp_path / "small.mp4", still(25, (120, 80, 7, 0)), None), 64, DotFinder())
 
 
 @pytest.mark.skipif(not GRID, reason="no real recordings here")

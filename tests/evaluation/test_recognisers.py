@@ -13,7 +13,7 @@ from fedtalk.data.framing import crop, framing, move
 from fedtalk.data.media import read_video
 from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.errors import ArtifactError, ConfigurationError
-from fedtalk.evaluation.recognisers import recogniser, similarity_transform
+from fedtalk.evaluation.recognisers import default_recogniser, recogniser, similarity_transform
 
 SHARED = Path(__file__).parents[3] / "shared"
 SFACE = SHARED / "assets" / "face_recognition_sface_2021dec.onnx"
@@ -50,6 +50,17 @@ def test_missing_models_and_unknown_names_are_named(monkeypatch: pytest.MonkeyPa
         recogniser("arcface")
     with pytest.raises(ConfigurationError):
         recogniser("dlib", path="x")
+
+
+def test_the_default_is_the_best_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("FEDTALK_SFACE", raising=False)
+    assert default_recogniser().name == "dlib"
+    monkeypatch.setenv("FEDTALK_SFACE", str(tmp_path / "absent.onnx"))
+    with pytest.raises(ArtifactError, match=r"absent\.onnx"):
+        default_recogniser()
+    if SFACE.exists():
+        monkeypatch.setenv("FEDTALK_SFACE", str(SFACE))
+        assert default_recogniser().name == "sface"
 
 
 def test_dlib_tells_drawn_speakers_apart() -> None:

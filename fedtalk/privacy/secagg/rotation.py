@@ -26,8 +26,8 @@ def walsh_hadamard(values: np.ndarray) -> np.ndarray:
     The Hadamard matrix of order 2**k is a Kronecker product of smaller ones, each of which is applied to one axis
     of the reshaped vector as a matrix product: k/4 passes over memory in place of k.
     """
-    size = len(values)
-    bits = size.bit_length() - 1
+    size = values.size
+    bits = max(size.bit_length() - 1, 0)
     if values.ndim != 1 or size != 1 << bits:
         raise ValueError(f"Walsh-Hadamard transform: expected a vector of 2**k numbers, got shape {values.shape}")
     left = 1

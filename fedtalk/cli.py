@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_training(arguments: Sequence[str]) -> None:
     from lightning.pytorch.cli import LightningCLI
 
+    from fedtalk.callbacks.config import SaveRunConfig
     from fedtalk.data.source import ClipData
     from fedtalk.federation.module import FederatedModule
     from fedtalk.federation.trainer import FederatedTrainer
@@ -72,7 +73,7 @@ def run_training(arguments: Sequence[str]) -> None:
         subclass_mode_model=True,
         subclass_mode_data=True,
         seed_everything_default=0,
-        save_config_kwargs={"overwrite": True},
+        save_config_callback=SaveRunConfig,
         args=None if list(arguments) == sys.argv[1:] else list(arguments),
     )
 

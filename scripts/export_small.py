@@ -102,7 +102,11 @@ def write_section(card: Path, kind: str, section: str) -> None:
     """Replace the section of ``kind`` in the card, or add it."""
     text = card.read_text(encoding="utf-8") if card.exists() else "# Small networks\n\n"
     old = re.compile(rf"^## {kind}\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
-    text = old.sub(lambda _: section, text) if old.search(text) else text + ("" if text.endswith("\n\n") else "\n") + section
+    text = (
+        old.sub(lambda _: section, text)
+        if old.search(text)
+        else text + ("" if text.endswith("\n\n") else "\n") + section
+    )
     with atomic_path(card) as temporary:
         temporary.write_text(text.rstrip() + "\n", encoding="utf-8")
 

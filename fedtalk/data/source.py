@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningDataModule
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from fedtalk.data.clip import Clip
 from fedtalk.federation.module import FederatedModule, Prepared
@@ -68,7 +68,7 @@ class PreparedCache:
                         name: value.cpu().contiguous() for name, value in module.prepare_clip(source.load()).items()
                     }
                 with atomic_path(path) as temporary:
-                    save_file(made, temporary)
+                    temporary.write_bytes(save(made))
             prepared.append(load_file(path))
             if progress is not None:
                 progress()

@@ -32,10 +32,15 @@ class Case:
 
     client: str
     clip: Clip
-    reference: np.ndarray
-    """(H, W, 3) uint8 frame of one of the client's training clips."""
+    source: Clip
+    """One frame of one of the client's training clips."""
     donor: Clip
     """Another client's clip of the same length, whose speech is swapped in."""
+
+    @property
+    def reference(self) -> np.ndarray:
+        """(H, W, 3) uint8."""
+        return self.source.frames[0]
 
 
 def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: EvaluationSettings) -> dict:
@@ -96,7 +101,8 @@ def _cases(data: ClipData, settings: EvaluationSettings) -> Iterator[Case]:
             other = clips[clients[(position + 1) % len(clients)]]
             donor = other[index % len(other)]
             length = min(len(clip), len(donor))
-            yield Case(client, clip.window(0, length), reference.frames[len(reference) // 2], donor.window(0, length))
+            picture = reference.window(len(reference) // 2, 1)
+            yield Case(client, clip.window(0, length), picture, donor.window(0, length))
 
 
 def _states(talker: Talker, run_dir: Path, clients: Iterable[str]) -> dict[str, dict[str, torch.Tensor]]:
@@ -142,12 +148,13 @@ def _rows(talker: Talker, case: Case, states: dict[str, dict[str, torch.Tensor]]
 def _score(case: Case, frames: np.ndarray, name: str, probe: OpennessProbe, recogniser: Recogniser) -> dict[str, float]:
     clip = case.clip
     read = probe.measure(frames, clip.mouth, clip.eyes)
-    references = np.repeat(case.reference[None], 1, 0)
     score = {
         "psnr": metrics.psnr(frames, clip.frames),
         "ssim": metrics.ssim(frames, clip.frames),
         "psnr_mouth": metrics.psnr_mouth(frames, clip.frames, clip.mouth, clip.eyes),
-        "identity": metrics.identity(recogniser, frames, references, clip.eyes, clip.mouth),
+        "identity": metrics.identity(
+            recogniser, frames, case.reference, clip.eyes, clip.mouth, case.source.eyes[0], case.source.mouth[0]
+        ),
         "flicker": metrics.flicker(frames, clip.frames),
     }
     if clip.openness is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from fedtalk.storage import atomic_path
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint atomically."""
+    buffer = io.BytesIO()  # torch's own writer reports a full disk as a RuntimeError without a file's name
+    torch.save({"fedtalk": __version__, **content}, buffer)
     with atomic_path(path) as temporary:
-        torch.save({"fedtalk": __version__, **content}, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def find_checkpoint(ckpt_path: str, run_dir: Path) -> Path | None:

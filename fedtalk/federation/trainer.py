@@ -23,6 +23,7 @@ from fedtalk.federation.cohort import CohortSampler, PoissonCohort
 from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.module import FederatedModule, Prepared, copy_state, load_state
 from fedtalk.randomness import torch_generator
+from fedtalk.storage import atomic_path
 from fedtalk.talker.talker import Talker
 
 log = logging.getLogger(__name__)
@@ -171,7 +172,21 @@ class FederatedTrainer(Trainer):
             datamodule: whose clips.
             ckpt_path: ``last`` to go on where the run in this folder stopped, or a checkpoint file.
         """
+        with atomic_path(self.run_dir / ".writable") as temporary:  # fail now rather than after the first round
+            temporary.write_text("")
+        (self.run_dir / ".writable").unlink()
         self._begin(model, datamodule, "fit")
+        try:
+            self._rounds(model, datamodule, ckpt_path)
+        except BaseException as error:
+            for callback in self.callbacks:  # type: ignore[attr-defined]
+                callback.on_exception(self, model, error)
+            raise
+        finally:
+            for callback in self.callbacks:  # type: ignore[attr-defined]
+                callback.teardown(self, model, "fit")
+
+    def _rounds(self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None) -> None:
         server = self.aggregation.build_server(copy_state(model.exchanged_parameters()))
         if ckpt_path is not None:
             self._restore(server, model, ckpt_path)

@@ -13,7 +13,7 @@ from pathlib import Path
 from diffusers import UNetMotionModel
 from peft import LoraConfig
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fedtalk.errors import ArtifactError, ConfigurationError
@@ -79,7 +79,7 @@ def save_adapter(folder: Path, state: Mapping[str, Tensor], adapter: Adapter, ba
     config = adapter.lora_config().to_dict()
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     with atomic_path(folder / "adapter_model.safetensors") as temporary:
-        save_file(renamed, temporary, metadata={"format": "pt"})
+        temporary.write_bytes(save(renamed, metadata={"format": "pt"}))
     write_json(folder / "adapter_config.json", {key: getattr(value, "value", value) for key, value in config.items()})
     write_json(folder / "fedtalk.json", {"backbone": backbone, "aggregation": adapter.aggregation})
 

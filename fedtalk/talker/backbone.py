@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNetMotionModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fedtalk.errors import ArtifactError, ConfigurationError
@@ -200,7 +200,7 @@ def _save_tensors(state: dict[str, Tensor], path: Path) -> None:
         name: (value.half() if value.is_floating_point() else value).contiguous().cpu() for name, value in state.items()
     }
     with atomic_path(path) as temporary:
-        save_file(halves, temporary, metadata={"format": "pt"})
+        temporary.write_bytes(save(halves, metadata={"format": "pt"}))
 
 
 def _fingerprint(states: Iterable[dict[str, Tensor]]) -> str:

@@ -120,7 +120,7 @@ class Talker(FederatedModule):
         if {n: p.shape for n, p in parameters.items()} != {n: p.shape for n, p in state.items()}:
             raise ConfigurationError(
                 f"adapter {folder} has {len(state)} factors of rank {adapter.rank}, the config's has {len(parameters)} of rank "
-                f" {self.adapter.rank}; use the config that it was trained with"
+                f"{self.adapter.rank}; use the config that it was trained with"
             )
         load_state(parameters, state)
 

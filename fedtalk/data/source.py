@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningDataModule
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from fedtalk.data.clip import Clip
@@ -53,23 +54,26 @@ class PreparedCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._latest: tuple[list[str], list[Prepared]] = ([], [])
 
-    def get(
-        self, module: FederatedModule, sources: Sequence[ClipSource], progress: Callable[[], None] | None = None
-    ) -> list[Prepared]:
-        """The prepared clips of ``sources``, in order."""
+    def get(self, module: FederatedModule, sources: Sequence[ClipSource]) -> list[Prepared]:
+        """The prepared clips of ``sources``, in order. The latest client's stay in memory: centralised training rereads none."""
         folder = self.folder / hashlib.sha256(module.cache_key().encode()).hexdigest()[:16]
-        prepared = []
-        for source in sources:
-            path = folder / f"{hashlib.sha256(source.key.encode()).hexdigest()[:24]}.safetensors"
-            if not path.exists():
-                with torch.no_grad():
-                    made = {
-                        name: value.cpu().contiguous() for name, value in module.prepare_clip(source.load()).items()
-                    }
-                with atomic_path(path) as temporary:
-                    temporary.write_bytes(save(made))
-            prepared.append(load_file(path))
-            if progress is not None:
-                progress()
-        return prepared
+        paths = [folder / f"{hashlib.sha256(source.key.encode()).hexdigest()[:24]}.safetensors" for source in sources]
+        names = [str(path) for path in paths]
+        if self._latest[0] != names:
+            pairs = zip(paths, sources, strict=True)
+            self._latest = names, [self._one(module, path, source) for path, source in pairs]
+        return self._latest[1]
+
+    def _one(self, module: FederatedModule, path: Path, source: ClipSource) -> Prepared:
+        if not path.exists():
+            with torch.no_grad():
+                made = {name: value.cpu().contiguous() for name, value in module.prepare_clip(source.load()).items()}
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(save(made))
+        try:
+            return load_file(path)
+        except SafetensorError:  # a damaged cache file is made again
+            path.unlink()
+            return self._one(module, path, source)

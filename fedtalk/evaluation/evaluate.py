@@ -56,27 +56,23 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
     states = _states(talker, run_dir, [case.client for case in cases])
     tasks = ("dub", "portrait") if settings.portrait else ("dub",)
     scores: dict[str, dict[str, list[dict[str, float]]]] = {task: {} for task in tasks}
-    sheet: list[tuple[str, np.ndarray]] = []
-    shown: set[str] = set()
+    sheet: dict[str, list[tuple[str, np.ndarray]]] = {}
     for number, case in enumerate(cases):
         log.info("evaluating clip %d of %d (%s)", number + 1, len(cases), case.client)
+        show = case.client not in sheet and len(sheet) < settings.videos
         for task in tasks:
             made = _rows(talker, case, states, task)
             for name, frames in made.items():
                 scores[task].setdefault(name, []).append(_score(case, frames, name, probe, recogniser))
-            if task == "dub" and case.client not in shown and len(shown) < settings.videos:
+            if show:
                 best = "personal" if "personal" in made else "trained"
-                copy = made["copy_reference"]
-                sheet += [(f"{case.client} truth", case.clip.frames), (best, made[best]), ("copy reference", copy),
-                          ("swapped audio", made["swapped_audio"])]  # fmt: skip
-                _write_videos(run_dir / "videos", case, made[best], made["swapped_audio"])
-            if task == "portrait" and case.client not in shown and len(shown) < settings.videos:
-                best = "personal" if "personal" in made else "trained"
-                sheet.append(("portrait", made[best]))
-                _write_video(run_dir / "videos" / f"{case.client}-portrait.mp4", case.clip.audio, made[best])
-        shown.add(case.client)
+                rows = sheet.setdefault(case.client, [("truth", case.clip.frames)])
+                rows.append((f"{task}, {best}", made[best]))
+                if task == "dub":
+                    rows += [("swapped audio", made["swapped_audio"]), ("copy reference", made["copy_reference"])]
+                _write_videos(run_dir / "videos", case, task, made[best], made["swapped_audio"])
     load_state(adapter_parameters(talker.backbone.denoiser.unet), states["trained"])
-    contact_sheet(sheet, run_dir / "contact_sheet.png")
+    contact_sheet(list(sheet.items()), run_dir / "contact_sheet.png")
     table = {name: _means(rows) for name, rows in scores["dub"].items()}
     result = {
         **table,
@@ -190,7 +186,10 @@ def _comparisons(scores: dict[str, list[dict[str, float]]], clients: list[str]) 
     return result
 
 
-def _write_videos(folder: Path, case: Case, generated: np.ndarray, swapped: np.ndarray) -> None:
+def _write_videos(folder: Path, case: Case, task: str, generated: np.ndarray, swapped: np.ndarray) -> None:
+    if task == "portrait":
+        _write_video(folder / f"{case.client}-portrait.mp4", case.clip.audio, generated)
+        return
     beside = np.concatenate([case.clip.frames, generated], 2)
     _write_video(folder / f"{case.client}-truth-left-dubbed-right.mp4", case.clip.audio, beside)
     _write_video(folder / f"{case.client}-speaking-for-another.mp4", case.donor.audio, swapped)

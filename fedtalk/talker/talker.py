@@ -27,6 +27,9 @@ from fedtalk.talker.objectives import DiffusionLoss, Objective, Prediction, Temp
 from fedtalk.talker.sampler import Frame, sample
 from fedtalk.talker.schedule import NoiseSchedule, frame_noise, make_schedule
 
+LEAST_SIGMA = 0.3
+"""Noise level below which errors of the clean estimate are no longer scaled up to errors of the noise."""
+
 
 class Talker(FederatedModule):
     """Latent diffusion talker with an optional LoRA adapter.
@@ -39,6 +42,7 @@ class Talker(FederatedModule):
         self,
         backbone: str = SHIPPED,
         architecture: Architecture | None = None,
+        prediction: str | None = None,
         adapter: Adapter | None = None,
         objectives: list[Objective] | None = None,
         dub_share: float = 0.7,
@@ -54,6 +58,8 @@ class Talker(FederatedModule):
         Args:
             backbone: ``shipped`` or the folder of a backbone; ignored when ``architecture`` is given.
             architecture: build a new backbone instead.
+            prediction: what the network is to answer from now on (``v_prediction``, ``sample`` or ``epsilon``), when a
+                trained backbone goes on with another target; its own by default.
             adapter: LoRA settings; None trains the whole denoiser.
             objectives: terms of the objective; diffusion loss and TDC by default.
             dub_share: share of training windows that dub, the others are portraits.
@@ -76,6 +82,12 @@ class Talker(FederatedModule):
         if sampling_steps < 1:
             raise ConfigurationError(f"model.sampling_steps: expected at least 1, got {sampling_steps}")
         self.backbone = Backbone.build(architecture) if architecture is not None else Backbone.load(backbone)
+        if prediction is not None:
+            if adapter is not None:
+                raise ConfigurationError(
+                    "model.prediction changes what a whole backbone learns; it can't go with an adapter"
+                )
+            self.backbone.architecture.prediction = prediction
         self.adapter = adapter
         self.objectives = objectives if objectives is not None else [DiffusionLoss(), TemporalDenoisingConsistency()]
         if not self.objectives:
@@ -219,6 +231,10 @@ class Talker(FederatedModule):
             batch["audio_present"], batch["reference_present"],
         )  # fmt: skip
         clean_hat, noise_hat = self.noise_schedule.clean_and_noise(output, noisy, timestep)
+        signal = self.noise_schedule.signal.to(timestep.device)[timestep]
+        # Where hardly any noise is left, an error of the clean estimate would count a hundredfold as an error of noise.
+        sigma = (1 - signal.square()).clamp_min(0).sqrt()[:, None, None, None, None]
+        noise_hat = noise + (noise_hat - noise) * (sigma / LEAST_SIGMA).clamp(max=1)
         return Prediction(
             output,
             self.noise_schedule.target(clean, noise, timestep),
@@ -227,7 +243,8 @@ class Talker(FederatedModule):
             noise,
             noise_hat,
             self._loss_weight(batch["mask"], batch["mouth"]),
-            self.noise_schedule.signal.to(timestep.device)[timestep],
+            signal,
+            self.noise_schedule.prediction,
             batch["reference"],
             self.backbone.codec.decode,
             batch["windows"],

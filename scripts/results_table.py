@@ -1,0 +1,40 @@
+#!/usr/bin/env python
+"""Print a run's metrics.json as the Markdown table of the README: python scripts/results_table.py runs/demo"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+COLUMNS = ("psnr", "ssim", "psnr_mouth", "mouth_corr", "mouth_corr_donor", "identity", "flicker")
+
+
+def markdown(result: dict) -> str:
+    """Dub task first, then the portrait task, then the comparisons."""
+    lines = []
+    for task, rows in (("dub", result), ("portrait", result["portrait"])):
+        lines += [f"| {task} | " + " | ".join(COLUMNS) + " |", "| --- |" + " ---: |" * len(COLUMNS)]
+        for name, row in rows.items():
+            if isinstance(row, dict) and "psnr" in row:
+                cells = (f"{row[column]:.2f}" if column in row else "" for column in COLUMNS)
+                lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append("")
+    for name, difference in result["comparisons"].items():
+        low, high = difference["interval"]
+        lines.append(
+            f"psnr_mouth, {name}: {difference['psnr_mouth']:+.2f} dB, 95 % interval [{low:+.2f}, {high:+.2f}].  "
+        )
+    about = result["about"]
+    lines.append(
+        f"{about['clips']} held-out clips of {about['clients']} clients; identity by {about['identity']}, opening by "
+        f"{about['openness']} (on the truth: correlation {about['probe_error']['mouth_corr']:.2f}, mean error "
+        f"{about['probe_error']['mouth_error']:.3f})."
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "metrics.json").is_file():
+        sys.exit("usage: results_table.py RUN   (a folder in which `fedtalk test` wrote metrics.json)")
+    print(markdown(json.loads((Path(sys.argv[1]) / "metrics.json").read_text())))

@@ -17,7 +17,7 @@ import numpy as np
 from fedtalk.errors import ConfigurationError
 from fedtalk.privacy.secagg import envelope, keys, masks, messages, packing, shamir
 from fedtalk.privacy.secagg.errors import InvalidInput, RefusedMessage
-from fedtalk.privacy.secagg.graph import GraphChoice, neighbours
+from fedtalk.privacy.secagg.graph import GraphChoice, neighbours_of
 from fedtalk.privacy.secagg.settings import AggregationSettings
 
 
@@ -166,7 +166,7 @@ class Advertised(_State):
             choice = settings.graph(count)
         except ConfigurationError as error:
             raise RefusedMessage(f"roster refused: {error}") from error
-        near = neighbours(message.clients, choice.degree, message.graph_seed)[own]
+        near = neighbours_of(own, message.clients, choice.degree, message.graph_seed)
         if tuple(message.neighbour_keys) != near:
             raise RefusedMessage(
                 f"roster: expected the keys of the neighbours {list(near[:8])}… that its seed gives, "

@@ -161,14 +161,26 @@ def neighbours(clients: Sequence[int], degree: int, seed: bytes) -> dict[int, tu
         degree: even and below ``len(clients)``, or ``len(clients) - 1``.
         seed: 32 public bytes, drawn by the server from the operating system once the ids are fixed.
     """
-    count = len(clients)
-    if degree >= count - 1:
-        return {client: tuple(other for other in clients if other != client) for client in clients}
-    circle = sorted(clients, key=lambda client: hashlib.sha256(seed + client.to_bytes(4, "big")).digest())
-    steps = [step for step in range(-(degree // 2), degree // 2 + 1) if step]
-    return {
-        client: tuple(sorted(circle[(place + step) % count] for step in steps)) for place, client in enumerate(circle)
-    }
+    circle = _circle(clients, seed)
+    return {client: _beside(circle, place, degree) for place, client in enumerate(circle)}
+
+
+def neighbours_of(client: int, clients: Sequence[int], degree: int, seed: bytes) -> tuple[int, ...]:
+    """The neighbours of one client, without those of all the others; arguments as in `neighbours`."""
+    circle = _circle(clients, seed)
+    return _beside(circle, circle.index(client), degree)
+
+
+def _circle(clients: Sequence[int], seed: bytes) -> list[int]:
+    return sorted(clients, key=lambda client: hashlib.sha256(seed + client.to_bytes(4, "big")).digest())
+
+
+def _beside(circle: list[int], place: int, degree: int) -> tuple[int, ...]:
+    if degree >= len(circle) - 1:
+        return tuple(sorted(circle[:place] + circle[place + 1 :]))
+    twice, half = circle + circle, degree // 2
+    middle = place if place >= half else place + len(circle)
+    return tuple(sorted(twice[middle - half : middle] + twice[middle + 1 : middle + half + 1]))
 
 
 def _largest_threshold(clients: int, degree: int, assumptions: Assumptions) -> int:

@@ -66,7 +66,9 @@ def psnr_mouth(truth: np.ndarray, generated: np.ndarray, mouth: np.ndarray, eyes
 
 
 def ssim(truth: np.ndarray, generated: np.ndarray) -> float:
-    """Structural similarity (Wang et al. 2004), Gaussian window of 11 pixels, mean over channels and frames; at most 1.
+    """Structural similarity (Wang et al. 2004), Gaussian window of 11 pixels, mean over all pixels, channels and frames.
+
+    At most 1; borders are mirrored.
 
     Raises:
         ArtifactError: as for `psnr`.
@@ -77,7 +79,9 @@ def ssim(truth: np.ndarray, generated: np.ndarray) -> float:
     """
     _check_pair(truth, generated)
     one, other = (torch.from_numpy(frames.astype(np.float32)).permute(0, 3, 1, 2) for frames in (generated, truth))
-    return float(structural_similarity_index_measure(one, other, data_range=255.0))
+    value = structural_similarity_index_measure(one, other, data_range=255.0)
+    assert isinstance(value, torch.Tensor), "a tuple comes only where full images are asked for"
+    return float(value)
 
 
 def mouth_corr(openness_generated: np.ndarray, openness_true: np.ndarray) -> float:

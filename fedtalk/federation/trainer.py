@@ -22,6 +22,7 @@ from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint, save
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
 from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.module import FederatedModule, Prepared, copy_state, load_state
+from fedtalk.privacy.sealing import to_ring
 from fedtalk.randomness import torch_generator
 from fedtalk.storage import atomic_path
 from fedtalk.talker.talker import Talker
@@ -295,7 +296,7 @@ class FederatedTrainer(Trainer):
             try:
                 contributions[client], report = self._run_client(module, datamodule, client)
                 outcome.reports.append(report)
-            except (FedTalkError, RuntimeError, OSError) as error:
+            except Exception as error:  # whatever a client's data or device does, it costs its own update only
                 outcome.failures[client] = f"{type(error).__name__}: {error}"
                 log.warning("round %d: client %s failed and is left out: %s", self.round_number, client, error)
         # 4. Server
@@ -342,7 +343,9 @@ class FederatedTrainer(Trainer):
             raise FedTalkError(f"the update of {client} holds values that are not finite")
         losses = {name: value / self.local.steps for name, value in sums.items()}
         report = ClientReport(client, len(clips), losses, identity, stability, weight, time.monotonic() - started)
-        return self.aggregation.contribution(update, weight), report
+        contribution = self.aggregation.contribution(update, weight)
+        to_ring(contribution, client)  # an update that can't be sealed is lost here, and not the round later
+        return contribution, report
 
     def _held_out(self, module: FederatedModule, datamodule: ClipData) -> dict[str, float]:
         """Held-out metrics of the global state, mean over clients."""

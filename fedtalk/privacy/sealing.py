@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from fedtalk.errors import FedTalkError
 
 STEP = 2.0**-32
-"""Fixed-point step of a coordinate; representable range is +-2**31."""
+"""Fixed-point step of a coordinate; a client's range is +-2**20, a sum's +-2**31."""
 
 
 class SealingError(FedTalkError):
@@ -68,7 +68,9 @@ class PairwiseSealing(SealingRound):
         }
 
     def seal(self, client: str, vector: np.ndarray) -> SealedUpdate:
-        ring = _to_ring(vector, client)
+        if client not in self.survivors:  # it shares no masks with anybody: its update would leave in the clear
+            raise SealingError(f"round {self.round_number}: {client} is not among the survivors {self.survivors}")
+        ring = to_ring(vector, client)
         for (first, second), key in self._pair_secrets.items():
             if client == first:
                 ring += _keystream(key, len(ring))
@@ -94,7 +96,12 @@ class PairwiseSealing(SealingRound):
         return total.view(np.int64).astype(np.float64) * STEP
 
 
-def _to_ring(vector: np.ndarray, client: str) -> np.ndarray:
+def to_ring(vector: np.ndarray, client: str) -> np.ndarray:
+    """Fixed point: (d,) float -> (d,) uint64, two's complement.
+
+    Raises:
+        SealingError: values that are not finite, or beyond +-2**20 (so that sums of 2047 clients can't wrap around).
+    """
     if not np.all(np.isfinite(vector)):
         raise SealingError(f"the update of {client} holds values that are not finite; it is left out of the round")
     scaled = np.rint(vector.astype(np.float64) / STEP)

@@ -20,15 +20,17 @@ from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.storage import atomic_path, write_json
 
 
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
+CONVOLUTIONS = ("conv1", "conv2", "conv_in", "conv_out", "conv_shortcut")
+
+
 @dataclass
 class Adapter:
     """What a client trains and sends."""
 
     rank: int = 8
     alpha: float = 8.0
-    targets: list[str] = field(
-        default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
-    )
+    targets: list[str] = field(default_factory=lambda: [*ATTENTION, *CONVOLUTIONS])
     """Ends of the names of the adapted layers. Not ``proj_in`` and ``proj_out``: the motion modules call these by keyword."""
     aggregation: str = "factors"
     """``factors`` averages A and B each by itself (mean(B) mean(A) is not mean(B A): cheap, slightly biased);

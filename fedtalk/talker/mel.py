@@ -73,7 +73,8 @@ def mel_filters() -> Tensor:
     Low triangles are about as narrow as a bin of the transform; each weight is therefore the triangle's mean over its
     bin and not its value at the bin's middle, or some bands would hold nothing.
     """
-    edges = _to_hertz(torch.linspace(*_to_mel(torch.tensor([_LOWEST, _HIGHEST])).tolist(), BANDS + 2))
+    lowest, highest = _to_mel(torch.tensor([_LOWEST, _HIGHEST])).tolist()
+    edges = _to_hertz(torch.linspace(lowest, highest, BANDS + 2))
     width = SAMPLE_RATE / _TRANSFORM
     within = (torch.arange(32) + 0.5) / 32 - 0.5
     bins = torch.arange(_TRANSFORM // 2 + 1)

@@ -1,0 +1,190 @@
+"""A run that was killed and goes on ends with the bits of one that never stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.errors import ArtifactError
+from fedtalk.federation.cohort import PoissonCohort
+from fedtalk.federation.local import LocalTraining
+from fedtalk.federation.server import ServerOptimizer
+from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
+
+LOCAL = LocalTraining(steps=3, batch_size=2, learning_rate=0.05, schedule="cosine", warmup_steps=4)
+KEEPING = LocalTraining(steps=3, batch_size=2, learning_rate=0.05, keep_optimizer=True)
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing on the way may catch it."""
+
+
+class KillAt(RoundCallback):
+    """Stops everything at a step or at the end of a round (which is after its checkpoint)."""
+
+    def __init__(self, round_number: int, step: int | None) -> None:
+        self.round_number, self.step = round_number, step
+
+    def on_local_step(self, trainer: FederatedTrainer, client: str, step: int, steps: int, losses: dict) -> None:
+        if self.step == step and trainer.round_number == self.round_number and client != trainer.data.clients[0]:
+            raise Killed
+
+    def on_round_end(self, trainer: FederatedTrainer, module: object, outcome: object) -> None:
+        if self.step is None and trainer.round_number == self.round_number:
+            raise Killed
+
+
+def _aggregation(optimizer: str) -> Aggregation:
+    rate = 1.0 if optimizer == "sgd" else 0.1
+    return Aggregation(gamma=1.0, server_optimizer=ServerOptimizer(optimizer, rate))
+
+
+def _checkpoint(folder: Path) -> dict:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_same, one, other))  # type: ignore[arg-type]
+    return one == other
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "yogi"])
+@pytest.mark.parametrize("kill", [(2, None), (2, 1)], ids=["between rounds", "in a round"])
+def test_killed_and_resumed_is_uninterrupted(run, people, tmp_path: Path, optimizer: str, kill: tuple) -> None:
+    settings = {"rounds": 5, "cohort": PoissonCohort(0.8), "local": LOCAL}
+    through = run(people, _aggregation(optimizer), folder="through", **settings)
+    with pytest.raises(Killed):
+        run(people, _aggregation(optimizer), folder="killed", callbacks=[KillAt(*kill)], **settings)
+    assert _checkpoint(tmp_path / "killed")["round"] == 2
+    torch.manual_seed(99)  # whatever else happened in the new process
+    resumed = run(people, _aggregation(optimizer), folder="killed", ckpt_path="last", **settings)
+    assert len(resumed.recorder.outcomes) == 3
+    for name in through.state:
+        assert torch.equal(through.state[name], resumed.state[name])
+    assert _same(_checkpoint(tmp_path / "through"), _checkpoint(tmp_path / "killed"))
+    cohorts = [outcome.cohort for outcome in through.recorder.outcomes]
+    assert cohorts[2:] == [outcome.cohort for outcome in resumed.recorder.outcomes]
+
+
+def test_kept_optimizers_are_resumed_too(run, people, tmp_path: Path) -> None:
+    one = {"anna": people["anna"]}
+    through = run(one, folder="through", rounds=4, local=KEEPING)
+    with pytest.raises(Killed):
+        run(one, folder="killed", rounds=4, local=KEEPING, callbacks=[KillAt(2, None)])
+    resumed = run(one, folder="killed", rounds=4, local=KEEPING, ckpt_path="last")
+    assert all(torch.equal(through.state[name], resumed.state[name]) for name in through.state)
+    assert _same(_checkpoint(tmp_path / "through"), _checkpoint(tmp_path / "killed"))
+    assert int(_checkpoint(tmp_path / "killed")["kept_optimizers"]["anna"]["state"][0]["step"]) == 12
+    forgetful = run(one, folder="forgetful", rounds=4, local=LocalTraining(steps=3, batch_size=2, learning_rate=0.05))
+    assert not torch.equal(forgetful.state["first"], through.state["first"])  # so keeping them does matter
+
+
+def test_same_seed_same_bits_other_seed_other_bits(run, people) -> None:
+    runs = [run(people, folder=f"{number}", rounds=2, seed=seed) for number, seed in enumerate((3, 3, 4))]
+    assert all(torch.equal(runs[0].state[name], runs[1].state[name]) for name in runs[0].state)
+    assert not torch.equal(runs[0].state["first"], runs[2].state["first"])
+
+
+def test_last_without_a_checkpoint_starts_from_the_beginning(run, people) -> None:
+    fresh, asked = run(people, folder="fresh"), run(people, folder="asked", ckpt_path="last")
+    assert all(torch.equal(fresh.state[name], asked.state[name]) for name in fresh.state)
+
+
+def test_a_finished_run_does_nothing_more(run, people) -> None:
+    done = run(people, rounds=2)
+    again = run(people, rounds=2, ckpt_path="last")
+    assert again.recorder.outcomes == []
+    assert all(torch.equal(done.state[name], again.state[name]) for name in done.state)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_checkpoint_cut_short_is_a_clear_error_and_is_kept(run, people, tmp_path: Path, share: float) -> None:
+    run(people, rounds=1)
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ArtifactError, match=r"last\.ckpt can't be read .*cut short"):
+        run(people, rounds=2, ckpt_path="last")
+    assert path.read_bytes() == content[: int(share * len(content))]
+
+
+def test_what_does_not_fit_is_refused(run, people, colours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(people, rounds=1)
+    with pytest.raises(ArtifactError, match="belongs to seed 0, this run has seed 1"):
+        run(people, rounds=2, ckpt_path="last", seed=1)
+    with pytest.raises(ArtifactError, match="no such file"):
+        run(people, rounds=2, ckpt_path=str(tmp_path / "none.ckpt"))
+    foreign = tmp_path / "foreign.ckpt"
+    torch.save({"state_dict": {}}, foreign)
+    with pytest.raises(ArtifactError, match="was not written by fedtalk"):
+        run(people, rounds=2, ckpt_path=str(foreign))
+    monkeypatch.setattr(colours, "cache_key", lambda self: "another backbone")
+    with pytest.raises(ArtifactError, match="made for another model"):
+        run(people, rounds=2, ckpt_path="last")
+    monkeypatch.undo()
+    monkeypatch.setattr(colours, "exchanged_parameters", lambda self: {"first": self.first})
+    with pytest.raises(ArtifactError, match="made for another model"):
+        run(people, rounds=2, ckpt_path="last")
+
+
+def test_a_checkpoint_holds_no_code(run, people, tmp_path: Path) -> None:
+    """A pickle that would run something is refused, not run."""
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return Path(tmp_path / "executed").touch, ()
+
+    run(people, rounds=1)
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    path.write_bytes(pickle.dumps({"fedtalk": Evil()}))
+    with pytest.raises(ArtifactError, match="can't be read"):
+        run(people, rounds=2, ckpt_path="last")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(run, people, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    from fedtalk.errors import OutputError
+
+    run(people, rounds=1)
+    before = _checkpoint(tmp_path / "run")
+    written = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if self.suffix == ".ckpt":
+            written(self, bytes(data)[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        run(people, rounds=2, ckpt_path="last")
+    monkeypatch.undo()
+    assert _same(before, _checkpoint(tmp_path / "run"))
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert run(people, rounds=2, ckpt_path="last").trainer.round_number == 2
+
+
+def test_an_output_folder_that_cant_be_written_is_found_before_any_work(run, people, tmp_path: Path) -> None:
+    from fedtalk.errors import OutputError
+
+    (tmp_path / "run").write_text("a file where the folder should be")
+    opened = []
+
+    class Watch(RoundCallback):
+        def on_round_start(self, *arguments: object) -> None:
+            opened.append(arguments)
+
+    with pytest.raises(OutputError, match="cannot write"):
+        run(people, callbacks=[Watch()])
+    assert opened == []

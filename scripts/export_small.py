@@ -72,6 +72,8 @@ def describe(kind: str, module: FaceModule, out: Path, rounds: int, metrics: dic
     """The network's section of the model card, in Markdown."""
     config = yaml.safe_load(Path("configs", f"{kind}.yaml").read_text(encoding="utf-8"))
     local, data = config["trainer"]["local"], config["data"]["init_args"]
+    steps, planned = rounds * local["steps"], config["trainer"]["rounds"] * local["steps"]
+    length = f"{steps}" if steps == planned else f"stopped after {steps} of {planned}"
     parameters = sum(value.numel() for value in module.network.parameters())
     names = list(next(iter(metrics.values())))
     table = [f"| {' | '.join(['measured on', *names])} |", "| --- " * (len(names) + 1) + "|"]
@@ -87,8 +89,7 @@ def describe(kind: str, module: FaceModule, out: Path, rounds: int, metrics: dic
             "",
             f"- Data: SynthTalk, {data['speakers']} public speakers, {data['clips']} clips of {data['frames']} frames "
             "each; no real person.",
-            f"- Training: `fedtalk fit --config configs/{kind}.yaml`, {rounds * local['steps']} steps of batch "
-            f"{local['batch_size']}.",
+            f"- Training: `fedtalk fit --config configs/{kind}.yaml`, {length} steps of batch {local['batch_size']}.",
             f"- Export: `python scripts/export_small.py runs/{kind}/checkpoints/last.ckpt {kind} "
             f"fedtalk/weights/{out.name}`, {datetime.date.today()}, {platform.machine()}, torch {torch.__version__}.",
             "",

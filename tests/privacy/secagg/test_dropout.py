@@ -83,6 +83,7 @@ def test_random_dropouts_on_a_sparse_graph() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_many_more_random_dropouts() -> None:
     small = sweep(400, (5, 6, 7, 8, 9), [(0.0, 0.3), (0.2, 0.2), (0.2, 0.4), (0.1, 0.5)], seed=2)
     sparse = sweep(20, (17, 20, 26, 33), [(0.1, 0.2), (0.2, 0.2), (0.05, 0.3)], seed=3)

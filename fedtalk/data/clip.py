@@ -92,7 +92,7 @@ class Clip:
         if self.openness is not None:
             arrays["openness"] = self.openness.astype(np.float32)
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)
+            np.savez_compressed(stream, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Clip:

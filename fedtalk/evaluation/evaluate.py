@@ -146,19 +146,19 @@ def _score(case: Case, frames: np.ndarray, name: str, probe: OpennessProbe, reco
     some = slice(None, None, 4)  # embeddings are slow, and change little from frame to frame
     read = probe.measure(frames, clip.mouth, clip.eyes)
     score = {
-        "psnr": metrics.psnr(frames, clip.frames),
-        "ssim": metrics.ssim(frames, clip.frames),
-        "psnr_mouth": metrics.psnr_mouth(frames, clip.frames, clip.mouth, clip.eyes),
+        "psnr": metrics.psnr(clip.frames, frames),
+        "ssim": metrics.ssim(clip.frames, frames),
+        "psnr_mouth": metrics.psnr_mouth(clip.frames, frames, clip.mouth, clip.eyes),
         "identity": metrics.identity(
             recogniser,
             frames[some],
-            case.reference,
             clip.eyes[some],
             clip.mouth[some],
-            case.source.eyes[0],
-            case.source.mouth[0],
+            case.source.frames,
+            case.source.eyes,
+            case.source.mouth,
         ),
-        "flicker": metrics.flicker(frames, clip.frames),
+        "flicker": metrics.flicker(clip.frames, frames),
     }
     if clip.openness is not None:
         score["mouth_corr"] = metrics.mouth_corr(read, clip.openness)
@@ -185,7 +185,7 @@ def _comparisons(scores: dict[str, list[dict[str, float]]], clients: list[str]) 
     for better, worse in pairs:
         if better in scores and worse in scores:
             a, b = (np.array([row["psnr_mouth"] for row in scores[name]]) for name in (better, worse))
-            low, high = metrics.bootstrap_interval(a - b, clients)
+            _, low, high = metrics.bootstrap_interval(a - b, clients)
             result[f"{better} - {worse}"] = {
                 "psnr_mouth": round(float((a - b).mean()), 3),
                 "interval": [round(low, 3), round(high, 3)],

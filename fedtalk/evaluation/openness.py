@@ -44,10 +44,22 @@ class LandmarkProbe:
         return np.array(read, np.float64)
 
 
+class SynthTalkProbe:
+    """The shipped network for SynthTalk's people."""
+
+    name = "mouth_probe_synthtalk"
+
+    def __init__(self) -> None:
+        self._network = MouthProbe.shipped()
+
+    def measure(self, frames: np.ndarray, mouth: np.ndarray, eyes: np.ndarray) -> np.ndarray:
+        return self._network.measure(frames, mouth, eyes)
+
+
 def openness_probe(name: str) -> OpennessProbe:
     """The probe called ``synthtalk`` or ``landmarks``."""
     if name == "synthtalk":
-        return MouthProbe.shipped()
+        return SynthTalkProbe()
     if name == "landmarks":
         return LandmarkProbe()
     raise ConfigurationError(f"evaluation.openness: expected 'synthtalk' or 'landmarks', got {name!r}")

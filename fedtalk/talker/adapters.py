@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.storage import atomic_path, write_json
 
-
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 CONVOLUTIONS = ("conv1", "conv2", "conv_in", "conv_out", "conv_shortcut")
 

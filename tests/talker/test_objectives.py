@@ -179,7 +179,7 @@ def test_a_term_without_its_network_is_an_error_and_never_absent(
 @pytest.mark.parametrize("name", ["DiffusionLoss", "TemporalDenoisingConsistency", "PerceptualLoss"])
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan")])
 def test_a_term_is_off_by_leaving_it_out(name: str, weight: float) -> None:
-    with pytest.raises(ConfigurationError, match="expected a weight above 0, got .*leave it out"):
+    with pytest.raises(ConfigurationError, match=r"expected a weight above 0, got .*leave it out"):
         getattr(objectives, name)(weight=weight)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from fedtalk.errors import ConfigurationError
+from fedtalk.errors import ConfigurationError, OutputError
 from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.module import FederatedModule, copy_state, load_state
 from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
@@ -48,7 +48,13 @@ class PersonalAdapters(RoundCallback):
                 schedule="cosine", warmup_steps=0,
             )  # fmt: skip
             for number, client in enumerate(trainer.data.clients):
-                self._personalise(trainer, module, client, local, start, f"{number + 1}/{len(trainer.data.clients)}")
+                place = f"{number + 1}/{len(trainer.data.clients)}"
+                try:
+                    self._personalise(trainer, module, client, local, start, place)
+                except OutputError:
+                    raise
+                except Exception as error:  # as in a round: a client's trouble costs nobody else
+                    log.warning("personal adapter %s  %s could not be made: %s", place, client, error)
         load_state(module.exchanged_parameters(), start)
 
     def _personalise(

@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # diffusers writes this key itself and then warns about it on reading.
             warnings.filterwarnings("ignore", message=".*block_out_channels.*")
             run_training(arguments) if arguments[0] in TRAINING else run_command(arguments)
+    except ValueError as error:
+        print(f"fedtalk {arguments[0]}: {_own_error(error)}", file=sys.stderr)
+        return 1
     except FedTalkError as error:
         print(f"fedtalk {arguments[0]}: {error}", file=sys.stderr)
         return 1
@@ -54,6 +57,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; go on with --ckpt_path last", file=sys.stderr)
         return 130
     return 0
+
+
+def _own_error(error: BaseException) -> FedTalkError:
+    """The error of ours under a parser's: jsonargparse wraps what a constructor raises in a ValueError for each level.
+
+    Raises:
+        BaseException: the error itself, if it has none of ours behind it.
+    """
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, FedTalkError):
+            return behind
+        behind = behind.__cause__ or behind.__context__
+    raise error
 
 
 def run_training(arguments: Sequence[str]) -> None:
@@ -64,9 +81,13 @@ def run_training(arguments: Sequence[str]) -> None:
     from fedtalk.federation.module import FederatedModule
     from fedtalk.federation.trainer import FederatedTrainer
 
+    class CommandLine(LightningCLI):
+        def _parse_ckpt_path(self) -> None:
+            """Settings come from the config; Lightning would read some from the checkpoint, and trip over a damaged one."""
+
     for chatty in ("lightning.pytorch", "lightning.fabric"):  # device tables and tips; warnings stay
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    LightningCLI(
+    CommandLine(
         FederatedModule,
         ClipData,
         trainer_class=FederatedTrainer,

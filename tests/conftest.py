@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+# LightningCLI of lightning 2.6 calls methods that jsonargparse has renamed since; nothing of ours to change.
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 torch.set_num_threads(1)  # two processes with spinning OpenMP threads take ten times as long
 
 from fedtalk.data.synthtalk import Speaker, make_clip
@@ -23,9 +27,13 @@ SIZE = 32
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quiet() -> None:
+def _as_if_alone() -> Iterator[None]:
+    """Neither pytest's own arguments (LightningCLI looks at them) nor other packages' chatter."""
+    arguments, sys.argv = sys.argv, ["fedtalk"]
     for chatty in ("lightning.pytorch", "lightning.fabric", "diffusers", "transformers"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    yield
+    sys.argv = arguments
 
 
 @pytest.fixture(scope="session")

@@ -103,7 +103,8 @@ class Clip:
         """
         path = Path(path)
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            # numpy leaves a file open that it opened itself and found damaged
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 return cls(
                     stored["frames"],
                     stored["audio"].astype(np.float32) / 32767,

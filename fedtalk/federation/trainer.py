@@ -220,6 +220,8 @@ class FederatedTrainer(Trainer):
         self._begin(model, datamodule, "validate")
         self._load_for_use(model, ckpt_path)
         metrics = self._held_out(model, datamodule)
+        if not metrics:
+            raise ArtifactError("none of the clients could be measured; the warnings above say why")
         print("\n".join(f"{name:>14}  {value:.4f}" for name, value in metrics.items()))
         return [metrics]
 
@@ -348,13 +350,16 @@ class FederatedTrainer(Trainer):
         return contribution, report
 
     def _held_out(self, module: FederatedModule, datamodule: ClipData) -> dict[str, float]:
-        """Held-out metrics of the global state, mean over clients."""
-        totals: dict[str, float] = {}
+        """Held-out metrics of the global state, mean over the clients that could be measured."""
+        measured: list[dict[str, float]] = []
         for client in datamodule.clients:
-            clips = self.prepared(module, datamodule, client, held_out=True)
-            for name, value in module.held_out_metrics(clips, torch_generator(self.seed, "held_out", client)).items():
-                totals[name] = totals.get(name, 0.0) + value / len(datamodule.clients)
-        return totals
+            try:
+                clips = self.prepared(module, datamodule, client, held_out=True)
+                measured.append(module.held_out_metrics(clips, torch_generator(self.seed, "held_out", client)))
+            except Exception as error:  # as in a round: a client's trouble is its own
+                log.warning("client %s could not be measured: %s", client, error)
+        names = measured[0] if measured else {}
+        return {name: sum(metrics[name] for metrics in measured) / len(measured) for name in names}
 
     def _begin(self, model: FederatedModule, datamodule: ClipData, stage: str) -> None:
         if not isinstance(model, FederatedModule):

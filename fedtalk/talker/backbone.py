@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNetMotionModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -129,7 +130,7 @@ class Backbone(nn.Module):
                 name: value.float() for name, value in load_file(folder / "conditioning.safetensors").items()
             }
             backbone._conditioning_modules().load_state_dict(conditioning)
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
             raise ArtifactError(
                 f"backbone {folder} can't be read ({type(error).__name__}: {error}); expected a folder of "
                 "`fedtalk fit --config configs/backbone.yaml`, or 'shipped'"

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
 from fedtalk.errors import ConfigurationError
+from fedtalk.talker.schedule import NoiseSchedule
 
 
 @dataclass
@@ -64,7 +66,7 @@ def sample(
     Args:
         frames: ``count`` frames whose latents are noise.
         predict: the guided network.
-        scheduler: deterministic (DDIM, eta 0).
+        scheduler: its noise levels and the spacing of its timesteps; steps are deterministic (DDIM, eta 0).
         steps: sampling steps.
         window: frames the network sees at once.
         stride: frames from one window to the next.
@@ -75,9 +77,9 @@ def sample(
     """
     scheduler.set_timesteps(steps)
     starts = window_starts(count, window, stride)
-    stream = frames
-    for timestep in scheduler.timesteps:
-        stream = _step(stream, count, starts, window, group, predict, scheduler, timestep)
+    stream, schedule = frames, NoiseSchedule(scheduler)
+    for timestep, following in pairwise([*scheduler.timesteps, None]):
+        stream = _step(stream, count, starts, window, group, predict, schedule, timestep, following)
     for frame in stream:
         yield frame.latent_Chw
 
@@ -89,8 +91,9 @@ def _step(
     window: int,
     group: int,
     predict: Predict,
-    scheduler: DDIMScheduler,
+    schedule: NoiseSchedule,
     timestep: Tensor,
+    next_timestep: Tensor | None,
 ) -> Iterator[Frame]:
     """One sampling step as a stream."""
     held: dict[int, Frame] = {}
@@ -116,5 +119,19 @@ def _step(
         for index in sorted(i for i in held if i < final):
             frame = held.pop(index)
             mean = sums.pop(index) / weights.pop(index)
-            moved = scheduler.step(mean, timestep, frame.latent_Chw, eta=0.0).prev_sample
+            moved = _ddim(schedule, mean, frame.latent_Chw, timestep, next_timestep)
             yield Frame(moved, frame.masked_Chw, frame.mask_1hw, frame.window_TD)
+
+
+def _ddim(
+    schedule: NoiseSchedule, output: Tensor, latent: Tensor, timestep: Tensor, following: Tensor | None
+) -> Tensor:
+    """To the next noise level (Song et al. 2021, eq. 12 with sigma 0), or to the clean estimate where none follows.
+
+    Written out, since diffusers' scheduler goes down by ``1000 // steps``: where that leaves a remainder it misses the
+    timestep that follows, and the last step ends in a little noise.
+    """
+    clean, noise = schedule.clean_and_noise(output[None], latent[None], timestep[None].to(latent.device))
+    if following is None:
+        return clean[0]
+    return schedule.add_noise(clean, noise, following[None].to(latent.device))[0]

@@ -197,8 +197,8 @@ class Talker(FederatedModule):
             same = by_speaker[int(clip["speaker"])]
             other = same[integer(len(same))]
             at = integer(len(clips[other]["latents"]))
-            if other == chosen and start - 4 <= at < start + self.window + 4:
-                at = (at + length // 2) % length  # the reference comes from elsewhere in the clip
+            if other == chosen:
+                other, at = self._reference_outside(clips, same, chosen, start, at)
             part = slice(start, start + self.window)
             windows = frame_windows(clip["features"].float(), self.backbone.speech.per_frame)[part]
             rows.append({
@@ -219,6 +219,26 @@ class Talker(FederatedModule):
         batch["timestep"] = torch.randint(0, len(self.noise_schedule.signal), (size,), generator=generator)
         batch["noise"] = frame_noise(tuple(batch["latents"].shape), generator)
         return batch
+
+    def _reference_outside(
+        self, clips: Sequence[Prepared], same: Sequence[int], chosen: int, start: int, at: int
+    ) -> tuple[int, int]:
+        """A clip and a frame in it, ``at`` where it may stay: never from the window, four frames away from it if it can be."""
+        length = len(clips[chosen]["latents"])
+        for margin in (4, 0):
+            free = [i for i in range(length) if not start - margin <= i < start + self.window + margin]
+            if at in free:
+                return chosen, at
+            if free:
+                return chosen, free[at % len(free)]
+        others = [index for index in same if index != chosen]
+        if not others:
+            raise ConfigurationError(
+                f"a speaker's only clip has {length} frames and the window takes {self.window} of them: none is left for the "
+                "reference; use longer clips"
+            )
+        other = others[at % len(others)]
+        return other, at % len(clips[other]["latents"])
 
     # Training
 

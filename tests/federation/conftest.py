@@ -19,6 +19,9 @@ from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import FederatedModule, Prepared
 from fedtalk.federation.trainer import FederatedTrainer, RoundCallback, RoundOutcome
 
+HELD_OUT = 1000
+"""Number of the held-out clip."""
+
 
 @dataclass
 class Client:
@@ -29,7 +32,9 @@ class Client:
     identity: float = 1.0
     stability: float = 1.0
     failure: BaseException | None = None
-    """Raised when its first clip is opened."""
+    """Raised when a training clip is opened."""
+    held_out_failure: BaseException | None = None
+    """Raised when its held-out clip is opened."""
     poison: float = 0.0
     """Added to the loss times the parameters: nan for an update that is not finite."""
 
@@ -88,14 +93,15 @@ class ColourData(ClipData):
         return [self._source(client, take) for take in range(self.people[client].clips)]
 
     def held_out_clips(self, client: str) -> list[ClipSource]:
-        return [self._source(client, 1000)]
+        return [self._source(client, HELD_OUT)]
 
     def _source(self, client: str, take: int) -> ClipSource:
         person = self.people[client]
 
         def load() -> Clip:
-            if person.failure is not None and take != 1000:
-                raise person.failure
+            failure = person.held_out_failure if take == HELD_OUT else person.failure
+            if failure is not None:
+                raise failure
             info = {
                 "colour": [value + 0.01 * (take % 7) for value in person.colour], "poison": person.poison,
                 "identity": person.identity, "stability": person.stability,

@@ -11,6 +11,7 @@ from fedtalk.callbacks.aggregation import Aggregation
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.local import LocalTraining
+from fedtalk.federation.trainer import RoundCallback
 
 FAILURES = [
     {"failure": ArtifactError("clip is damaged")},
@@ -47,6 +48,36 @@ def test_an_update_too_large_to_seal_costs_itself_only(run, people) -> None:
     exploding = run(people, Exploding(gamma=0.0), folder="exploding")
     assert "fixed-point range" in exploding.recorder.outcomes[0].failures["bert"]
     assert all(torch.equal(without.state[name], exploding.state[name]) for name in without.state)
+
+
+def test_a_client_that_cant_be_measured_is_left_out_of_the_measurement_only(run, people, caplog) -> None:
+    """A damaged held-out clip ends neither the run nor the measurement of the others."""
+    measured = []
+
+    class Keep(RoundCallback):
+        def on_held_out(self, trainer, module, round_number, metrics) -> None:
+            measured.append(metrics)
+
+    broken = {**people, "bert": replace(people["bert"], held_out_failure=ArtifactError("clip 9 is damaged"))}
+    run(
+        {name: people[name] for name in people if name != "bert"},
+        folder="without",
+        callbacks=[Keep()],
+        validate_every=1,
+    )
+    got = run(broken, folder="broken", callbacks=[Keep()], validate_every=1)
+    assert [report.client for report in got.recorder.outcomes[0].reports] == list(people)
+    assert "client bert could not be measured" in caplog.text and "clip 9 is damaged" in caplog.text
+    assert set(measured[0]) == set(measured[1]) == {"loss", "first", "second"}
+    assert 0 < measured[1]["loss"] < 2 * measured[0]["loss"]  # a mean over three, not a sum over four
+
+
+def test_validating_nobody_is_an_error(run, people, colour_data, colours) -> None:
+    got = run(people)
+    broken = {name: replace(person, held_out_failure=OSError("gone")) for name, person in people.items()}
+    with pytest.raises(ArtifactError, match="none of the clients could be measured"):
+        got.trainer.validate(colours(), colour_data(broken))
+    assert set(got.trainer.validate(colours(), colour_data(people))[0]) == {"loss", "first", "second"}
 
 
 def test_the_failure_says_what_happened(run, people, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,167 @@
+"""Every shipped config through the real command line's parser, down to the objects it builds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedtalk.cli import main
+from fedtalk.federation.local import LocalTraining
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+WHOLE = ("model", "data", "trainer")
+
+
+def _stack(config: Path) -> list[str]:
+    """An overlay goes on top of isfa.yaml, as its first line says."""
+    overlay = set(yaml.safe_load(config.read_text())) != set(WHOLE)
+    base = ["--config", str(ROOT / "configs" / "isfa.yaml")] if overlay or "Overlay" in config.read_text() else []
+    return [*base, "--config", str(config)]
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict]:
+    """The resolved config that the command line prints."""
+    monkeypatch.chdir(ROOT)
+
+    def parse(arguments: list[str]) -> dict:
+        with pytest.raises(SystemExit) as ended:
+            main(["fit", *arguments, "--print_config"])
+        output = capsys.readouterr()
+        assert ended.value.code == 0, output.err
+        return yaml.safe_load(output.out)
+
+    return parse
+
+
+def _given(value: object, path: str = "") -> dict[str, object]:
+    """Leaves of a config by their path."""
+    if isinstance(value, dict):
+        return {k: v for name, part in value.items() for k, v in _given(part, f"{path}/{name}").items()}
+    if isinstance(value, list) and any(isinstance(part, dict) for part in value):
+        return {k: v for number, part in enumerate(value) for k, v in _given(part, f"{path}/{number}").items()}
+    return {path: value}
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_is_parsed_and_each_of_its_values_arrives(config: Path, printed: Callable[..., dict]) -> None:
+    resolved = printed(_stack(config))
+    assert set(resolved) >= set(WHOLE)
+    wanted, got = _given(yaml.safe_load(config.read_text())), _given(resolved)
+    assert {path: got.get(path) for path in wanted} == wanted
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_its_trainer_and_data_can_be_built(
+    config: Path, printed: Callable[..., dict], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Values that parse but contradict each other would only be found here."""
+    from fedtalk.callbacks.aggregation import Aggregation
+    from fedtalk.federation.trainer import FederatedTrainer
+
+    resolved = printed(_stack(config))
+    # Objects are built through jsonargparse, as the command line does.
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(FederatedTrainer, "trainer")
+    settings = {name: value for name, value in resolved["trainer"].items() if name != "logger"}
+    settings["default_root_dir"] = str(tmp_path)
+    built = parser.instantiate_classes(parser.parse_object({"trainer": settings}))
+    trainer = built["trainer"]
+    assert isinstance(trainer.local, LocalTraining)
+    aggregations = [c for c in trainer.callbacks if isinstance(c, Aggregation)]
+    listed = [c["class_path"] for c in resolved["trainer"]["callbacks"] or []]
+    assert len(aggregations) == sum(name.endswith(("Aggregation", "FedAvg")) for name in listed)
+
+
+def test_configs_are_short_and_differ_by_no_path_or_hardware() -> None:
+    """An overlay says what is new; forty near-copies helped nobody."""
+    assert len(CONFIGS) >= 8
+    contents = {}
+    for config in CONFIGS:
+        text = config.read_text()
+        assert text.startswith("#") and len(text.splitlines()) < 40
+        assert not re.search(r"(^|[\s:\"'])(/|~|[A-Z]:\\)", re.sub(r"#.*", "", text)), f"absolute path in {config}"
+        assert not re.search(r"\b(devices|accelerator|cuda|gpu|num_nodes)\b", text)
+        values = {k: str(v) for k, v in _given(yaml.safe_load(text)).items() if not k.endswith("default_root_dir")}
+        contents[config.stem] = values
+    names = [name for name in contents if contents[name]]
+    assert len({str(sorted(contents[name].items())) for name in names}) == len(names)
+
+
+def test_overlays_change_what_they_say(printed: Callable[..., dict]) -> None:
+    def trainer(*names: str) -> dict:
+        return printed([part for name in names for part in ("--config", f"configs/{name}.yaml")])["trainer"]
+
+    assert trainer("isfa")["local"]["proximal"] == 0.0 < trainer("isfa", "fedprox")["local"]["proximal"]
+    kinds = [callback["class_path"].rsplit(".", 1)[-1] for callback in trainer("isfa", "fedavg")["callbacks"]]
+    assert "FedAvg" in kinds and "Aggregation" not in kinds
+    adam = trainer("isfa", "server_adam")["callbacks"][0]["init_args"]["server_optimizer"]
+    assert adam["name"] == "adam"
+    frozen = printed(["--config", "configs/isfa.yaml", "--config", "configs/freeze_a.yaml"])
+    adapter = frozen["model"]["init_args"]["adapter"]
+    assert (adapter["aggregation"], adapter["rank"]) == ("freeze_a", 8)  # and the rest of the adapter stays
+
+
+def test_dp_of_the_readme_can_be_named_on_the_command_line(printed: Callable[..., dict]) -> None:
+    got = printed(["--config", "configs/isfa.yaml", "--trainer.rounds", "3", "--trainer.local.steps", "5"])
+    assert (got["trainer"]["rounds"], got["trainer"]["local"]["steps"]) == (3, 5)
+    assert got["trainer"]["local"]["batch_size"] == 4
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("--trainer.roundz", "3"),
+        ("--trainer.local.stepz", "3"),
+        ("--model.init_args.no_such", "1"),
+        ("--data.init_args.speekers", "3"),
+        ("--model.init_args.adapter.rnak", "3"),
+        ("--trainer.cohort.init_args.ratio", "0.5"),
+    ],
+)
+def test_an_unknown_key_ends_with_an_error_that_names_it(
+    key: str, value: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", "configs/isfa.yaml", key, value])
+    assert ended.value.code not in (0, None)
+    assert key.rsplit(".", 1)[-1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "trainer: {roundz: 3}", "trainer: {local: {stepz: 3}}", "model: {init_args: {no_such: 1}}",
+        "trainer: {callbacks: [{class_path: fedtalk.callbacks.aggregation.Aggregation, init_args: {gama: 1}}]}",
+        "trainer: {callbacks: [{class_path: fedtalk.callbacks.agregation.Aggregation}]}", "no_such: 1",
+    ],
+)  # fmt: skip
+def test_an_unknown_key_in_a_file_is_named_too(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "overlay.yaml").write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", "configs/isfa.yaml", "--config", str(tmp_path / "overlay.yaml")])
+    assert ended.value.code not in (0, None)
+    wrong = re.search(r"roundz|stepz|no_such|gama|agregation", text)
+    assert wrong is not None and wrong.group() in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("key", "value"), [("rounds", "many"), ("local.learning_rate", "fast"), ("cohort", "4")])
+def test_a_value_of_the_wrong_kind_names_its_key(
+    key: str, value: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", "configs/isfa.yaml", f"--trainer.{key}", value])
+    assert ended.value.code not in (0, None)
+    assert key.split(".")[0] in capsys.readouterr().err

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
+import logging
 
 import numpy as np
-import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from fedtalk.data.clip import FRAME_RATE
-from fedtalk.errors import ConfigurationError
+from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.module import FederatedModule
 from fedtalk.federation.trainer import FederatedTrainer, RoundCallback, RoundOutcome
 from fedtalk.talker.talker import Talker
+
+log = logging.getLogger("fedtalk")
 
 
 class VideoMonitor(RoundCallback):
@@ -38,10 +40,16 @@ class VideoMonitor(RoundCallback):
             return
         columns = []
         for client in trainer.data.clients[: self.clients]:
-            clip = trainer.data.held_out_clips(client)[0].load().window(0, self.frames)
-            reference = torch.from_numpy(trainer.data.training_clips(client)[0].load().frames[0])
+            try:
+                clip = trainer.data.held_out_clips(client)[0].load().window(0, self.frames)
+                reference = trainer.data.training_clips(client)[0].load().reference(0)
+            except FedTalkError as error:  # as in a round: a client's trouble is its own
+                log.warning("no video of %s: %s", client, error)
+                continue
             made = np.stack([frame.numpy() for frame in module.dub(clip, reference)])
             columns.append(np.concatenate([clip.frames, made], axis=1))
+        if not columns:
+            return
         frames = np.concatenate(columns, axis=2).repeat(2, 1).repeat(2, 2)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

@@ -6,10 +6,9 @@ import itertools
 import logging
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from fedtalk.data.clip import SAMPLES_PER_FRAME
+from fedtalk.data.clip import SAMPLES_PER_FRAME, Reference
 from fedtalk.data.media import VideoWriter, read_audio, read_image
 from fedtalk.data.prepare import prepare as prepare_clients
 from fedtalk.data.prepare import prepare_portrait, prepare_video
@@ -97,8 +96,8 @@ def generate(
     size = talker.backbone.architecture.size
     speech = torch.from_numpy(sound)
     if portrait is not None:
-        picture, _, _ = prepare_portrait(read_image(portrait), size, finder)
-        frames = talker.portrait(speech, torch.from_numpy(picture), seed)
+        picture, eyes, _ = prepare_portrait(read_image(portrait), size, finder)
+        frames = talker.portrait(speech, Reference(picture, eyes), seed)
     else:
         clip = prepare_video(str(video), size, finder)
         if len(clip) < count:
@@ -106,7 +105,7 @@ def generate(
                 f"{video}: {len(clip)} frames, the speech needs {count}; give a longer video or shorter speech"
             )
         clip = clip.window(0, count)
-        frames = talker.dub(clip, torch.from_numpy(np.ascontiguousarray(clip.frames[0])), seed, speech)
+        frames = talker.dub(clip, clip.reference(0), seed, speech)
     with VideoWriter(out, audio=sound, scale=scale) as writer:
         for index, frame in enumerate(itertools.islice(frames, count)):
             writer.write(frame.numpy())

@@ -17,7 +17,7 @@ import torch
 
 from fedtalk.callbacks.aggregation import Aggregation
 from fedtalk.cli import main
-from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
+from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip, Reference
 from fedtalk.data.folder_data import FolderData
 from fedtalk.data.source import ClipData
 from fedtalk.data.synthtalk import Speaker, make_clip
@@ -39,7 +39,7 @@ class Dubbed:
     """A private person's clip and what the shipped talker makes of it."""
 
     clip: Clip
-    reference: np.ndarray
+    reference: Reference
     donor: Clip
     own: np.ndarray
     """Dubbed with the clip's own speech."""
@@ -54,9 +54,9 @@ class Dubbed:
         return MouthProbe.shipped().measure(frames, self.clip.mouth, self.clip.eyes)
 
 
-def _dub(talker: Talker, clip: Clip, reference: np.ndarray, audio: np.ndarray | None = None) -> np.ndarray:
+def _dub(talker: Talker, clip: Clip, reference: Reference, audio: np.ndarray | None = None) -> np.ndarray:
     speech = None if audio is None else torch.from_numpy(audio)
-    return np.stack([frame.numpy() for frame in talker.dub(clip, torch.from_numpy(reference), 0, speech)])
+    return np.stack([frame.numpy() for frame in talker.dub(clip, reference, 0, speech)])
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def dubbed(shipped: Talker) -> list[Dubbed]:
         speaker = Speaker.draw(0, "private", index)
         clip, other = (make_clip(speaker, take, FRAMES, 64) for take in (0, 1))
         donor = make_clip(Speaker.draw(0, "public", 500 + index), 0, FRAMES, 64)
-        reference = other.frames[12]
+        reference = other.reference(12)
         own, swapped = (_dub(shipped, clip, reference, audio) for audio in (None, donor.audio))
         made.append(Dubbed(clip, reference, donor, own, swapped))
     return made
@@ -82,7 +82,7 @@ class TestCause1UntrainedBackbone:
 
     def test_the_dub_is_better_at_the_mouth_than_copying_the_reference_or_grey(self, dubbed: list[Dubbed]) -> None:
         own = np.mean([case.mouth(case.own) for case in dubbed])
-        copied = np.mean([case.mouth(np.repeat(case.reference[None], FRAMES, 0)) for case in dubbed])
+        copied = np.mean([case.mouth(np.repeat(case.reference.frame[None], FRAMES, 0)) for case in dubbed])
         grey = np.mean([case.mouth(np.full_like(case.own, 128)) for case in dubbed])
         assert own > copied + 0.5
         assert own > grey + 2
@@ -136,10 +136,11 @@ class TestCause2DeadConditioning:
     def test_another_reference_gives_another_face(self, shipped: Talker, dubbed: list[Dubbed]) -> None:
         """In the portrait task the whole face comes from it, and resembles it."""
         audio = torch.from_numpy(dubbed[0].clip.audio[: 8 * SAMPLES_PER_FRAME])
-        people = [make_clip(Speaker.draw(0, "public", index), 0, 1, 64).frames[0] for index in (401, 402)]
+        clips = [make_clip(Speaker.draw(0, "public", index), 0, 1, 64) for index in (401, 402)]
+        people = [clip.frames[0] for clip in clips]
         made = [
-            np.stack([frame.numpy() for frame in shipped.portrait(audio, torch.from_numpy(picture))]).astype(float)
-            for picture in people
+            np.stack([frame.numpy() for frame in shipped.portrait(audio, clip.reference(0))]).astype(float)
+            for clip in clips
         ]
         assert np.abs(made[0] - made[1]).mean() > 10
         for one, other in ((0, 1), (1, 0)):
@@ -199,8 +200,8 @@ class TestCause4ReferenceFromTheScoredClip:
         assert len(cases) >= 3
         for case in cases:
             trained = np.concatenate([source.load().frames for source in data.training_clips(case.client)])
-            assert (trained == case.reference).all((1, 2, 3)).any()
-            assert not (case.clip.frames == case.reference).all((1, 2, 3)).any()
+            assert (trained == case.reference.frame).all((1, 2, 3)).any()
+            assert not (case.clip.frames == case.reference.frame).all((1, 2, 3)).any()
             assert case.donor.info["speaker"] != case.clip.info["speaker"]
             assert not any((trained == frame).all((1, 2, 3)).any() for frame in case.clip.frames)
 
@@ -253,7 +254,7 @@ class TestCause5SettingsThatDoNothing:
 
     def test_a_frozen_video_scores_nothing_for_being_calm(self, dubbed: list[Dubbed]) -> None:
         case = dubbed[0]
-        frozen = np.repeat(case.reference[None], FRAMES, 0)
+        frozen = np.repeat(case.reference.frame[None], FRAMES, 0)
         assert metrics.flicker(case.clip.frames, frozen) == 0
         assert metrics.flicker(case.clip.frames, case.clip.frames) == 1
         assert metrics.mouth_corr(np.full(FRAMES, 0.3), case.clip.openness) == 0  # type: ignore[arg-type]

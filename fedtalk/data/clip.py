@@ -28,6 +28,16 @@ SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 
 
+@dataclass(frozen=True)
+class Reference:
+    """One picture of a person: what the talker knows of their looks."""
+
+    frame: np.ndarray
+    """(H, W, 3) uint8, RGB, square."""
+    eyes: np.ndarray
+    """(2, 2) float32: centre of the eye on the left and on the right of the picture, (x, y) in pixels."""
+
+
 @dataclass
 class Clip:
     """One clip of one speaker, video and audio starting at the same instant."""
@@ -67,6 +77,10 @@ class Clip:
     def size(self) -> int:
         """Height and width of a frame in pixels."""
         return int(self.frames.shape[1])
+
+    def reference(self, index: int) -> Reference:
+        """Frame ``index`` as a reference picture."""
+        return Reference(self.frames[index], self.eyes[index])
 
     def window(self, start: int, length: int) -> Clip:
         """Frames ``start`` to ``start + length`` with their audio."""

@@ -11,6 +11,9 @@ from fedtalk.data.clip import FRAME_RATE, Clip
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ArtifactError, ConfigurationError
 
+SHORTEST = 9
+"""Frames a clip must have: a window of 8 that the talker trains on, and one outside it for the reference."""
+
 
 class FolderData(ClipData):
     """A clients folder: one folder a client, one ``.npz`` a clip. The end of every source file is held out."""
@@ -25,9 +28,9 @@ class FolderData(ClipData):
         super().__init__()
         self.root, self.size = Path(root), size
         self._held_out_frames = round(held_out_seconds * FRAME_RATE)
-        if self._held_out_frames < 8:
+        if self._held_out_frames < SHORTEST:
             raise ConfigurationError(
-                f"data.held_out_seconds: expected at least 0.32 (8 frames), got {held_out_seconds}"
+                f"data.held_out_seconds: expected at least {SHORTEST / FRAME_RATE} ({SHORTEST} frames), got {held_out_seconds}"
             )
         if not self.root.is_dir():
             raise ArtifactError(
@@ -76,7 +79,7 @@ class FolderData(ClipData):
             for start, path, length in entries:
                 first = int(np.clip(round((cut - start) * FRAME_RATE), 0, length))
                 for parts, low, high in ((training, 0, first), (held_out, first, length)):
-                    if high - low >= 8:
+                    if high - low >= SHORTEST:
                         stat = path.stat()
                         key = f"{path.resolve()}/{stat.st_mtime_ns}/{stat.st_size}/{low}/{high}"
                         parts.append(ClipSource(key, partial(self._load, path, low, high)))

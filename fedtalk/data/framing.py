@@ -7,6 +7,8 @@ import math
 import cv2
 import numpy as np
 
+from fedtalk.errors import ArtifactError
+
 EYE_DISTANCE = 0.28
 """Distance between the centres of the eyes over the side of the frame."""
 EYE_CENTRE = (0.5, 0.42)
@@ -75,6 +77,58 @@ def crop(picture: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
     interpolation = cv2.INTER_LINEAR if enlargement < 1 else cv2.INTER_CUBIC
     cut = cv2.warpAffine(picture, finer, (side, side), flags=interpolation, borderMode=cv2.BORDER_REPLICATE)
     return cut if oversampling == 1 else cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The turn, scale and shift that takes ``source`` nearest to ``target`` in least squares.
+
+    Points as complex numbers: ``target - mean = a (source - mean)`` has the solution ``a = <s, t> / <s, s>``.
+
+    Args:
+        source: (N, 2) points, not all equal.
+        target: (N, 2) points.
+
+    Returns:
+        (2, 3) float64.
+
+    >>> similarity_transform(np.array([[0, 0], [1, 0]]), np.array([[5, 5], [5, 7]])).round(6).tolist()
+    [[0.0, -2.0, 5.0], [2.0, 0.0, 5.0]]
+    """
+    one = np.asarray(source, np.float64) @ np.array([1, 1j])
+    other = np.asarray(target, np.float64) @ np.array([1, 1j])
+    factor = np.vdot(one - one.mean(), other - other.mean()) / np.vdot(one - one.mean(), one - one.mean())
+    shift = other.mean() - factor * one.mean()
+    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
+
+
+def align(picture: np.ndarray, eyes: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Move a picture so that its eyes come to lie where they are in other frames.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        eyes: (2, 2), its eye centres in pixels, (x, y).
+        target: (F, 2, 2), where they shall be.
+
+    Returns:
+        (F, H, W, 3) uint8; what lies outside the picture repeats its border.
+
+    Raises:
+        ArtifactError: the two eyes of the picture are one point.
+    """
+    height, width = picture.shape[:2]
+    if np.linalg.norm(eyes[1] - eyes[0]) < 1e-3:
+        raise ArtifactError(f"reference picture: its eyes lie on one point, {eyes[0].tolist()}; expected two points")
+    moved = [
+        cv2.warpAffine(
+            picture,
+            similarity_transform(eyes, points),
+            (width, height),
+            flags=cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        for points in target
+    ]
+    return np.stack(moved)
 
 
 def share_outside(transform: np.ndarray, size: int, width: int, height: int) -> float:

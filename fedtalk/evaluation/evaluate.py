@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedtalk.data.clip import Clip
+from fedtalk.data.clip import Clip, Reference
+from fedtalk.data.framing import align
 from fedtalk.data.media import VideoWriter
 from fedtalk.data.source import ClipData
+from fedtalk.errors import ConfigurationError
 from fedtalk.evaluation import metrics
 from fedtalk.evaluation.contact_sheet import contact_sheet
 from fedtalk.evaluation.openness import OpennessProbe, openness_probe
@@ -21,6 +23,7 @@ from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.module import copy_state, load_state
 from fedtalk.storage import write_json
 from fedtalk.talker.adapters import adapter_parameters
+from fedtalk.talker.masks import lower_face
 from fedtalk.talker.talker import Talker
 
 log = logging.getLogger("fedtalk")
@@ -35,21 +38,20 @@ class Case:
     source: Clip
     """One frame of one of the client's training clips."""
     donor: Clip
-    """Another client's clip of the same length, whose speech is swapped in."""
+    """A clip of the same length by somebody else, whose speech is swapped in."""
 
     @property
-    def reference(self) -> np.ndarray:
-        """(H, W, 3) uint8."""
-        return self.source.frames[0]
+    def reference(self) -> Reference:
+        return self.source.reference(0)
 
 
 def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: EvaluationSettings) -> dict:
     """Measure the talker as it stands and write ``metrics.json``, ``contact_sheet.png`` and ``videos/`` to the run's folder.
 
     Returns:
-        the content of ``metrics.json``: for each row (trained, personal, no_adapter, copy_reference, grey, swapped_audio,
-        and truth and codec as ceilings) the means over clips of psnr and psnr_mouth (dB), ssim, mouth_corr, identity,
-        flicker; ``portrait`` the same for the portrait task; ``comparisons`` with bootstrap intervals by client.
+        the content of ``metrics.json``: for each row (trained, personal, no_adapter, copy_reference, copy_moved, grey,
+        swapped_audio, and truth and codec as ceilings) the means over clips of psnr and psnr_mouth (dB), ssim, mouth_corr,
+        identity, flicker; ``portrait`` the same for the portrait task; ``comparisons`` with bootstrap intervals by client.
     """
     cases = list(_cases(data, settings))
     probe, recogniser = openness_probe(settings.openness), default_recogniser(real=settings.openness == "landmarks")
@@ -90,6 +92,11 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
 
 def _cases(data: ClipData, settings: EvaluationSettings) -> Iterator[Case]:
     clients = data.evaluation_clients[: settings.clients]
+    if len(clients) < 2:
+        raise ConfigurationError(
+            f"evaluation: expected at least two clients, one to speak with the other's voice, got {clients}; add clients to "
+            "the data or raise evaluation.clients"
+        )
     clips = {client: [source.load() for source in data.held_out_clips(client)[: settings.clips]] for client in clients}
     for position, client in enumerate(clients):
         reference = data.training_clips(client)[0].load()
@@ -119,13 +126,15 @@ def _states(talker: Talker, run_dir: Path, clients: Iterable[str]) -> dict[str, 
 
 def _rows(talker: Talker, case: Case, states: dict[str, dict[str, torch.Tensor]], task: str) -> dict[str, np.ndarray]:
     """Generated frames and controls, by row."""
-    reference = torch.from_numpy(case.reference)
+    clip, reference = case.clip, case.reference
     parameters = adapter_parameters(talker.backbone.denoiser.unet)
 
     def run(state: str, audio: np.ndarray) -> np.ndarray:
         load_state(parameters, states[state])
         speech = torch.from_numpy(audio)
-        stream = talker.dub(case.clip, reference, 0, speech) if task == "dub" else talker.portrait(speech, reference, 0)
+        # A portrait is held as the truth is, else the two could not be compared.
+        dub = task == "dub"
+        stream = talker.dub(clip, reference, 0, speech) if dub else talker.portrait(speech, reference, 0, clip.eyes)
         return np.stack([frame.numpy() for frame in stream])
 
     own = f"personal/{case.client}"
@@ -134,11 +143,24 @@ def _rows(talker: Talker, case: Case, states: dict[str, dict[str, torch.Tensor]]
     if own in states:
         rows["personal"] = run(own, case.clip.audio)
     rows["swapped_audio"] = run(best, case.donor.audio)
-    rows["copy_reference"] = np.repeat(case.reference[None], len(case.clip), 0)
-    rows["grey"] = np.full_like(case.clip.frames, 128)
-    rows["truth"] = case.clip.frames
-    rows["codec"] = talker.reconstruct(case.clip.frames)
+    rows["copy_reference"] = np.repeat(reference.frame[None], len(clip), 0)
+    rows["copy_moved"] = _copy_moved(clip, reference, task)
+    rows["grey"] = np.full_like(clip.frames, 128)
+    rows["truth"] = clip.frames
+    rows["codec"] = talker.reconstruct(clip.frames)
     return rows
+
+
+def _copy_moved(clip: Clip, reference: Reference, task: str) -> np.ndarray:
+    """The reference with its eyes where the clip's are, set into the clip as a dubbed face would be: all that the talker
+    is given about looks and pose, without any learning.
+    """
+    moved = align(reference.frame, reference.eyes, clip.eyes)
+    if task == "portrait":
+        return moved
+    _, alpha = lower_face(clip.eyes, clip.size)
+    blend = alpha.permute(0, 2, 3, 1).numpy()
+    return np.round(blend * moved + (1 - blend) * clip.frames).astype(np.uint8)
 
 
 def _score(case: Case, frames: np.ndarray, name: str, probe: OpennessProbe, recogniser: Recogniser) -> dict[str, float]:
@@ -180,6 +202,7 @@ def _comparisons(scores: dict[str, list[dict[str, float]]], clients: list[str]) 
         ("personal", "trained"),
         ("trained", "no_adapter"),
         ("personal", "copy_reference"),
+        ("personal", "copy_moved"),
     ]
     result = {}
     for better, worse in pairs:
@@ -216,7 +239,7 @@ def write_predictions(talker: Talker, data: ClipData, run_dir: Path) -> list[Pat
     for client in data.clients:
         clip, reference = data.held_out_clips(client)[0].load(), data.training_clips(client)[0].load()
         load_state(parameters, states.get(f"personal/{client}", states["trained"]))
-        picture = torch.from_numpy(reference.frames[len(reference) // 2])
+        picture = reference.reference(len(reference) // 2)
         made = np.stack([frame.numpy() for frame in talker.dub(clip, picture)])
         path = run_dir / "predictions" / f"{client}.mp4"
         _write_video(path, clip.audio, np.concatenate([clip.frames, made], 2))

@@ -16,8 +16,6 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from fedtalk.errors import ArtifactError
 from fedtalk.evaluation.recognisers import Recogniser
 from fedtalk.randomness import numpy_generator
-from fedtalk.talker.codec import to_unit
-from fedtalk.talker.identity import IdentityEncoder
 
 PSNR_CEILING = 100.0
 """PSNR in dB of frames without any error, for which the formula has no value."""
@@ -166,7 +164,7 @@ def identity(
     """Mean cosine of all pairs of a generated and a reference frame (CSIM), in [-1, 1]; report it with ``embedder.name``.
 
     Args:
-        embedder: `SyntheticRecogniser` or one of `fedtalk.evaluation.recognisers`.
+        embedder: one of `fedtalk.evaluation.recognisers`.
         generated: (F, H, W, 3) uint8 with its points: ``eyes`` (F, 2, 2) and ``mouth`` (F, 2).
         reference: (R, H, W, 3) uint8 true frames of the same person, with theirs.
 
@@ -178,21 +176,6 @@ def identity(
     one = embedder.embed(generated, eyes, mouth).astype(np.float64)
     other = embedder.embed(reference, reference_eyes, reference_mouth).astype(np.float64)
     return float(one.mean(0) @ other.mean(0))
-
-
-class SyntheticRecogniser:
-    """The shipped `IdentityEncoder` with a recogniser's interface: knows SynthTalk, and needs no further file."""
-
-    name = "identity_synthtalk"
-
-    def __init__(self, encoder: IdentityEncoder | None = None) -> None:
-        self._encoder = encoder if encoder is not None else IdentityEncoder.shipped()
-
-    @torch.no_grad()
-    def embed(self, frames: np.ndarray, eyes: np.ndarray, mouth: np.ndarray) -> np.ndarray:
-        """See `Recogniser.embed`; the points are not needed, since frames are aligned."""
-        picture = to_unit(torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2))
-        return torch.cat([self._encoder(part) for part in picture.split(128)]).numpy()
 
 
 def bootstrap_interval(

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from fedtalk.data.faces import dlib_module, dlib_weights, model_file
+from fedtalk.data.framing import similarity_transform
 from fedtalk.errors import ArtifactError, ConfigurationError
+from fedtalk.talker.codec import to_unit
 from fedtalk.talker.identity import IdentityEncoder
 
 
@@ -68,28 +70,6 @@ def default_recogniser(real: bool = True) -> Recogniser:
     if os.environ.get("FEDTALK_SFACE"):
         return recogniser("sface")
     return recogniser("dlib" if real else "synthtalk")
-
-
-def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The turn, scale and shift that takes ``source`` nearest to ``target`` in least squares.
-
-    Points as complex numbers: ``target - mean = a (source - mean)`` has the solution ``a = <s, t> / <s, s>``.
-
-    Args:
-        source: (N, 2) points, not all equal.
-        target: (N, 2) points.
-
-    Returns:
-        (2, 3) float64.
-
-    >>> similarity_transform(np.array([[0, 0], [1, 0]]), np.array([[5, 5], [5, 7]])).round(6).tolist()
-    [[0.0, -2.0, 5.0], [2.0, 0.0, 5.0]]
-    """
-    one = np.asarray(source, np.float64) @ np.array([1, 1j])
-    other = np.asarray(target, np.float64) @ np.array([1, 1j])
-    factor = np.vdot(one - one.mean(), other - other.mean()) / np.vdot(one - one.mean(), one - one.mean())
-    shift = other.mean() - factor * one.mean()
-    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
 
 
 class SFaceRecogniser:
@@ -162,7 +142,7 @@ class DlibRecogniser:
 
 
 class SynthTalkRecogniser:
-    """fedtalk's own shipped identity encoder, (F, 128): for SynthTalk's people only."""
+    """fedtalk's own shipped identity encoder, 128 numbers a face: for SynthTalk's people only; needs no further file."""
 
     name = "identity_synthtalk"
 
@@ -171,8 +151,9 @@ class SynthTalkRecogniser:
 
     @torch.no_grad()
     def embed(self, frames: np.ndarray, eyes: np.ndarray, mouth: np.ndarray) -> np.ndarray:
-        pictures = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        return self._encoder(pictures).numpy()
+        """See `Recogniser.embed`; the points are not needed, since frames are aligned."""
+        pictures = to_unit(torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2))
+        return torch.cat([self._encoder(part) for part in pictures.split(128)]).numpy()
 
 
 RECOGNISERS: dict[str, Callable[..., Recogniser]] = {

@@ -12,7 +12,7 @@ class EvaluationSettings:
     """What `fedtalk test` measures."""
 
     clients: int = 8
-    """Clients, from the first; unreliable ones are left out."""
+    """Clients, from the first, at least 2; unreliable ones are left out."""
     clips: int = 2
     """Held-out clips of each."""
     portrait: bool = True
@@ -23,6 +23,6 @@ class EvaluationSettings:
     """Clients whose clips are written as mp4."""
 
     def __post_init__(self) -> None:
-        for name in ("clients", "clips"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"evaluation.{name}: expected at least 1, got {getattr(self, name)}")
+        for name, least in (("clients", 2), ("clips", 1)):
+            if getattr(self, name) < least:
+                raise ConfigurationError(f"evaluation.{name}: expected at least {least}, got {getattr(self, name)}")

@@ -6,7 +6,7 @@
       backbone.json                       what it was built from
       codec/                              diffusers' save_pretrained, plus fedtalk.json (whitening, packing)
       unet/                               diffusers' save_pretrained
-      conditioning.safetensors            audio encoder, reference tokens, nulls
+      conditioning.safetensors            audio encoder, nulls
       README.md                           model card
 """
 
@@ -16,7 +16,7 @@ import hashlib
 import importlib.resources
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -50,10 +50,11 @@ class Architecture:
     """Folder of a pretrained MotionAdapter (AnimateDiff); needed with ``unet``."""
     channels: list[int] = field(default_factory=lambda: [64, 128])
     width: int = 128
-    """Dimension of the tokens that the tiny network attends to."""
+    """Dimension of the audio tokens that the tiny network attends to."""
     heads: int = 4
-    prediction: str = "v_prediction"
-    """``v_prediction``, ``sample`` or, for Stable Diffusion weights, ``epsilon``."""
+    prediction: str = "sample"
+    """``sample`` (clean latents, as a change of the reference), ``v_prediction`` or, for Stable Diffusion weights,
+    ``epsilon``."""
     speech: str = "mel"
     """``mel``, ``whisper`` or ``wav2vec2``."""
     speech_path: str | None = None
@@ -80,7 +81,7 @@ class Backbone(nn.Module):
                 f"architecture.size {architecture.size} is not a multiple of the codec's factor {codec.factor}"
             )
         self.cells = architecture.size // codec.factor
-        self.denoiser = Denoiser(unet, audio, codec.latent_channels, self.cells**2)
+        self.denoiser = Denoiser(unet, audio, codec.latent_channels, residual=architecture.prediction == "sample")
 
     @classmethod
     def build(cls, architecture: Architecture) -> Backbone:
@@ -107,7 +108,9 @@ class Backbone(nn.Module):
         save_codec(self.codec, folder / "codec")
         _save_network(self.denoiser.unet, folder / "unet")
         _save_tensors(self._conditioning(), folder / "conditioning.safetensors")
-        write_json(folder / "backbone.json", {"format": 1, "architecture": asdict(self.architecture)})
+        # The folder stands for itself: where its parts came from is nobody's path but the maker's.
+        stored = asdict(replace(self.architecture, codec=None, unet=None, motion=None))
+        write_json(folder / "backbone.json", {"format": 2, "architecture": stored})
 
     @classmethod
     def load(cls, name: str) -> Backbone:
@@ -122,7 +125,7 @@ class Backbone(nn.Module):
         folder = shipped_folder() if name == SHIPPED else Path(name)
         try:
             stored = json.loads((folder / "backbone.json").read_text())["architecture"]
-            architecture = Architecture(**{**stored, "codec": None, "unet": None, "motion": None})
+            architecture = Architecture(**stored)
             codec = load_codec(folder / "codec", architecture.pack)
             unet = UNetMotionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
             backbone = cls(architecture, codec, unet)
@@ -142,8 +145,7 @@ class Backbone(nn.Module):
         return _fingerprint([self.codec.state_dict(), base_weights(self.denoiser.unet), self._conditioning()])
 
     def _conditioning_modules(self) -> nn.ModuleDict:
-        modules = nn.ModuleDict({"audio": self.denoiser.audio, "reference_tokens": self.denoiser.reference_tokens})
-        modules.register_parameter("reference_position", self.denoiser.reference_position)
+        modules = nn.ModuleDict({"audio": self.denoiser.audio})
         modules.register_parameter("null_reference", self.denoiser.null_reference)
         return modules
 

@@ -1,8 +1,9 @@
-"""Denoiser: diffusers' `UNetMotionModel`, told about audio, reference and mask.
+"""Denoiser: diffusers' `UNetMotionModel`, told about audio, reference, head pose and mask.
 
-Channels of its input: noisy latents (C), reference latents (C), latents of the masked frames (C), mask (1). Its cross
-attention reads, frame by frame, audio tokens and one token a cell of the reference's latents, so that a feature of the
-reference can be used wherever the head has moved to.
+Channels of its input: noisy latents (C), latents of the reference as it is (C) and of the reference moved so that its eyes
+lie where they do in the frame (C), latents of the masked frames (C), mask (1). The moved reference says what the face looks
+like and, in a portrait, how the head is held; the still one shows the background. Its cross attention reads, frame by frame,
+the audio tokens.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from fedtalk.errors import ArtifactError
 from fedtalk.talker.audio import AudioEncoder
 
+INPUTS = 4
+"""Latents that the network reads beside each other: noisy, reference, moved reference, masked frames."""
+
 
 def tiny_unet(
     latent_channels: int, latent_size: int, channels: Sequence[int], width: int, heads: int
@@ -25,7 +29,7 @@ def tiny_unet(
     levels = len(channels)
     unet = UNetMotionModel(
         sample_size=latent_size,
-        in_channels=3 * latent_channels + 1,
+        in_channels=INPUTS * latent_channels + 1,
         out_channels=latent_channels,
         down_block_types=("CrossAttnDownBlockMotion",) * levels,
         up_block_types=("CrossAttnUpBlockMotion",) * levels,
@@ -62,14 +66,14 @@ def pretrained_unet(unet_path: str, motion_path: str, latent_channels: int) -> U
             "choose a codec and a UNet of one family"
         )
     old = unet.conv_in
-    wide = nn.Conv2d(3 * latent_channels + 1, old.out_channels, old.kernel_size, padding=old.padding)  # type: ignore[arg-type]
+    wide = nn.Conv2d(INPUTS * latent_channels + 1, old.out_channels, old.kernel_size, padding=old.padding)  # type: ignore[arg-type]
     with torch.no_grad():
         wide.weight.zero_()
         wide.weight[:, :latent_channels] = old.weight
         if wide.bias is not None and old.bias is not None:
             wide.bias.copy_(old.bias)
     unet.conv_in = wide
-    unet.register_to_config(in_channels=3 * latent_channels + 1)
+    unet.register_to_config(in_channels=INPUTS * latent_channels + 1)
     return unet
 
 
@@ -87,13 +91,19 @@ class Denoiser(nn.Module):
     Shapes: B windows, F frames, C latent channels, h and w latent cells.
     """
 
-    def __init__(self, unet: UNetMotionModel, audio: AudioEncoder, latent_channels: int, cells: int) -> None:
+    def __init__(self, unet: UNetMotionModel, audio: AudioEncoder, latent_channels: int, residual: bool) -> None:
+        """
+        Args:
+            unet: the network.
+            audio: what makes tokens of feature windows.
+            latent_channels: C.
+            residual: the network's answer is a change of the moved reference (for networks that predict clean latents): it
+                need not carry through what stays as it is.
+        """
         super().__init__()
-        width = int(unet.config.cross_attention_dim)
         self.unet = unet
         self.audio = audio
-        self.reference_tokens = nn.Linear(latent_channels, width)
-        self.reference_position = nn.Parameter(0.02 * torch.randn(cells, width))
+        self.residual = residual
         self.null_reference = nn.Parameter(torch.zeros(latent_channels, 1, 1))
 
     def forward(
@@ -101,6 +111,7 @@ class Denoiser(nn.Module):
         noisy_BFChw: Tensor,
         timestep_B: Tensor,
         reference_BChw: Tensor,
+        moved_BFChw: Tensor,
         masked_BFChw: Tensor,
         mask_BF1hw: Tensor,
         windows_BFTD: Tensor,
@@ -109,10 +120,11 @@ class Denoiser(nn.Module):
     ) -> Tensor:
         """The network's output (B, F, C, h, w): noise, velocity or clean latents, as the schedule says."""
         frames = noisy_BFChw.shape[1]
-        reference = torch.where(reference_present_B[:, None, None, None], reference_BChw, self.null_reference)
+        present = reference_present_B[:, None, None, None]
+        reference = torch.where(present, reference_BChw, self.null_reference)
+        moved = torch.where(present[:, None], moved_BFChw, self.null_reference)
         repeated = reference[:, None].expand(-1, frames, -1, -1, -1)
-        inputs = torch.cat([noisy_BFChw, repeated, masked_BFChw, mask_BF1hw], 2).transpose(1, 2)
-        speech = self.audio(windows_BFTD.flatten(0, 1), audio_present_B.repeat_interleave(frames))
-        cells = self.reference_tokens(reference.flatten(2).transpose(1, 2)) + self.reference_position
-        tokens = torch.cat([speech, cells.repeat_interleave(frames, 0)], 1)
-        return self.unet(inputs, timestep_B, tokens).sample.transpose(1, 2)
+        inputs = torch.cat([noisy_BFChw, repeated, moved, masked_BFChw, mask_BF1hw], 2).transpose(1, 2)
+        tokens = self.audio(windows_BFTD.flatten(0, 1), audio_present_B.repeat_interleave(frames))
+        output = self.unet(inputs, timestep_B, tokens).sample.transpose(1, 2)
+        return output + moved if self.residual else output

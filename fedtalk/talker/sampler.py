@@ -9,7 +9,7 @@ as denoising the whole video at once, and memory does not depend on the length.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -25,6 +25,8 @@ class Frame:
     """One frame on its way. All tensors without batch dimension."""
 
     latent_Chw: Tensor
+    moved_Chw: Tensor
+    """The reference, its eyes where the frame's are."""
     masked_Chw: Tensor
     mask_1hw: Tensor
     window_TD: Tensor
@@ -119,8 +121,8 @@ def _step(
         for index in sorted(i for i in held if i < final):
             frame = held.pop(index)
             mean = sums.pop(index) / weights.pop(index)
-            moved = _ddim(schedule, mean, frame.latent_Chw, timestep, next_timestep)
-            yield Frame(moved, frame.masked_Chw, frame.mask_1hw, frame.window_TD)
+            latent = _ddim(schedule, mean, frame.latent_Chw, timestep, next_timestep)
+            yield replace(frame, latent_Chw=latent)
 
 
 def _ddim(

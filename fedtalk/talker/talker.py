@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
+from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip, Reference
+from fedtalk.data.framing import align
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.module import FederatedModule, Prepared, load_state
 from fedtalk.talker.adapters import Adapter, adapter_parameters, add_adapter, load_adapter, save_adapter
@@ -24,6 +25,7 @@ from fedtalk.talker.backbone import SHIPPED, Architecture, Backbone
 from fedtalk.talker.codec import to_bytes, to_unit
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.objectives import DiffusionLoss, Objective, Prediction, TemporalDenoisingConsistency
+from fedtalk.talker.pose import swaying_eyes
 from fedtalk.talker.sampler import Frame, sample
 from fedtalk.talker.schedule import NoiseSchedule, frame_noise, make_schedule
 
@@ -42,7 +44,6 @@ class Talker(FederatedModule):
         self,
         backbone: str = SHIPPED,
         architecture: Architecture | None = None,
-        prediction: str | None = None,
         adapter: Adapter | None = None,
         objectives: list[Objective] | None = None,
         dub_share: float = 0.7,
@@ -58,8 +59,6 @@ class Talker(FederatedModule):
         Args:
             backbone: ``shipped`` or the folder of a backbone; ignored when ``architecture`` is given.
             architecture: build a new backbone instead.
-            prediction: what the network is to answer from now on (``v_prediction``, ``sample`` or ``epsilon``), when a
-                trained backbone goes on with another target; its own by default.
             adapter: LoRA settings; None trains the whole denoiser.
             objectives: terms of the objective; diffusion loss and TDC by default.
             dub_share: share of training windows that dub, the others are portraits.
@@ -82,12 +81,6 @@ class Talker(FederatedModule):
         if sampling_steps < 1:
             raise ConfigurationError(f"model.sampling_steps: expected at least 1, got {sampling_steps}")
         self.backbone = Backbone.build(architecture) if architecture is not None else Backbone.load(backbone)
-        if prediction is not None:
-            if adapter is not None:
-                raise ConfigurationError(
-                    "model.prediction changes what a whole backbone learns; it can't go with an adapter"
-                )
-            self.backbone.architecture.prediction = prediction
         self.adapter = adapter
         self.objectives = objectives if objectives is not None else [DiffusionLoss(), TemporalDenoisingConsistency()]
         if not self.objectives:
@@ -149,11 +142,14 @@ class Talker(FederatedModule):
             digest.update(value.detach().cpu().half().contiguous().numpy().tobytes())
         architecture = self.backbone.architecture
         speech = f"{architecture.speech}/{architecture.speech_path}"
-        return f"talker/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{codec.pack}"
+        return f"talker-2/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{codec.pack}"
 
     @torch.no_grad()
     def prepare_clip(self, clip: Clip) -> Prepared:
-        """Latents of the frames and of the masked frames, mask, audio features, mouth and eyes; halves to save space."""
+        """Latents of the frames and of the masked frames, mask, audio features, mouth and eyes; halves to save space.
+
+        Two frames, the first and the last, serve as references: each is moved to where the eyes of every frame are.
+        """
         size = self.backbone.architecture.size
         if clip.size != size:
             raise ConfigurationError(
@@ -164,16 +160,22 @@ class Talker(FederatedModule):
         hidden = hidden.to(self.device)
         latents = torch.cat([self.backbone.codec.encode(part) for part in frames.split(32)])
         masked = torch.cat([self.backbone.codec.encode(part) for part in (frames * (1 - hidden)).split(32)])
-        speaker = hashlib.sha256(str(clip.info.get("speaker", "")).encode()).digest()[:7]
+        moved = torch.stack([self._moved(clip.reference(at), clip.eyes) for at in (0, -1)])
         return {
             "latents": latents.half(),
             "masked": masked.half(),
+            "moved": moved.half(),
             "mask": F.avg_pool2d(hidden, self.backbone.codec.factor).half(),
             "features": self.backbone.speech(torch.from_numpy(clip.audio)).half(),
             "mouth": torch.from_numpy(clip.mouth / size),
             "eyes": torch.from_numpy(clip.eyes / size),
-            "speaker": torch.tensor(int.from_bytes(speaker, "big")),
         }
+
+    @torch.no_grad()
+    def _moved(self, reference: Reference, eyes: np.ndarray) -> Tensor:
+        """(F, C, h, w): latents of the reference with its eyes where ``eyes`` (F, 2, 2) has them."""
+        pictures = torch.from_numpy(align(reference.frame, reference.eyes, eyes)).permute(0, 3, 1, 2)
+        return torch.cat([self.backbone.codec.encode(to_unit(part).to(self.device)) for part in pictures.split(32)])
 
     def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
         """Windows of clips with references from outside the window, tasks, drops, timesteps and noise."""
@@ -181,24 +183,17 @@ class Talker(FederatedModule):
         def integer(high: int) -> int:
             return int(torch.randint(high, (), generator=generator))
 
-        by_speaker: dict[int, list[int]] = {}
-        for index, clip in enumerate(clips):
-            by_speaker.setdefault(int(clip["speaker"]), []).append(index)
         rows = []
         for _ in range(size):
-            chosen = integer(len(clips))
-            clip = clips[chosen]
+            clip = clips[integer(len(clips))]
             length = len(clip["latents"])
-            if length < self.window:
+            if length <= self.window:
                 raise ConfigurationError(
-                    f"a clip has {length} frames, the training window is {self.window}; use longer clips"
+                    f"a clip has {length} frames and the training window takes {self.window}: none is left for the reference; "
+                    "use longer clips"
                 )
             start = integer(length - self.window + 1)
-            same = by_speaker[int(clip["speaker"])]
-            other = same[integer(len(same))]
-            at = integer(len(clips[other]["latents"]))
-            if other == chosen:
-                other, at = self._reference_outside(clips, same, chosen, start, at)
+            which = self._reference_outside(start, length, integer(2))
             part = slice(start, start + self.window)
             windows = frame_windows(clip["features"].float(), self.backbone.speech.per_frame)[part]
             rows.append({
@@ -208,7 +203,8 @@ class Talker(FederatedModule):
                 "windows": windows,
                 "mouth": clip["mouth"][part],
                 "eyes": clip["eyes"][part],
-                "reference": clips[other]["latents"][at].float(),
+                "moved": clip["moved"][which][part].float(),
+                "reference": clip["latents"][-which].float(),
             })  # fmt: skip
         batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
         portrait = torch.rand(size, generator=generator) >= self.dub_share
@@ -220,25 +216,12 @@ class Talker(FederatedModule):
         batch["noise"] = frame_noise(tuple(batch["latents"].shape), generator)
         return batch
 
-    def _reference_outside(
-        self, clips: Sequence[Prepared], same: Sequence[int], chosen: int, start: int, at: int
-    ) -> tuple[int, int]:
-        """A clip and a frame in it, ``at`` where it may stay: never from the window, four frames away from it if it can be."""
-        length = len(clips[chosen]["latents"])
-        for margin in (4, 0):
-            free = [i for i in range(length) if not start - margin <= i < start + self.window + margin]
-            if at in free:
-                return chosen, at
-            if free:
-                return chosen, free[at % len(free)]
-        others = [index for index in same if index != chosen]
-        if not others:
-            raise ConfigurationError(
-                f"a speaker's only clip has {length} frames and the window takes {self.window} of them: none is left for the "
-                "reference; use longer clips"
-            )
-        other = others[at % len(others)]
-        return other, at % len(clips[other]["latents"])
+    def _reference_outside(self, start: int, length: int, drawn: int) -> int:
+        """Which reference a window gets, 0 (the clip's first frame) or 1 (its last): the one drawn, if that lies outside the
+        window and four frames away from it, else the one farther away.
+        """
+        away = (start, length - start - self.window)
+        return drawn if away[drawn] > 4 else int(away[1] > away[0])
 
     # Training
 
@@ -247,7 +230,7 @@ class Talker(FederatedModule):
         clean, noise, timestep = batch["latents"], batch["noise"], batch["timestep"]
         noisy = self.noise_schedule.add_noise(clean, noise, timestep)
         output = self.backbone.denoiser(
-            noisy, timestep, batch["reference"], batch["masked"], batch["mask"], batch["windows"],
+            noisy, timestep, batch["reference"], batch["moved"], batch["masked"], batch["mask"], batch["windows"],
             batch["audio_present"], batch["reference_present"],
         )  # fmt: skip
         clean_hat, noise_hat = self.noise_schedule.clean_and_noise(output, noisy, timestep)
@@ -332,12 +315,12 @@ class Talker(FederatedModule):
 
     # Sampling
 
-    def dub(self, clip: Clip, reference: Tensor, seed: int = 0, audio: Tensor | None = None) -> Iterator[Tensor]:
+    def dub(self, clip: Clip, reference: Reference, seed: int = 0, audio: Tensor | None = None) -> Iterator[Tensor]:
         """Replace the lower face of a clip.
 
         Args:
             clip: whose upper faces and head motion are kept; its lower faces are never seen by the network.
-            reference: (H, W, 3) uint8 frame of the same person.
+            reference: a picture of the same person, from another time.
             seed: of the noise.
             audio: (N,) other speech of the clip's length; the clip's own by default.
 
@@ -349,36 +332,50 @@ class Talker(FederatedModule):
         speech = torch.from_numpy(clip.audio) if audio is None else audio
         original = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
 
-        def conditions() -> Iterator[tuple[Tensor, Tensor]]:
+        def conditions() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             for first in range(0, len(clip), 32):
                 part = slice(first, first + 32)
+                moved = self._moved(reference, clip.eyes[part])
                 with torch.no_grad():
                     masked = self.backbone.codec.encode((to_unit(original[part]) * (1 - hidden[part])).to(self.device))
                 mask = F.avg_pool2d(hidden[part], self.backbone.codec.factor).to(self.device)
-                yield from zip(masked, mask, strict=True)
+                yield from zip(moved, masked, mask, strict=True)
 
         for index, frame in enumerate(self._sample(speech, len(clip), reference, conditions(), seed)):
             blend = alpha[index]
             merged = blend * to_unit(frame) + (1 - blend) * to_unit(original[index])
             yield to_bytes(merged).permute(1, 2, 0)
 
-    def portrait(self, audio: Tensor, reference: Tensor, seed: int = 0) -> Iterator[Tensor]:
+    def portrait(
+        self, audio: Tensor, reference: Reference, seed: int = 0, eyes: np.ndarray | None = None
+    ) -> Iterator[Tensor]:
         """Draw a whole speaking face.
 
         Args:
             audio: (640 F,) float32, 16 kHz.
-            reference: (H, W, 3) uint8 picture of the person.
+            reference: the picture of the person.
+            seed: of the noise, and of the head's sway.
+            eyes: (F, 2, 2) eye centres in pixels that say how the head is held; a slow sway (`swaying_eyes`) by default.
 
         Yields:
             F frames (H, W, 3) uint8.
         """
         count = len(audio) // SAMPLES_PER_FRAME
+        held = swaying_eyes(reference.eyes, count, seed) if eyes is None else eyes
+        if held.shape != (count, 2, 2):
+            raise ConfigurationError(
+                f"portrait: expected eyes ({count}, 2, 2) for {count} frames of audio, got {held.shape}"
+            )
         channels, cells = self.backbone.codec.latent_channels, self.backbone.cells
-        nothing = (
-            torch.zeros(channels, cells, cells, device=self.device),
-            torch.ones(1, cells, cells, device=self.device),
-        )
-        for frame in self._sample(audio, count, reference, (nothing for _ in range(count)), seed):
+        hidden = torch.zeros(channels, cells, cells, device=self.device)
+        everywhere = torch.ones(1, cells, cells, device=self.device)
+
+        def conditions() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            for first in range(0, count, 32):
+                for moved in self._moved(reference, held[first : first + 32]):
+                    yield moved, hidden, everywhere
+
+        for frame in self._sample(audio, count, reference, conditions(), seed):
             yield frame.permute(1, 2, 0)
 
     @torch.no_grad()
@@ -390,20 +387,25 @@ class Talker(FederatedModule):
 
     @torch.no_grad()
     def _sample(
-        self, audio: Tensor, count: int, reference: Tensor, conditions: Iterator[tuple[Tensor, Tensor]], seed: int
+        self,
+        audio: Tensor,
+        count: int,
+        reference: Reference,
+        conditions: Iterator[tuple[Tensor, Tensor, Tensor]],
+        seed: int,
     ) -> Iterator[Tensor]:
         """(3, H, W) uint8 frames, streamed."""
         channels, cells = self.backbone.codec.latent_channels, self.backbone.cells
         windows = frame_windows(self.backbone.speech(audio), self.backbone.speech.per_frame)
-        picture = to_unit(reference.permute(2, 0, 1))[None].to(self.device)
+        picture = to_unit(torch.from_numpy(reference.frame).permute(2, 0, 1))[None].to(self.device)
         latent = self.backbone.codec.encode(picture)
         generator = torch.Generator().manual_seed(seed)
         shared = torch.randn(channels, cells, cells, generator=generator)
 
         def frames() -> Iterator[Frame]:
-            for index, (masked, mask) in enumerate(conditions):
+            for index, (moved, masked, mask) in enumerate(conditions):
                 noise = (shared + torch.randn(channels, cells, cells, generator=generator)) / 2**0.5
-                yield Frame(noise.to(self.device), masked, mask, windows[index].to(self.device))
+                yield Frame(noise.to(self.device), moved, masked, mask, windows[index].to(self.device))
 
         def predict(groups: list[list[Frame]], timestep: Tensor) -> Tensor:
             def stack(name: str) -> Tensor:
@@ -411,7 +413,7 @@ class Talker(FederatedModule):
 
             size = len(groups)
             inputs = [stack("latent_Chw"), timestep.to(self.device).expand(size), latent.expand(size, -1, -1, -1),
-                      stack("masked_Chw"), stack("mask_1hw"), stack("window_TD")]  # fmt: skip
+                      stack("moved_Chw"), stack("masked_Chw"), stack("mask_1hw"), stack("window_TD")]  # fmt: skip
             yes = torch.ones(size, dtype=torch.bool, device=self.device)
             heard = self.backbone.denoiser(*inputs, yes, yes)
             if self.guidance == 1.0:

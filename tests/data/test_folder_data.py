@@ -54,7 +54,7 @@ def test_the_end_of_every_source_is_held_out(root: Path) -> None:
     assert _frames(data.held_out_clips("bert")) == [("c.mp4", 20, 44)]
 
 
-@pytest.mark.parametrize("seconds", [0.32, 0.7, 1.0, 1.3])
+@pytest.mark.parametrize("seconds", [0.36, 0.7, 1.0, 1.3])
 def test_no_held_out_frame_is_trained_on_and_none_before_it_is_held_out(root: Path, seconds: float) -> None:
     data = FolderData(str(root), held_out_seconds=seconds, size=32)
     for client in data.clients:
@@ -86,7 +86,7 @@ def test_wrong_folders_and_settings_are_clear_errors(root: Path, tmp_path: Path)
     (tmp_path / "nobody").mkdir()
     with pytest.raises(ArtifactError, match="holds no client with clips"):
         FolderData(str(tmp_path / "nobody"))
-    with pytest.raises(ConfigurationError, match=r"data\.held_out_seconds: expected at least 0.32"):
+    with pytest.raises(ConfigurationError, match=r"data\.held_out_seconds: expected at least 0.36"):
         FolderData(str(root), held_out_seconds=0.2)
     with pytest.raises(ArtifactError, match=r"has 32 px frames, data\.size is 64; prepare again with --size 64"):
         FolderData(str(root), size=64).training_clips("anna")[0].load()

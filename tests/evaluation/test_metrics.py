@@ -10,6 +10,7 @@ from scipy.stats import pearsonr
 from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.errors import ArtifactError
 from fedtalk.evaluation import metrics
+from fedtalk.evaluation.recognisers import recogniser
 
 
 def _noisy(frames: np.ndarray, level: float, seed: int = 0) -> np.ndarray:
@@ -129,17 +130,17 @@ def test_clips_of_unlike_shape_are_refused(clip) -> None:
 
 
 def test_identity_tells_people_apart(clip) -> None:
-    recogniser = metrics.SyntheticRecogniser()
+    embedder = recogniser("synthtalk")
     again = make_clip(Speaker.draw(0, "public", 2000), 1, 8, 64)
     other = make_clip(Speaker.draw(0, "public", 2001), 0, 8, 64)
 
     def score(one, two) -> float:
-        return metrics.identity(recogniser, one.frames, one.eyes, one.mouth, two.frames, two.eyes, two.mouth)
+        return metrics.identity(embedder, one.frames, one.eyes, one.mouth, two.frames, two.eyes, two.mouth)
 
     assert score(again, clip) > 0.85
     assert score(other, clip) < 0.6
-    embedded = recogniser.embed(clip.frames, clip.eyes, clip.mouth)
-    pairs = [float(a @ b) for a in recogniser.embed(other.frames, other.eyes, other.mouth) for b in embedded]
+    embedded = embedder.embed(clip.frames, clip.eyes, clip.mouth)
+    pairs = [float(a @ b) for a in embedder.embed(other.frames, other.eyes, other.mouth) for b in embedded]
     assert score(other, clip) == pytest.approx(np.mean(pairs), abs=1e-5)
 
 

@@ -13,30 +13,11 @@ from fedtalk.data.framing import crop, framing, move
 from fedtalk.data.media import read_video
 from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.errors import ArtifactError, ConfigurationError
-from fedtalk.evaluation.recognisers import default_recogniser, recogniser, similarity_transform
+from fedtalk.evaluation.recognisers import default_recogniser, recogniser
 
 SHARED = Path(__file__).parents[3] / "shared"
 SFACE = SHARED / "assets" / "face_recognition_sface_2021dec.onnx"
 GRID = SHARED / "data" / "grid"
-
-
-def test_the_transform_is_the_least_squares_similarity() -> None:
-    generator = np.random.default_rng(0)
-    source = generator.normal(size=(5, 2))
-    angle, scale, shift = 0.7, 2.5, np.array([3.0, -1.0])
-    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    np.testing.assert_allclose(
-        move(similarity_transform(source, source @ turn.T + shift), source), source @ turn.T + shift
-    )
-    target = generator.normal(size=(5, 2))  # no exact solution: compare with a general solver
-    rows = np.concatenate(
-        [
-            np.stack([source[:, 0], -source[:, 1], np.ones(5), np.zeros(5)], 1),
-            np.stack([source[:, 1], source[:, 0], np.zeros(5), np.ones(5)], 1),
-        ]
-    )
-    a, b, x, y = np.linalg.lstsq(rows, target.T.reshape(-1), rcond=None)[0]
-    np.testing.assert_allclose(similarity_transform(source, target), [[a, -b, x], [b, a, y]])
 
 
 def test_missing_models_and_unknown_names_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def _inputs(seed: int = 0) -> dict[str, torch.Tensor]:
         "noisy_BFChw": torch.randn(1, FRAMES, CHANNELS, CELLS, CELLS, generator=g),
         "timestep_B": torch.tensor([400]),
         "reference_BChw": torch.randn(1, CHANNELS, CELLS, CELLS, generator=g),
+        "moved_BFChw": torch.randn(1, FRAMES, CHANNELS, CELLS, CELLS, generator=g),
         "masked_BFChw": torch.randn(1, FRAMES, CHANNELS, CELLS, CELLS, generator=g),
         "mask_BF1hw": torch.rand(1, FRAMES, 1, CELLS, CELLS, generator=g),
         "windows_BFTD": frame_windows(MelFeatures()(audio), 4)[None],
@@ -66,7 +68,7 @@ def test_audio_of_a_frame_changes_the_frames_within_reach_and_no_others(denoiser
 def test_each_frame_hears_its_own_window(denoiser: Denoiser) -> None:
     """Windows permuted over frames permute what they change: no pooling over the clip."""
     one = _inputs()
-    for name in ("noisy_BFChw", "masked_BFChw", "mask_BF1hw"):
+    for name in ("noisy_BFChw", "moved_BFChw", "masked_BFChw", "mask_BF1hw"):
         one[name] = one[name][:, :1].expand_as(one[name])
     order = torch.randperm(FRAMES, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -77,7 +79,7 @@ def test_each_frame_hears_its_own_window(denoiser: Denoiser) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["noisy_BFChw", "reference_BChw", "masked_BFChw", "mask_BF1hw", "windows_BFTD", "timestep_B"]
+    "name", ["noisy_BFChw", "reference_BChw", "moved_BFChw", "masked_BFChw", "mask_BF1hw", "windows_BFTD", "timestep_B"]
 )
 def test_every_input_matters_in_every_frame(denoiser: Denoiser, name: str) -> None:
     one = _inputs()
@@ -85,23 +87,28 @@ def test_every_input_matters_in_every_frame(denoiser: Denoiser, name: str) -> No
     assert _change(denoiser, one, {**one, name: other}).min() > 1e-4
 
 
-def test_a_reference_reaches_through_attention_too(denoiser: Denoiser) -> None:
-    """Not only where it lies: with the channels beside the latents cut off it still changes the output."""
+def test_a_residual_network_answers_a_change_of_the_moved_reference(denoiser: Denoiser) -> None:
+    """Where the network is silent, what comes out is the moved reference itself, or the null without one."""
     one = _inputs()
-    unet = denoiser.unet
-    kept = unet.conv_in.weight.detach().clone()
-    try:
-        with torch.no_grad():
-            unet.conv_in.weight[:, CHANNELS : 2 * CHANNELS] = 0.0
-        moved = _change(denoiser, one, {**one, "reference_BChw": _inputs(1)["reference_BChw"]})
-    finally:
-        with torch.no_grad():
-            unet.conv_in.weight.copy_(kept)
-    assert moved.min() > 1e-4
+    unet = copy.deepcopy(denoiser.unet)
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    torch.nn.init.zeros_(unet.conv_out.bias)
+    silent = Denoiser(unet, denoiser.audio, CHANNELS, residual=True)
+    with torch.no_grad():
+        silent.null_reference.fill_(0.25)
+        assert torch.equal(silent(**one), one["moved_BFChw"])
+        absent = silent(**{**one, "reference_present_B": torch.tensor([False])})
+        assert torch.equal(absent, torch.full_like(absent, 0.25))
+        assert not Denoiser(unet, denoiser.audio, CHANNELS, residual=False)(**one).any()
 
 
 @pytest.mark.parametrize(
-    ("flag", "content"), [("audio_present_B", "windows_BFTD"), ("reference_present_B", "reference_BChw")]
+    ("flag", "content"),
+    [
+        ("audio_present_B", "windows_BFTD"),
+        ("reference_present_B", "reference_BChw"),
+        ("reference_present_B", "moved_BFChw"),
+    ],
 )
 def test_an_absent_condition_is_not_heard(denoiser: Denoiser, flag: str, content: str) -> None:
     one, other = _inputs(), _inputs(1)
@@ -128,7 +135,7 @@ def test_motion_modules_start_as_the_identity_and_can_learn() -> None:
     modules = {name: m for name, m in unet.named_modules() if "motion_modules" in name and name.endswith("proj_out")}
     assert len(modules) >= 5
     assert all(not m.weight.any() and not m.bias.any() for m in modules.values())
-    inputs = torch.randn(1, 13, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    inputs = torch.randn(1, 17, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     tokens = torch.randn(3, 2, 16, generator=torch.Generator().manual_seed(2))
     other = inputs.clone()
     other[:, :, 2] += 1.0
@@ -150,9 +157,9 @@ def test_a_widened_first_layer_keeps_the_pretrained_function(pretrained_images: 
     """Whatever reference, masked latents and mask say, the network starts as the one that was saved."""
     flat = UNet2DConditionModel.from_pretrained(pretrained_images["unet"])
     wide = pretrained_unet(str(pretrained_images["unet"]), str(pretrained_images["motion"]), 4)
-    assert isinstance(wide, UNetMotionModel) and wide.config.in_channels == 13
+    assert isinstance(wide, UNetMotionModel) and wide.config.in_channels == 17
     g = torch.Generator().manual_seed(0)
-    noisy, extra = torch.randn(1, 4, 1, 8, 8, generator=g), torch.randn(2, 1, 9, 1, 8, 8, generator=g)
+    noisy, extra = torch.randn(1, 4, 1, 8, 8, generator=g), torch.randn(2, 1, 13, 1, 8, 8, generator=g)
     tokens = torch.randn(1, 5, 24, generator=g)
     with torch.no_grad():
         one, other = (wide(torch.cat([noisy, part], 1), 300, tokens).sample for part in extra)
@@ -160,7 +167,7 @@ def test_a_widened_first_layer_keeps_the_pretrained_function(pretrained_images: 
         zero_motion_output(wide)  # a random motion adapter does something; a flat picture has none
         still = wide(torch.cat([noisy, extra[0]], 1), 300, tokens).sample
         torch.testing.assert_close(still[:, :, 0], flat(noisy[:, :, 0], 300, tokens).sample, atol=1e-5, rtol=1e-4)
-    assert wide.conv_in.weight.requires_grad and wide.conv_in.weight.shape[1] == 13
+    assert wide.conv_in.weight.requires_grad and wide.conv_in.weight.shape[1] == 17
 
 
 def test_pretrained_parts_that_do_not_fit_are_refused(pretrained_images: dict[str, Path], tmp_path: Path) -> None:

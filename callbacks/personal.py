@@ -45,7 +45,7 @@ class PersonalAdapters(RoundCallback):
         if self.steps:
             local = replace(
                 trainer.local, steps=self.steps, proximal=0.0, learning_rate=self.learning_rate or trainer.local.learning_rate,
-                schedule="cosine", warmup_steps=0,
+                schedule="cosine", warmup_steps=0, deadline_seconds=None,
             )  # fmt: skip
             for number, client in enumerate(trainer.data.clients):
                 place = f"{number + 1}/{len(trainer.data.clients)}"
@@ -77,6 +77,7 @@ class PersonalAdapters(RoundCallback):
 
         def on_step(step: int, losses: dict[str, float]) -> None:
             sums["loss"] = sums.get("loss", 0.0) + losses["loss"] / local.steps
+            trainer.stop_signals.check()
 
         clips = trainer.prepared(module, trainer.data, client)
         train_locally(trainer.fabric, module, clips, local, trainer.seed, f"personal/{client}", 0, 1, None, on_step)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -53,9 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FedTalkError as error:
         print(f"fedtalk {arguments[0]}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted; go on with --ckpt_path last", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        resume = (
+            "; what is done is kept, go on with the same command and --ckpt_path last" if arguments[0] == "fit" else ""
+        )
+        print(f"fedtalk {arguments[0]}: {stop or 'interrupted'}{resume}", file=sys.stderr)
+        return 128 + getattr(stop, "signal_number", signal.SIGINT)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        print(f"fedtalk {arguments[0]}: {error}; files written before are whole. Free some space or choose another folder.",
+              file=sys.stderr)  # fmt: skip
+        return 1
     return 0
 
 

@@ -70,7 +70,6 @@ def test_a_fit_leaves_checkpoint_config_log_and_adapters(finished: Path) -> None
             p.name for p in folder.iterdir()
         }
     assert list((finished / "tensorboard").glob("events*"))
-    assert not (finished / ".writable").exists()
 
 
 def test_the_saved_config_runs_the_run_again(finished: Path, tmp_path: Path) -> None:

@@ -20,11 +20,15 @@ from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
+from fedtalk.federation.deadline import Deadline
+from fedtalk.federation.fault_record import FaultRecord
+from fedtalk.federation.interruption import StopSignals
 from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.module import FederatedModule, Prepared, copy_state, load_state
+from fedtalk.federation.run_lock import run_lock
 from fedtalk.privacy.sealing import to_ring
 from fedtalk.randomness import torch_generator
-from fedtalk.storage import atomic_path
+from fedtalk.storage import remove_leftovers
 from fedtalk.talker.talker import Talker
 
 log = logging.getLogger(__name__)
@@ -155,6 +159,8 @@ class FederatedTrainer(Trainer):
         self.fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
         self.round_number = 0
         self.kept_optimizers: dict[str, dict] = {}
+        self.faults = FaultRecord()
+        self.stop_signals = StopSignals()
 
     @property
     def run_dir(self) -> Path:
@@ -172,20 +178,29 @@ class FederatedTrainer(Trainer):
             model: what is trained.
             datamodule: whose clips.
             ckpt_path: ``last`` to go on where the run in this folder stopped, or a checkpoint file.
+
+        Raises:
+            OutputError: the folder can't be written, or another fit is running in it.
+            FedTalkError: clients failed and no round gave an update.
+            Interrupted: SIGTERM or SIGINT asked the run to stop; ``ckpt_path="last"`` goes on.
         """
-        with atomic_path(self.run_dir / ".writable") as temporary:  # fail now rather than after the first round
-            temporary.write_text("")
-        (self.run_dir / ".writable").unlink()
-        self._begin(model, datamodule, "fit")
-        try:
-            self._rounds(model, datamodule, ckpt_path)
-        except BaseException as error:
-            for callback in self.callbacks:  # type: ignore[attr-defined]
-                callback.on_exception(self, model, error)
-            raise
-        finally:
-            for callback in self.callbacks:  # type: ignore[attr-defined]
-                callback.teardown(self, model, "fit")
+        with (
+            run_lock(self.run_dir),
+            self.stop_signals,
+        ):  # a folder that can't be written is found here, not a round later
+            remove_leftovers(
+                self.run_dir
+            )  # of a run that was killed while writing; the lock says that nobody else writes
+            self._begin(model, datamodule, "fit")
+            try:
+                self._rounds(model, datamodule, ckpt_path)
+            except BaseException as error:
+                for callback in self.callbacks:  # type: ignore[attr-defined]
+                    callback.on_exception(self, model, error)
+                raise
+            finally:
+                for callback in self.callbacks:  # type: ignore[attr-defined]
+                    callback.teardown(self, model, "fit")
 
     def _rounds(self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None) -> None:
         server = self.aggregation.build_server(copy_state(model.exchanged_parameters()))
@@ -193,6 +208,7 @@ class FederatedTrainer(Trainer):
             self._restore(server, model, ckpt_path)
         self._notify("on_fit_rounds_start", model)
         while self.round_number < self.rounds:
+            self.stop_signals.check()
             outcome = self._run_round(model, datamodule, server)
             self.round_number += 1
             load_state(model.exchanged_parameters(), server.state)
@@ -202,6 +218,7 @@ class FederatedTrainer(Trainer):
                 self.round_number % self.validate_every == 0 or self.round_number == self.rounds
             ):
                 self._notify("on_held_out", model, self.round_number, self._held_out(model, datamodule))
+        self.faults.close(self.rounds)
         load_state(model.exchanged_parameters(), server.state)
         self._notify("on_fit_rounds_end", model)
         for logger in self.loggers:
@@ -302,7 +319,11 @@ class FederatedTrainer(Trainer):
                 outcome.failures[client] = f"{type(error).__name__}: {error}"
                 log.warning("round %d: client %s failed and is left out: %s", self.round_number, client, error)
         # 4. Server
-        if len(contributions) >= self.minimum_clients:
+        enough = len(contributions) >= self.minimum_clients
+        self.faults.note(
+            self.round_number, len(contributions), enough, outcome.failures, len(datamodule.clients)
+        )  # fmt: skip
+        if enough:
             sealing = self.aggregation.open_round(self.round_number, list(contributions))
             updates = [sealing.seal(client, vector) for client, vector in contributions.items()]
             del contributions
@@ -318,6 +339,7 @@ class FederatedTrainer(Trainer):
     def _run_client(self, module: FederatedModule, datamodule: ClipData, client: str) -> tuple[Any, ClientReport]:
         """The client half of a round: train, measure, weight."""
         started = time.monotonic()
+        deadline = Deadline(client, self.local.deadline_seconds)
         clips = self.prepared(module, datamodule, client)
         start = copy_state(module.exchanged_parameters())
         sums: dict[str, float] = {}
@@ -326,6 +348,8 @@ class FederatedTrainer(Trainer):
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
             self._notify("on_local_step", client, step, self.local.steps, losses)
+            self.stop_signals.check()
+            deadline.check(f"at local step {step + 1} of {self.local.steps}")
 
         optimizer = train_locally(
             self.fabric, module, clips, self.local, self.seed, client, self.round_number, self.rounds,
@@ -338,6 +362,7 @@ class FederatedTrainer(Trainer):
             held_out = self.prepared(module, datamodule, client, held_out=True)
             generator = torch_generator(self.seed, "reliability", self.round_number, client)
             identity, stability = module.reliability(held_out, generator)
+            deadline.check("measuring itself")
         weight = self.aggregation.weight(len(clips), self.aggregation.score(identity, stability))
         end = module.exchanged_parameters()
         update: dict[str, Tensor] = {name: end[name].detach().cpu() - start[name] for name in start}
@@ -353,6 +378,7 @@ class FederatedTrainer(Trainer):
         """Held-out metrics of the global state, mean over the clients that could be measured."""
         measured: list[dict[str, float]] = []
         for client in datamodule.clients:
+            self.stop_signals.check()
             try:
                 clips = self.prepared(module, datamodule, client, held_out=True)
                 measured.append(module.held_out_metrics(clips, torch_generator(self.seed, "held_out", client)))
@@ -389,6 +415,7 @@ class FederatedTrainer(Trainer):
                 "seed": self.seed,
                 "server": server.state_dict(),
                 "kept_optimizers": self.kept_optimizers,
+                "faults": self.faults.state_dict(),
                 "made_for": module.fingerprint(),
             },
         )
@@ -402,6 +429,7 @@ class FederatedTrainer(Trainer):
         server.load_state_dict(saved["server"])
         self.round_number = saved["round"]
         self.kept_optimizers = saved["kept_optimizers"]
+        self.faults.load_state_dict(saved["faults"])
         log.info("going on after round %d of %s", self.round_number, path)
 
 

@@ -175,6 +175,37 @@ def test_a_full_disk_keeps_the_last_checkpoint(run, people, tmp_path: Path, monk
     assert run(people, rounds=2, ckpt_path="last").trainer.round_number == 2
 
 
+def test_a_disk_that_becomes_read_only_keeps_the_last_checkpoint(
+    run, people, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an error of the device: the kernel mounts it again without writing."""
+    import errno
+    import tempfile
+
+    from fedtalk.errors import OutputError
+
+    run(people, rounds=1)
+    before = _checkpoint(tmp_path / "run")
+
+    def refuse(**settings: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "mkstemp", refuse)
+        with pytest.raises(OutputError, match="Read-only file system"):
+            run(people, rounds=2, ckpt_path="last")
+    assert _same(before, _checkpoint(tmp_path / "run"))
+    assert run(people, rounds=2, ckpt_path="last").trainer.round_number == 2
+
+
+def test_what_a_killed_writer_left_behind_is_removed(run, people, tmp_path: Path) -> None:
+    run(people, rounds=1)
+    half = tmp_path / "run" / "checkpoints" / ".part-last-x7.ckpt"
+    half.write_bytes(b"half")
+    run(people, rounds=2, ckpt_path="last")
+    assert [path.name for path in half.parent.iterdir()] == ["last.ckpt"]
+
+
 def test_an_output_folder_that_cant_be_written_is_found_before_any_work(run, people, tmp_path: Path) -> None:
     from fedtalk.errors import OutputError
 

@@ -19,7 +19,8 @@ from fedtalk.data.source import ClipData, PreparedCache
 from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
-from fedtalk.federation.cohort import CohortSampler, PoissonCohort
+from fedtalk.federation.client_states import ClientStates
+from fedtalk.federation.cohort import CohortSampler, PoissonCohort, measured_clients
 from fedtalk.federation.deadline import Deadline
 from fedtalk.federation.fault_record import FaultRecord
 from fedtalk.federation.interruption import StopSignals
@@ -94,6 +95,7 @@ class FederatedTrainer(Trainer):
         validate_every: int = 1,
         minimum_clients: int = 1,
         most_held_out: int = 32,
+        validate_clients: int = 32,
         evaluation: EvaluationSettings | None = None,
         seed: int = 0,
         accelerator: str = "auto",
@@ -112,6 +114,7 @@ class FederatedTrainer(Trainer):
             validate_every: rounds between measurements on held-out clips; 0 for none.
             minimum_clients: a round with fewer updates is void: the global state stays as it is.
             most_held_out: held-out clips of a client that are measured on, at most.
+            validate_clients: clients whose held-out clips are measured on, at most; the same ones throughout a run.
             evaluation: what `fedtalk test` measures.
             seed: seed of everything but privacy noise and masks.
             accelerator: ``auto``, ``cpu`` or ``cuda``.
@@ -126,6 +129,8 @@ class FederatedTrainer(Trainer):
             raise ConfigurationError(f"trainer.rounds: expected 0 or more, got {rounds}")
         if minimum_clients < 1:
             raise ConfigurationError(f"trainer.minimum_clients: expected at least 1, got {minimum_clients}")
+        if validate_clients < 1:
+            raise ConfigurationError(f"trainer.validate_clients: expected at least 1, got {validate_clients}")
         callbacks = list(callbacks or [])
         aggregations = [callback for callback in callbacks if isinstance(callback, Aggregation)]
         if len(aggregations) > 1:
@@ -151,6 +156,7 @@ class FederatedTrainer(Trainer):
         self.validate_every = validate_every
         self.minimum_clients = minimum_clients
         self.most_held_out = most_held_out
+        self.validate_clients = validate_clients
         self.evaluation = evaluation or EvaluationSettings()
         self.seed = seed
         self.cache = PreparedCache(Path(cache_dir))
@@ -158,7 +164,7 @@ class FederatedTrainer(Trainer):
             torch.set_num_threads(threads)
         self.fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
         self.round_number = 0
-        self.kept_optimizers: dict[str, dict] = {}
+        self.client_states = ClientStates(self.run_dir / "clients")
         self.faults = FaultRecord()
         self.stop_signals = StopSignals()
 
@@ -204,8 +210,8 @@ class FederatedTrainer(Trainer):
 
     def _rounds(self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None) -> None:
         server = self.aggregation.build_server(copy_state(model.exchanged_parameters()))
-        if ckpt_path is not None:
-            self._restore(server, model, ckpt_path)
+        states = self._restore(server, model, ckpt_path) if ckpt_path is not None else None
+        self.client_states.begin(self.round_number, states)
         self._notify("on_fit_rounds_start", model)
         while self.round_number < self.rounds:
             self.stop_signals.check()
@@ -353,10 +359,8 @@ class FederatedTrainer(Trainer):
 
         optimizer = train_locally(
             self.fabric, module, clips, self.local, self.seed, client, self.round_number, self.rounds,
-            self.kept_optimizers.get(client), on_step,
+            self.client_states.load(client, self.round_number) if self.local.keep_optimizer else None, on_step,
         )  # fmt: skip
-        if self.local.keep_optimizer:
-            self.kept_optimizers[client] = optimizer
         identity = stability = 1.0
         if self.aggregation.needs_reliability:
             held_out = self.prepared(module, datamodule, client, held_out=True)
@@ -372,12 +376,14 @@ class FederatedTrainer(Trainer):
         report = ClientReport(client, len(clips), losses, identity, stability, weight, time.monotonic() - started)
         contribution = self.aggregation.contribution(update, weight)
         to_ring(contribution, client)  # an update that can't be sealed is lost here, and not the round later
+        if self.local.keep_optimizer:  # not of an update that was lost: its moments may be as bad as it was
+            self.client_states.save(client, self.round_number, optimizer)
         return contribution, report
 
     def _held_out(self, module: FederatedModule, datamodule: ClipData) -> dict[str, float]:
-        """Held-out metrics of the global state, mean over the clients that could be measured."""
+        """Held-out metrics of the global state, mean over at most `validate_clients` clients that could be measured."""
         measured: list[dict[str, float]] = []
-        for client in datamodule.clients:
+        for client in measured_clients(self.seed, datamodule.clients, self.validate_clients):
             self.stop_signals.check()
             try:
                 clips = self.prepared(module, datamodule, client, held_out=True)
@@ -414,23 +420,25 @@ class FederatedTrainer(Trainer):
                 "round": self.round_number,
                 "seed": self.seed,
                 "server": server.state_dict(),
-                "kept_optimizers": self.kept_optimizers,
+                "keep_optimizer": self.local.keep_optimizer,
                 "faults": self.faults.state_dict(),
                 "made_for": module.fingerprint(),
             },
         )
 
-    def _restore(self, server: Any, module: FederatedModule, ckpt_path: str) -> None:
+    def _restore(self, server: Any, module: FederatedModule, ckpt_path: str) -> Path | None:
+        """Go on from a checkpoint; returns the folder of its clients' states, if it has any."""
         path = find_checkpoint(ckpt_path, self.run_dir)
         if path is None:
             log.info("no checkpoint in %s yet: starting from the beginning", self.run_dir)
-            return
+            return None
         saved = load_checkpoint(path, module, self.seed)
         server.load_state_dict(saved["server"])
         self.round_number = saved["round"]
-        self.kept_optimizers = saved["kept_optimizers"]
         self.faults.load_state_dict(saved["faults"])
         log.info("going on after round %d of %s", self.round_number, path)
+        needed = self.local.keep_optimizer and saved["keep_optimizer"] and self.faults.updates > 0
+        return path.resolve().parents[1] / "clients" if needed else None
 
 
 def _talker(model: FederatedModule, command: str) -> Talker:

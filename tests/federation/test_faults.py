@@ -14,7 +14,7 @@ from fedtalk.callbacks.progress import RoundProgress
 from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
 from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.trainer import RoundCallback
+from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
 
 FAILURES = [
     {"failure": ArtifactError("clip is damaged")},
@@ -85,6 +85,19 @@ def test_a_client_that_cant_be_measured_is_left_out_of_the_measurement_only(run,
     assert "client bert could not be measured" in caplog.text and "clip 9 is damaged" in caplog.text
     assert set(measured[0]) == set(measured[1]) == {"loss", "first", "second"}
     assert 0 < measured[1]["loss"] < 2 * measured[0]["loss"]  # a mean over three, not a sum over four
+
+
+def test_no_more_clients_are_measured_than_asked(run, people) -> None:
+    opened = []
+
+    class Watching(FederatedTrainer):
+        def prepared(self, module, datamodule, client, held_out=False):
+            if held_out:
+                opened.append(client)
+            return super().prepared(module, datamodule, client, held_out)
+
+    got = run(people, Aggregation(gamma=0.0), validate_every=1, rounds=2, validate_clients=2, trainer_class=Watching)
+    assert got.trainer.round_number == 2 and len(set(opened)) == 2 and opened[:2] == opened[2:]
 
 
 def test_validating_nobody_is_an_error(run, people, colour_data, colours) -> None:
@@ -230,7 +243,7 @@ def test_a_client_without_clips_is_left_out(run, people) -> None:
 def test_a_failed_client_keeps_no_optimizer(run, people) -> None:
     local = LocalTraining(steps=2, batch_size=2, keep_optimizer=True)
     got = run({**people, "bert": replace(people["bert"], failure=OSError("gone"))}, local=local)
-    assert sorted(got.trainer.kept_optimizers) == ["anna", "cora", "dora"]
+    assert sorted(path.name for path in (got.trainer.run_dir / "clients").iterdir()) == ["anna", "cora", "dora"]
 
 
 @pytest.mark.parametrize(
@@ -238,6 +251,7 @@ def test_a_failed_client_keeps_no_optimizer(run, people) -> None:
     [
         ({"rounds": -1}, r"trainer\.rounds"),
         ({"minimum_clients": 0}, r"trainer\.minimum_clients"),
+        ({"validate_clients": 0}, r"trainer\.validate_clients"),
         ({"callbacks": [Aggregation()], "aggregation": Aggregation()}, r"trainer\.callbacks"),
     ],
 )

@@ -13,7 +13,9 @@ from fedtalk import __version__
 from fedtalk.errors import FedTalkError
 
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = ("prepare", "generate")
+COMMANDS = ("prepare", "generate", "doctor")
+FLAGS = ("--json", "--dry_run")
+"""Options that may be given without a value, which the parser wants for booleans."""
 
 HELP = f"""fedtalk {__version__}: personalised talking-head video, trained federated; no face or voice leaves its owner.
 
@@ -23,6 +25,7 @@ HELP = f"""fedtalk {__version__}: personalised talking-head video, trained feder
   fedtalk predict  --config ... --ckpt_path last  videos of held-out clips
   fedtalk prepare  RAW CLIENTS                    ordinary videos to aligned clips, one folder a person
   fedtalk generate --portrait P --audio A --out O a picture and speech to a speaking face
+  fedtalk doctor                                  what this machine can run, and what to do about the rest
 
 Each command explains itself with --help. A first run: bash scripts/demo.sh
 """
@@ -44,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    arguments = [
+        f"{argument}=true" if argument in FLAGS and following not in ("true", "false") else argument
+        for argument, following in zip(arguments, [*arguments[1:], ""], strict=True)
+    ]
     try:
         with warnings.catch_warnings():
             # diffusers writes this key itself and then warns about it on reading.

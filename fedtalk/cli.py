@@ -20,6 +20,7 @@ FLAGS = ("--json", "--dry_run")
 HELP = f"""fedtalk {__version__}: personalised talking-head video, trained federated; no face or voice leaves its owner.
 
   fedtalk fit      --config configs/isfa.yaml     train by federated rounds; --ckpt_path last goes on where it stopped
+  fedtalk fit      --config ... --dry_run         what that will take: bytes, memory, time, also for more clients
   fedtalk validate --config ... --ckpt_path last  held-out loss of a trained adapter
   fedtalk test     --config ... --ckpt_path last  the table of metrics with its controls, contact sheet, videos
   fedtalk predict  --config ... --ckpt_path last  videos of held-out clips

@@ -127,6 +127,21 @@ def test_kill_9_at_any_instant_costs_the_round_under_way_at_most(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_dry_run_says_what_the_run_will_take_and_writes_nothing(
+    finished: Path, tiny_backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "planned"
+    assert main(["fit", "--config", str(_config(tiny_backbone, folder)), "--dry_run"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    summary = json.loads(printed[-1])
+    state = _checkpoint(finished)["server"]["state"]
+    assert summary["costs"]["exchanged"] == sum(value.numel() for value in state.values())
+    assert summary["plan"] == {"rounds": 3, "steps": 2, "cohort": 2.0, "drawn": 2.0, "validations": 2, "validated": 2,
+                               "personal": 2, "personal_steps": 2}  # fmt: skip
+    assert summary["seconds"] > 0 and any(line.startswith("whole run") for line in printed)
+    assert not folder.exists()
+
+
 def test_validate_measures_the_checkpoint(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def loss(*more: str) -> float:
         assert main(["validate", "--config", str(finished.parent / "through.yaml"), *more]) == 0

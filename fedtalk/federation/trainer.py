@@ -22,6 +22,7 @@ from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint, save
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort, measured_clients
 from fedtalk.federation.deadline import Deadline
+from fedtalk.federation.estimate import Estimate, estimate_run, report
 from fedtalk.federation.fault_record import FaultRecord
 from fedtalk.federation.interruption import StopSignals
 from fedtalk.federation.local import LocalTraining, train_locally
@@ -173,7 +174,7 @@ class FederatedTrainer(Trainer):
         return Path(self.default_root_dir)
 
     def fit(  # type: ignore[override]
-        self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None
+        self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None, dry_run: bool = False
     ) -> None:
         """Run the federated rounds.
 
@@ -184,16 +185,19 @@ class FederatedTrainer(Trainer):
             model: what is trained.
             datamodule: whose clips.
             ckpt_path: ``last`` to go on where the run in this folder stopped, or a checkpoint file.
+            dry_run: train nothing; measure a few steps and print what the run will take, here and with more clients and
+                workers.
 
         Raises:
             OutputError: the folder can't be written, or another fit is running in it.
             FedTalkError: clients failed and no round gave an update.
             Interrupted: SIGTERM or SIGINT asked the run to stop; ``ckpt_path="last"`` goes on.
         """
-        with (
-            run_lock(self.run_dir),
-            self.stop_signals,
-        ):  # a folder that can't be written is found here, not a round later
+        if dry_run:
+            print(report(self.estimate(model, datamodule), self, len(datamodule.clients)))
+            return
+        # A folder that can't be written is found here, and not a round later.
+        with run_lock(self.run_dir), self.stop_signals:
             remove_leftovers(
                 self.run_dir
             )  # of a run that was killed while writing; the lock says that nobody else writes
@@ -207,6 +211,11 @@ class FederatedTrainer(Trainer):
             finally:
                 for callback in self.callbacks:  # type: ignore[attr-defined]
                     callback.teardown(self, model, "fit")
+
+    def estimate(self, model: FederatedModule, datamodule: ClipData) -> Estimate:
+        """What `fit` will take, by a few measured steps; writes nothing but one client's prepared clips."""
+        self._begin(model, datamodule, "validate")  # a stage in which no callback writes into the run's folder
+        return estimate_run(self, model, datamodule)
 
     def _rounds(self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None) -> None:
         server = self.aggregation.build_server(copy_state(model.exchanged_parameters()))

@@ -24,8 +24,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,60 +67,63 @@ class MeanColour(FederatedModule):
         return {"pull": (self.colour - batch["colour"]).square().sum() + self.rest.square().sum()}
 
 
-class TimedCohort(PoissonCohort):
-    """Notes when rounds begin, which is with the draw."""
+class TimedTrainer(FederatedTrainer):
+    """Notes when the latest round began, which is with the draw, and the time since then inside the clients."""
 
-    def __init__(self, rate: float) -> None:
-        super().__init__(rate)
-        self.instants: list[float] = []
+    def __init__(self, clock: Callable[[], float], **settings: Any) -> None:
+        super().__init__(**settings)
+        self.clock = clock
+        self.first: float | None = None
+        self.began = self.in_clients = 0.0
 
-    def draw(self, seed: int, round_number: int, clients: Sequence[str]) -> list[str]:
-        self.instants.append(time.perf_counter())
-        return super().draw(seed, round_number, clients)
+    def _run_round(self, *arguments: Any) -> RoundOutcome:
+        self.began, self.in_clients = self.clock(), 0.0
+        self.first = self.first or time.perf_counter()
+        return super()._run_round(*arguments)
+
+    def _run_client(self, *arguments: Any) -> Any:
+        before = self.clock()
+        try:
+            return super()._run_client(*arguments)
+        finally:
+            self.in_clients += self.clock() - before
 
 
-class Clock(RoundCallback):
-    """Seconds of rounds; listed last, so that a round's time holds checkpoint, monitor and the other callbacks."""
+class ServerTime(RoundCallback):
+    """The server's seconds a client, by round; listed last, so that they hold checkpoint, monitor and other callbacks."""
 
     def __init__(self) -> None:
-        self.starts: list[float] = []
-        self.outcomes: list[RoundOutcome] = []
-
-    def on_round_start(self, trainer: FederatedTrainer, module: object, round_number: int, cohort: list[str]) -> None:
-        self.starts.append(trainer.cohort_sampler.instants[-1])  # type: ignore[attr-defined]
+        self.seconds: list[float] = []
+        self.sampled = 0
 
     def on_round_end(self, trainer: FederatedTrainer, module: object, outcome: RoundOutcome) -> None:
-        self.starts[-1] = time.perf_counter() - self.starts[-1]
-        self.outcomes.append(outcome)
+        assert isinstance(trainer, TimedTrainer)
+        if outcome.reports:
+            self.seconds.append((trainer.clock() - trainer.began - trainer.in_clients) / len(outcome.reports))
+            self.sampled += len(outcome.reports)
 
 
-def measure(clients: int, rounds: int, dimension: int) -> dict[str, float]:
+def measure(clients: int, rounds: int, dimension: int, clock: Callable[[], float]) -> dict[str, float]:
     """Run ``rounds`` rounds in this process."""
     torch.set_num_threads(1)
-    logging.getLogger("lightning").setLevel(logging.ERROR)
-    clock, imported_mb = Clock(), peak_mb()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    times, imported_mb = ServerTime(), peak_mb()
     with tempfile.TemporaryDirectory(prefix="fedtalk-clients-") as folder:
         began = time.perf_counter()
-        cohort = TimedCohort(COHORT / clients)
         data = SynthTalkData(speakers=clients, clips=1, held_out=1, frames=8, size=32)
-        trainer = FederatedTrainer(
-            rounds=rounds, cohort=cohort, local=LocalTraining(steps=1, batch_size=1),
-            validate_every=rounds, callbacks=[Aggregation(gamma=0.0), RoundMonitor(), clock], accelerator="cpu", threads=1,
+        trainer = TimedTrainer(
+            clock, rounds=rounds, cohort=PoissonCohort(COHORT / clients), local=LocalTraining(steps=1, batch_size=1),
+            validate_every=rounds, callbacks=[Aggregation(gamma=0.0), RoundMonitor(), times], accelerator="cpu", threads=1,
             default_root_dir=f"{folder}/run", cache_dir=f"{folder}/cache",
         )  # fmt: skip
         trainer.fit(MeanColour(dimension), data)
-    costs = [
-        (seconds - sum(report.seconds for report in outcome.reports)) / len(outcome.reports)
-        for seconds, outcome in zip(clock.starts, clock.outcomes, strict=True)
-        if outcome.reports
-    ]
     return {
         "clients": clients,
-        "sampled": sum(len(outcome.reports) for outcome in clock.outcomes),
-        "server_s_per_client": round(statistics.median(costs), 6),
+        "sampled": times.sampled,
+        "server_s_per_client": round(statistics.median(times.seconds), 6),
         "peak_mb": round(peak_mb(), 1),
         "grown_mb": round(peak_mb() - imported_mb, 1),
-        "start_s": round(cohort.instants[0] - began, 3),
+        "start_s": round((trainer.first or 0.0) - began, 3),
     }
 
 
@@ -135,17 +139,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--dimension", type=int, default=30_000, help="coordinates of an update")
     parser.add_argument("--repeats", type=int, default=3, help="processes a size, of which the quickest counts")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time of the server work, on a busy machine")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure(options.one, options.rounds, options.dimension)))
+        clock = time.process_time if options.cpu_time else time.perf_counter
+        print(json.dumps(measure(options.one, options.rounds, options.dimension, clock)))
         return
     found: dict[int, dict[str, float]] = {}
     for _ in range(options.repeats):  # sizes take turns: a load that comes and goes hits all of them
         for clients in options.clients:
             command = [sys.executable, str(Path(__file__)), "--one", str(clients), "--rounds", str(options.rounds),
-                       "--dimension", str(options.dimension)]  # fmt: skip
+                       "--dimension", str(options.dimension), *["--cpu-time"] * options.cpu_time]  # fmt: skip
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             new = json.loads(output.splitlines()[-1])
             old = found.setdefault(clients, new)

@@ -107,7 +107,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     options = parser.parse_args()
     torch.set_num_threads(1)  # a fork copies no threads, so this process must not have started any
-    logging.getLogger("lightning").setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     generator, began = random.Random(options.seed), time.monotonic()
     kills, trials, wrong, stages, leftovers = 0, 0, [], Counter(), 0
     with tempfile.TemporaryDirectory(prefix="fedtalk-kill-") as name:

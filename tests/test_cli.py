@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -104,6 +106,50 @@ def test_stopped_and_resumed_is_the_uninterrupted_run(
     for client in ("global", "private-0000", "private-0001"):
         files = [run / "adapters" / client / "adapter_model.safetensors" for run in (finished, folder)]
         assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_sigterm_ends_the_command_with_how_to_go_on(
+    finished: Path,
+    tiny_backbone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from fedtalk.callbacks.progress import RoundProgress
+
+    folder = tmp_path / "stopped"
+    config = str(_config(tiny_backbone, folder))
+
+    def terminate(self: object, trainer: object, client: str, step: int, steps: int, losses: object) -> None:
+        if client == "private-0001":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RoundProgress, "on_local_step", terminate)
+        assert main(["fit", "--config", config]) == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM; what is done is kept, go on with the same command and --ckpt_path last" in (
+        capsys.readouterr().err
+    )
+    assert main(["fit", "--config", config, "--ckpt_path", "last"]) == 0
+    one, other = _checkpoint(finished)["server"]["state"], _checkpoint(folder)["server"]["state"]
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_disk_that_fills_up_under_a_log_is_one_line(
+    tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Logs are not ours to write atomically; the checkpoint of the round is there by then."""
+    from fedtalk.callbacks.monitor import RoundMonitor
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = tmp_path / "full"
+    monkeypatch.setattr(RoundMonitor, "_log", full)
+    assert main(["fit", "--config", str(_config(tiny_backbone, folder))]) == 1
+    error = capsys.readouterr().err
+    assert "No space left on device; files written before are whole" in error and "Traceback" not in error
+    assert _checkpoint(folder)["round"] == 1
 
 
 def test_kill_9_at_any_instant_costs_the_round_under_way_at_most(

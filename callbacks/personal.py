@@ -26,15 +26,18 @@ class PersonalAdapters(RoundCallback):
     A personal adapter starts from the global one and trains on its client's clips alone; it never leaves the client.
     """
 
-    def __init__(self, steps: int = 40, learning_rate: float | None = None) -> None:
+    def __init__(self, steps: int = 40, learning_rate: float | None = None, most_clients: int = 100) -> None:
         """
         Args:
             steps: steps of personal training; 0 writes the global adapter only.
             learning_rate: of personal training; the clients' rate by default.
+            most_clients: clients, from the first, that go on alone; a later run with a higher number makes the others'.
         """
         if steps < 0:
             raise ConfigurationError(f"personal.steps: expected 0 or more, got {steps}")
-        self.steps, self.learning_rate = steps, learning_rate
+        if most_clients < 1:
+            raise ConfigurationError(f"personal.most_clients: expected at least 1, got {most_clients}")
+        self.steps, self.learning_rate, self.most_clients = steps, learning_rate, most_clients
 
     def on_fit_rounds_end(self, trainer: FederatedTrainer, module: FederatedModule) -> None:
         if not isinstance(module, Talker) or module.adapter is None:
@@ -45,10 +48,17 @@ class PersonalAdapters(RoundCallback):
         if self.steps:
             local = replace(
                 trainer.local, steps=self.steps, proximal=0.0, learning_rate=self.learning_rate or trainer.local.learning_rate,
-                schedule="cosine", warmup_steps=0,
+                schedule="cosine", warmup_steps=0, deadline_seconds=None,
             )  # fmt: skip
-            for number, client in enumerate(trainer.data.clients):
-                place = f"{number + 1}/{len(trainer.data.clients)}"
+            clients = trainer.data.clients
+            chosen = clients[: self.most_clients]
+            if len(chosen) < len(clients):
+                log.warning(
+                    "personal adapters of %d of %d clients are made; personal.most_clients says how many",
+                    len(chosen), len(clients),
+                )  # fmt: skip
+            for number, client in enumerate(chosen):
+                place = f"{number + 1}/{len(chosen)}"
                 try:
                     self._personalise(trainer, module, client, local, start, place)
                 except OutputError:
@@ -77,6 +87,7 @@ class PersonalAdapters(RoundCallback):
 
         def on_step(step: int, losses: dict[str, float]) -> None:
             sums["loss"] = sums.get("loss", 0.0) + losses["loss"] / local.steps
+            trainer.stop_signals.check()
 
         clips = trainer.prepared(module, trainer.data, client)
         train_locally(trainer.fabric, module, clips, local, trainer.seed, f"personal/{client}", 0, 1, None, on_step)

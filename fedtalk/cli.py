@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -11,16 +13,20 @@ from fedtalk import __version__
 from fedtalk.errors import FedTalkError
 
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = ("prepare", "generate")
+COMMANDS = ("prepare", "generate", "doctor")
+FLAGS = ("--json", "--dry_run")
+"""Options that may be given without a value, which the parser wants for booleans."""
 
 HELP = f"""fedtalk {__version__}: personalised talking-head video, trained federated; no face or voice leaves its owner.
 
   fedtalk fit      --config configs/isfa.yaml     train by federated rounds; --ckpt_path last goes on where it stopped
+  fedtalk fit      --config ... --dry_run         what that will take: bytes, memory, time, also for more clients
   fedtalk validate --config ... --ckpt_path last  held-out loss of a trained adapter
   fedtalk test     --config ... --ckpt_path last  the table of metrics with its controls, contact sheet, videos
   fedtalk predict  --config ... --ckpt_path last  videos of held-out clips
   fedtalk prepare  RAW CLIENTS                    ordinary videos to aligned clips, one folder a person
   fedtalk generate --portrait P --audio A --out O a picture and speech to a speaking face
+  fedtalk doctor                                  what this machine can run, and what to do about the rest
 
 Each command explains itself with --help. A first run: bash scripts/demo.sh
 """
@@ -42,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    arguments = [
+        f"{argument}=true" if argument in FLAGS and following not in ("true", "false") else argument
+        for argument, following in zip(arguments, [*arguments[1:], ""], strict=True)
+    ]
     try:
         with warnings.catch_warnings():
             # diffusers writes this key itself and then warns about it on reading.
@@ -53,9 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FedTalkError as error:
         print(f"fedtalk {arguments[0]}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted; go on with --ckpt_path last", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        resume = (
+            "; what is done is kept, go on with the same command and --ckpt_path last" if arguments[0] == "fit" else ""
+        )
+        print(f"fedtalk {arguments[0]}: {stop or 'interrupted'}{resume}", file=sys.stderr)
+        return 128 + getattr(stop, "signal_number", signal.SIGINT)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        print(f"fedtalk {arguments[0]}: {error}; files written before are whole. Free some space or choose another folder.",
+              file=sys.stderr)  # fmt: skip
+        return 1
     return 0
 
 

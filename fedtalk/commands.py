@@ -1,8 +1,9 @@
-"""Commands around training: `fedtalk prepare` and `fedtalk generate`. Their signatures are their command lines."""
+"""Commands around training: `fedtalk prepare`, `generate` and `doctor`. Their signatures are their command lines."""
 
 from __future__ import annotations
 
 import itertools
+import json as json_text
 import logging
 from pathlib import Path
 
@@ -112,3 +113,16 @@ def generate(
             if (index + 1) % 250 == 0:
                 log.info("%d of %d frames", index + 1, count)
     print(f"wrote {out}: {count} frames, {count / 25:.2f} s")
+
+
+def doctor(json: bool = False, cache_dir: str = ".cache/fedtalk") -> None:
+    """Print what this machine can run, a line each: ok, or missing with what to do. Nothing is downloaded.
+
+    Args:
+        json: print one JSON list instead of lines.
+        cache_dir: folder of prepared clips, which must be writable.
+    """
+    from fedtalk.doctor import as_dicts, examine  # imports optional packages to see whether they work
+
+    findings = examine(cache_dir)
+    print(json_text.dumps(as_dicts(findings)) if json else "\n".join(map(str, findings)))

@@ -12,6 +12,9 @@ from typing import Any
 
 from fedtalk.errors import OutputError
 
+PART = ".part-"
+"""Begins the names of temporary files."""
+
 
 @contextlib.contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
@@ -25,7 +28,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=f"{PART}{target.stem}-", suffix=target.suffix, dir=target.parent)
         os.close(handle)
     except OSError as error:
         raise OutputError(
@@ -46,6 +49,12 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote. Nobody else may be writing there."""
+    for path in folder.rglob(f"{PART}*"):
+        path.unlink(missing_ok=True)
 
 
 def write_json(target: str | os.PathLike[str], value: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -70,7 +72,6 @@ def test_a_fit_leaves_checkpoint_config_log_and_adapters(finished: Path) -> None
             p.name for p in folder.iterdir()
         }
     assert list((finished / "tensorboard").glob("events*"))
-    assert not (finished / ".writable").exists()
 
 
 def test_the_saved_config_runs_the_run_again(finished: Path, tmp_path: Path) -> None:
@@ -107,6 +108,50 @@ def test_stopped_and_resumed_is_the_uninterrupted_run(
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_sigterm_ends_the_command_with_how_to_go_on(
+    finished: Path,
+    tiny_backbone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from fedtalk.callbacks.progress import RoundProgress
+
+    folder = tmp_path / "stopped"
+    config = str(_config(tiny_backbone, folder))
+
+    def terminate(self: object, trainer: object, client: str, step: int, steps: int, losses: object) -> None:
+        if client == "private-0001":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RoundProgress, "on_local_step", terminate)
+        assert main(["fit", "--config", config]) == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM; what is done is kept, go on with the same command and --ckpt_path last" in (
+        capsys.readouterr().err
+    )
+    assert main(["fit", "--config", config, "--ckpt_path", "last"]) == 0
+    one, other = _checkpoint(finished)["server"]["state"], _checkpoint(folder)["server"]["state"]
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_disk_that_fills_up_under_a_log_is_one_line(
+    tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Logs are not ours to write atomically; the checkpoint of the round is there by then."""
+    from fedtalk.callbacks.monitor import RoundMonitor
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = tmp_path / "full"
+    monkeypatch.setattr(RoundMonitor, "_log", full)
+    assert main(["fit", "--config", str(_config(tiny_backbone, folder))]) == 1
+    error = capsys.readouterr().err
+    assert "No space left on device; files written before are whole" in error and "Traceback" not in error
+    assert _checkpoint(folder)["round"] == 1
+
+
 def test_kill_9_at_any_instant_costs_the_round_under_way_at_most(
     finished: Path, tiny_backbone: Path, tmp_path: Path
 ) -> None:
@@ -126,6 +171,21 @@ def test_kill_9_at_any_instant_costs_the_round_under_way_at_most(
     assert main(["fit", "--config", config, "--ckpt_path", "last"]) == 0
     one, other = _checkpoint(finished)["server"]["state"], _checkpoint(folder)["server"]["state"]
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_dry_run_says_what_the_run_will_take_and_writes_nothing(
+    finished: Path, tiny_backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "planned"
+    assert main(["fit", "--config", str(_config(tiny_backbone, folder)), "--dry_run"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    summary = json.loads(printed[-1])
+    state = _checkpoint(finished)["server"]["state"]
+    assert summary["costs"]["exchanged"] == sum(value.numel() for value in state.values())
+    assert summary["plan"] == {"rounds": 3, "steps": 2, "cohort": 2.0, "drawn": 2.0, "validations": 2, "validated": 2,
+                               "personal": 2, "personal_steps": 2}  # fmt: skip
+    assert summary["seconds"] > 0 and any(line.startswith("whole run") for line in printed)
+    assert not folder.exists()
 
 
 def test_validate_measures_the_checkpoint(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -268,14 +328,16 @@ def test_help_version_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -
     for arguments in ([], ["--help"], ["help"]):
         assert main(arguments) == 0
         text = capsys.readouterr().out
-        assert all(command in text for command in ("fit", "validate", "test", "predict", "prepare", "generate"))
+        assert all(
+            command in text for command in ("fit", "validate", "test", "predict", "prepare", "generate", "doctor")
+        )
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == fedtalk.__version__
     assert main(["fti"]) == 2
     assert "unknown command 'fti'; expected one of fit, " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "prepare", "generate"])
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "prepare", "generate", "doctor"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import OrderedDict
 from functools import partial
 from pathlib import Path
 
@@ -13,10 +15,16 @@ from fedtalk.errors import ArtifactError, ConfigurationError
 
 SHORTEST = 9
 """Frames a clip must have: a window of 8 that the talker trains on, and one outside it for the reference."""
+CHECKED = 64
+"""Clients whose clips are opened at the start, to find a wrong setting before any work; and whose clips' list is kept."""
 
 
 class FolderData(ClipData):
-    """A clients folder: one folder a client, one ``.npz`` a clip. The end of every source file is held out."""
+    """A clients folder: one folder a client, one ``.npz`` a clip. The end of every source file is held out.
+
+    Of more than `CHECKED` clients the further ones are opened when they are drawn; one without enough clips then costs its
+    own update.
+    """
 
     def __init__(self, root: str, held_out_seconds: float = 1.0, size: int = 64) -> None:
         """
@@ -36,31 +44,40 @@ class FolderData(ClipData):
             raise ArtifactError(
                 f"clients folder {self.root} does not exist; make it with `fedtalk prepare RAW_VIDEOS {self.root}`"
             )
-        self._split = {
-            folder.name: parts
-            for folder in sorted(self.root.iterdir())
-            if folder.is_dir() and any(parts := self._divide(folder))
-        }
-        if not self._split:
+        with os.scandir(self.root) as entries:
+            folders = sorted(entry.name for entry in entries if entry.is_dir())
+        self._clients = [name for name in folders if any((self.root / name).glob("*.npz"))]
+        if not self._clients:
             raise ArtifactError(
                 f"clients folder {self.root} holds no client with clips; see its rejects.csv, if there is one"
             )
-        for client, (training, held_out) in self._split.items():
-            if not training or not held_out:
-                raise ArtifactError(
-                    f"client {client} has no {'training' if held_out else 'held-out'} clips: its videos are too short for "
-                    f"held_out_seconds={held_out_seconds}; add longer videos or hold out less"
-                )
+        self._opened: OrderedDict[str, tuple[list[ClipSource], list[ClipSource]]] = OrderedDict()
+        for client in self._clients[:CHECKED]:
+            self._split(client)
 
     @property
     def clients(self) -> list[str]:
-        return list(self._split)
+        return self._clients
 
     def training_clips(self, client: str) -> list[ClipSource]:
-        return self._split[client][0]
+        return self._split(client)[0]
 
     def held_out_clips(self, client: str) -> list[ClipSource]:
-        return self._split[client][1]
+        return self._split(client)[1]
+
+    def _split(self, client: str) -> tuple[list[ClipSource], list[ClipSource]]:
+        """A client's training and held-out clips; the latest clients' stay in memory."""
+        if client not in self._opened:
+            training, held_out = self._divide(self.root / client)
+            if not training or not held_out:
+                raise ArtifactError(
+                    f"client {client} has no {'training' if held_out else 'held-out'} clips: its videos are too short for "
+                    f"held_out_seconds={self._held_out_frames / FRAME_RATE:g}; add longer videos or hold out less"
+                )
+            self._opened[client] = training, held_out
+            if len(self._opened) > CHECKED:
+                self._opened.popitem(last=False)
+        return self._opened[client]
 
     def _divide(self, folder: Path) -> tuple[list[ClipSource], list[ClipSource]]:
         """Cut each source file's clips at ``held_out_seconds`` before its end."""

@@ -52,28 +52,26 @@ class SynthTalkData(ClipData):
             raise ConfigurationError(f"data.unreliable: expected a share in [0, 1], got {unreliable}")
         if size < 32 or size % 8:
             raise ConfigurationError(f"data.size: expected a multiple of 8, at least 32 pixels, got {size}")
-        faulty = round(unreliable * speakers)
-        self._speakers = [
-            Speaker.draw(
-                seed, group, first + i, FAULTS[(speakers - 1 - i) % len(FAULTS)] if i >= speakers - faulty else None
-            )
-            for i in range(speakers)
-        ]
+        self._seed, self._group, self._first, self._count = seed, group, first, speakers
+        self._reliable = speakers - round(unreliable * speakers)
+        # Names are all that is kept of everybody: a person is drawn when it is a client's turn.
+        self._names = [self._draw(0).name, *(Speaker.name_of(group, first + i) for i in range(1, speakers))]
+        self._index = {name: i for i, name in enumerate(self._names)}
         self._clips, self._held_out, self._frames, self.size = clips, held_out, frames, size
         self._centralised = centralised
 
     @property
     def clients(self) -> list[str]:
-        return ["public"] if self._centralised else [speaker.name for speaker in self._speakers]
+        return ["public"] if self._centralised else self._names
 
     @property
     def unreliable_clients(self) -> list[str]:
         """Clients whose clips are faulty; known here only because the data are made up."""
-        return [speaker.name for speaker in self._speakers if speaker.fault and not self._centralised]
+        return [] if self._centralised else self._names[self._reliable :]
 
     @property
     def evaluation_clients(self) -> list[str]:
-        return [client for client in self.clients if client not in self.unreliable_clients]
+        return self.clients if self._centralised else self._names[: self._reliable]
 
     def training_clips(self, client: str) -> list[ClipSource]:
         return self._sources(client, range(self._clips))
@@ -82,12 +80,16 @@ class SynthTalkData(ClipData):
         return self._sources(client, range(self._clips, self._clips + self._held_out))
 
     def _sources(self, client: str, takes: range) -> list[ClipSource]:
-        people = self._speakers if self._centralised else [s for s in self._speakers if s.name == client]
+        numbers = range(self._count) if self._centralised else [self._index[client]]
         return [
             ClipSource(
                 f"synthtalk/{s.seed}/{s.name}/{s.fault}/{take}/{self._frames}/{self.size}",
                 partial(make_clip, s, take, self._frames, self.size),
             )
-            for s in people
+            for s in map(self._draw, numbers)
             for take in takes
         ]
+
+    def _draw(self, index: int) -> Speaker:
+        fault = FAULTS[(self._count - 1 - index) % len(FAULTS)] if index >= self._reliable else None
+        return Speaker.draw(self._seed, self._group, self._first + index, fault)

@@ -16,8 +16,13 @@ from fedtalk.storage import atomic_path
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint atomically."""
+    save_tensors(path, {"fedtalk": __version__, **content})
+
+
+def save_tensors(path: Path, content: dict[str, Any]) -> None:
+    """`torch.save`, atomically."""
     buffer = io.BytesIO()  # torch's own writer reports a full disk as a RuntimeError without a file's name
-    torch.save({"fedtalk": __version__, **content}, buffer)
+    torch.save(content, buffer)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 

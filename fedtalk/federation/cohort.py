@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import numpy as np
+
 from fedtalk.errors import ConfigurationError
 from fedtalk.randomness import numpy_generator
 
@@ -37,7 +39,7 @@ class PoissonCohort(CohortSampler):
 
     def draw(self, seed: int, round_number: int, clients: Sequence[str]) -> list[str]:
         drawn = numpy_generator(seed, "cohort", round_number).random(len(clients)) < self.rate
-        return [client for client, take in zip(clients, drawn, strict=True) if take]
+        return [clients[index] for index in np.flatnonzero(drawn).tolist()]
 
 
 class FixedCohort(CohortSampler):
@@ -62,3 +64,15 @@ class FixedCohort(CohortSampler):
         generator = numpy_generator(seed, "cohort", round_number)
         chosen = generator.choice(len(clients), min(self.size, len(clients)), replace=False)
         return [clients[index] for index in sorted(chosen)]
+
+
+def measured_clients(seed: int, clients: Sequence[str], most: int) -> Sequence[str]:
+    """The clients whose held-out clips a run measures: all of them, or the same ``most`` throughout, drawn by the seed.
+
+    >>> measured_clients(0, ["anna", "bert"], 2)
+    ['anna', 'bert']
+    """
+    if len(clients) <= most:
+        return clients
+    chosen = numpy_generator(seed, "measured").choice(len(clients), most, replace=False)
+    return [clients[index] for index in sorted(chosen)]

@@ -36,6 +36,9 @@ class LocalTraining:
     """Steps of linear warm-up, counted over all rounds."""
     keep_optimizer: bool = False
     """Keep a client's optimizer state from round to round; for centralised training (one client)."""
+    deadline_seconds: float | None = None
+    """Time of a client's round, from opening its clips to sealing its update; who takes longer loses the update. Looked at
+    between local steps. With a deadline the result depends on the machine's speed. None for no limit."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
@@ -46,6 +49,10 @@ class LocalTraining:
         for name in ("proximal", "gradient_clip", "weight_decay", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"local.{name}: expected 0 or more, got {getattr(self, name)}")
+        if self.deadline_seconds is not None and not self.deadline_seconds > 0:
+            raise ConfigurationError(
+                f"local.deadline_seconds: expected seconds above 0, or null for no limit, got {self.deadline_seconds}"
+            )
         if self.schedule not in ("constant", "cosine"):
             raise ConfigurationError(f"local.schedule: expected 'constant' or 'cosine', got {self.schedule!r}")
 
@@ -94,9 +101,8 @@ def train_locally(
     if optimizer_state is not None:
         optimizer.load_state_dict(optimizer_state)
     wrapped: Any = fabric.setup_optimizers(optimizer)
-    module.train()
     total = local.steps * total_rounds
-    with isolated_rng(derive_seed(seed, "dropout", round_number, client)):
+    with isolated_rng(derive_seed(seed, "dropout", round_number, client)), training_mode(module):
         for step, batch in enumerate(_batches(fabric, module, clips, local, seed, client, round_number)):
             for group in optimizer.param_groups:
                 group["lr"] = local.rate_at(round_number * local.steps + step, total)
@@ -111,7 +117,6 @@ def train_locally(
             wrapped.step()
             if on_step is not None:
                 on_step(step, {name: float(value.detach()) for name, value in losses.items()})
-    module.eval()
     return optimizer.state_dict()
 
 
@@ -142,3 +147,16 @@ class isolated_rng:
 
     def __exit__(self, *_: object) -> None:
         torch.set_rng_state(self.state)
+
+
+class training_mode:
+    """Dropout on inside the block and off afterwards, also when a client fails in it: others measure next."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.module = module
+
+    def __enter__(self) -> None:
+        self.module.train()
+
+    def __exit__(self, *_: object) -> None:
+        self.module.eval()

@@ -19,15 +19,21 @@ from fedtalk.data.source import ClipData, PreparedCache
 from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
-from fedtalk.federation.cohort import CohortSampler, PoissonCohort
+from fedtalk.federation.client_states import ClientStates
+from fedtalk.federation.cohort import CohortSampler, PoissonCohort, measured_clients
+from fedtalk.federation.deadline import Deadline
+from fedtalk.federation.estimate import Estimate, estimate_run, report
+from fedtalk.federation.fault_record import FaultRecord
+from fedtalk.federation.interruption import StopSignals
 from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.module import FederatedModule, Prepared, copy_state, load_state
+from fedtalk.federation.run_lock import run_lock
 from fedtalk.privacy.preconditions import check_nothing_clear
 from fedtalk.privacy.private_rounds import Plan
 from fedtalk.privacy.sealing import to_ring
 from fedtalk.privacy.secagg.errors import AbortedRound
 from fedtalk.randomness import torch_generator
-from fedtalk.storage import atomic_path
+from fedtalk.storage import remove_leftovers
 from fedtalk.talker.talker import Talker
 
 log = logging.getLogger(__name__)
@@ -98,6 +104,7 @@ class FederatedTrainer(Trainer):
         validate_every: int = 1,
         minimum_clients: int = 1,
         most_held_out: int = 32,
+        validate_clients: int = 32,
         evaluation: EvaluationSettings | None = None,
         seed: int = 0,
         accelerator: str = "auto",
@@ -116,6 +123,7 @@ class FederatedTrainer(Trainer):
             validate_every: rounds between measurements on held-out clips; 0 for none.
             minimum_clients: a round with fewer updates is void: the global state stays as it is.
             most_held_out: held-out clips of a client that are measured on, at most.
+            validate_clients: clients whose held-out clips are measured on, at most; the same ones throughout a run.
             evaluation: what `fedtalk test` measures.
             seed: seed of everything but privacy noise and masks.
             accelerator: ``auto``, ``cpu`` or ``cuda``.
@@ -130,6 +138,8 @@ class FederatedTrainer(Trainer):
             raise ConfigurationError(f"trainer.rounds: expected 0 or more, got {rounds}")
         if minimum_clients < 1:
             raise ConfigurationError(f"trainer.minimum_clients: expected at least 1, got {minimum_clients}")
+        if validate_clients < 1:
+            raise ConfigurationError(f"trainer.validate_clients: expected at least 1, got {validate_clients}")
         callbacks = list(callbacks or [])
         aggregations = [callback for callback in callbacks if isinstance(callback, Aggregation)]
         if len(aggregations) > 1:
@@ -157,6 +167,7 @@ class FederatedTrainer(Trainer):
         self.validate_every = validate_every
         self.minimum_clients = minimum_clients
         self.most_held_out = most_held_out
+        self.validate_clients = validate_clients
         self.evaluation = evaluation or EvaluationSettings()
         self.seed = seed
         self.cache = PreparedCache(Path(cache_dir))
@@ -164,14 +175,16 @@ class FederatedTrainer(Trainer):
             torch.set_num_threads(threads)
         self.fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
         self.round_number = 0
-        self.kept_optimizers: dict[str, dict] = {}
+        self.client_states = ClientStates(self.run_dir / "clients")
+        self.faults = FaultRecord()
+        self.stop_signals = StopSignals()
 
     @property
     def run_dir(self) -> Path:
         return Path(self.default_root_dir)
 
     def fit(  # type: ignore[override]
-        self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None
+        self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None, dry_run: bool = False
     ) -> None:
         """Run the federated rounds.
 
@@ -182,37 +195,53 @@ class FederatedTrainer(Trainer):
             model: what is trained.
             datamodule: whose clips.
             ckpt_path: ``last`` to go on where the run in this folder stopped, or a checkpoint file.
+            dry_run: train nothing; measure a few steps and print what the run will take, here and with more clients and
+                workers.
+
+        Raises:
+            OutputError: the folder can't be written, or another fit is running in it.
+            FedTalkError: clients failed and no round gave an update.
+            Interrupted: SIGTERM or SIGINT asked the run to stop; ``ckpt_path="last"`` goes on.
         """
-        with atomic_path(self.run_dir / ".writable") as temporary:  # fail now rather than after the first round
-            temporary.write_text("")
-        (self.run_dir / ".writable").unlink()
-        self._begin(model, datamodule, "fit")
-        try:
-            self._rounds(model, datamodule, ckpt_path)
-        except BaseException as error:
-            for callback in self.callbacks:  # type: ignore[attr-defined]
-                callback.on_exception(self, model, error)
-            raise
-        finally:
-            for callback in self.callbacks:  # type: ignore[attr-defined]
-                callback.teardown(self, model, "fit")
+        if dry_run:
+            print(report(self.estimate(model, datamodule), self, len(datamodule.clients)))
+            return
+        # A folder that can't be written is found here, and not a round later.
+        with run_lock(self.run_dir), self.stop_signals:
+            remove_leftovers(
+                self.run_dir
+            )  # of a run that was killed while writing; the lock says that nobody else writes
+            self._begin(model, datamodule, "fit")
+            try:
+                self._rounds(model, datamodule, ckpt_path)
+            except BaseException as error:
+                for callback in self.callbacks:  # type: ignore[attr-defined]
+                    callback.on_exception(self, model, error)
+                raise
+            finally:
+                for callback in self.callbacks:  # type: ignore[attr-defined]
+                    callback.teardown(self, model, "fit")
+
+    def estimate(self, model: FederatedModule, datamodule: ClipData) -> Estimate:
+        """What `fit` will take, by a few measured steps; writes nothing but one client's prepared clips."""
+        self._begin(model, datamodule, "validate")  # a stage in which no callback writes into the run's folder
+        self.aggregation.begin(self._plan(copy_state(model.exchanged_parameters()), datamodule))
+        return estimate_run(self, model, datamodule)
 
     def _rounds(self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None) -> None:
         start = copy_state(model.exchanged_parameters())
-        self.aggregation.begin(
-            Plan(
-                sum(value.numel() for value in start.values()), list(start), datamodule.clients, self.cohort_sampler,
-                self.rounds, self.minimum_clients, self.seed, self.run_dir / "checkpoints",
-            )
-        )  # fmt: skip
+        self.aggregation.begin(self._plan(start, datamodule))
         server = self.aggregation.build_server(start)
+        states = None
         if ckpt_path is not None:
-            self._restore(server, model, ckpt_path)
+            states = self._restore(server, model, ckpt_path)
         else:
             self.aggregation.check_unspent()
+        self.client_states.begin(self.round_number, states)
         self._notify("on_fit_rounds_start", model)
         private = self.aggregation.private_rounds
         while self.round_number < self.rounds and (private is None or private.allows_another()):
+            self.stop_signals.check()
             outcome = self._run_round(model, datamodule, server)
             self.round_number += 1
             load_state(model.exchanged_parameters(), server.state)
@@ -222,10 +251,18 @@ class FederatedTrainer(Trainer):
                 self.round_number % self.validate_every == 0 or self.round_number == self.rounds
             ):
                 self._notify("on_held_out", model, self.round_number, self._held_out(model, datamodule))
+        self.faults.close(self.rounds)
         load_state(model.exchanged_parameters(), server.state)
         self._notify("on_fit_rounds_end", model)
         for logger in self.loggers:
             logger.finalize("success")
+
+    def _plan(self, start: dict[str, Tensor], datamodule: ClipData) -> Plan:
+        """What privacy must know of the run before its first round."""
+        return Plan(
+            sum(value.numel() for value in start.values()), list(start), datamodule.clients, self.cohort_sampler,
+            self.rounds, self.minimum_clients, self.seed, self.run_dir / "checkpoints",
+        )  # fmt: skip
 
     def validate(  # type: ignore[override]
         self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None
@@ -330,19 +367,23 @@ class FederatedTrainer(Trainer):
         if private is not None:
             private.charge()  # before anything of the round can leave the clients
         needed = self.minimum_clients if private is None else private.updates_needed(len(cohort))
-        if len(contributions) >= needed:
+        given = len(contributions)
+        enough = given >= needed
+        if enough:
             try:
                 sealing = self.aggregation.open_round(self.round_number, cohort, list(contributions))
                 updates = [sealing.seal(client, vector) for client, vector in contributions.items()]
                 del contributions
                 outcome.update_norm = self.aggregation.aggregate(server, sealing, updates)
             except AbortedRound as error:
+                enough = False
                 log.warning("round %d is void: %s; the adapter stays as it is", self.round_number, error)
         else:
             log.warning(
                 "round %d is void: %d of %d updates, %d needed; the adapter stays as it is",
-                self.round_number, len(contributions), len(cohort), needed,
+                self.round_number, given, len(cohort), needed,
             )  # fmt: skip
+        self.faults.note(self.round_number, given, enough, outcome.failures, len(datamodule.clients))
         outcome.privacy = None if private is None else private.report
         outcome.seconds = time.monotonic() - started
         return outcome
@@ -350,6 +391,7 @@ class FederatedTrainer(Trainer):
     def _run_client(self, module: FederatedModule, datamodule: ClipData, client: str) -> tuple[Any, ClientReport]:
         """The client half of a round: train, measure, weight."""
         started = time.monotonic()
+        deadline = Deadline(client, self.local.deadline_seconds)
         clips = self.prepared(module, datamodule, client)
         start = copy_state(module.exchanged_parameters())
         sums: dict[str, float] = {}
@@ -359,18 +401,19 @@ class FederatedTrainer(Trainer):
                 sums[name] = sums.get(name, 0.0) + value
             shown = losses if self.aggregation.private_rounds is None else {}
             self._notify("on_local_step", client, step, self.local.steps, shown)
+            self.stop_signals.check()
+            deadline.check(f"at local step {step + 1} of {self.local.steps}")
 
         optimizer = train_locally(
             self.fabric, module, clips, self.local, self.seed, client, self.round_number, self.rounds,
-            self.kept_optimizers.get(client), on_step,
+            self.client_states.load(client, self.round_number) if self.local.keep_optimizer else None, on_step,
         )  # fmt: skip
-        if self.local.keep_optimizer:
-            self.kept_optimizers[client] = optimizer
         identity = stability = 1.0
         if self.aggregation.needs_reliability:
             held_out = self.prepared(module, datamodule, client, held_out=True)
             generator = torch_generator(self.seed, "reliability", self.round_number, client)
             identity, stability = module.reliability(held_out, generator)
+            deadline.check("measuring itself")
         weight = self.aggregation.weight(len(clips), self.aggregation.score(identity, stability))
         end = module.exchanged_parameters()
         update: dict[str, Tensor] = {name: end[name].detach().cpu() - start[name] for name in start}
@@ -380,12 +423,15 @@ class FederatedTrainer(Trainer):
         report = ClientReport(client, len(clips), losses, identity, stability, weight, time.monotonic() - started)
         contribution = self.aggregation.contribution(update, weight)
         to_ring(contribution, client)  # an update that can't be sealed is lost here, and not the round later
+        if self.local.keep_optimizer:  # not of an update that was lost: its moments may be as bad as it was
+            self.client_states.save(client, self.round_number, optimizer)
         return contribution, report
 
     def _held_out(self, module: FederatedModule, datamodule: ClipData) -> dict[str, float]:
-        """Held-out metrics of the global state, mean over the clients that could be measured."""
+        """Held-out metrics of the global state, mean over at most `validate_clients` clients that could be measured."""
         measured: list[dict[str, float]] = []
-        for client in datamodule.clients:
+        for client in measured_clients(self.seed, datamodule.clients, self.validate_clients):
+            self.stop_signals.check()
             try:
                 clips = self.prepared(module, datamodule, client, held_out=True)
                 measured.append(module.held_out_metrics(clips, torch_generator(self.seed, "held_out", client)))
@@ -421,24 +467,28 @@ class FederatedTrainer(Trainer):
                 "round": self.round_number,
                 "seed": self.seed,
                 "server": server.state_dict(),
-                "kept_optimizers": self.kept_optimizers,
                 "aggregation": self.aggregation.state_dict(),
+                "keep_optimizer": self.local.keep_optimizer,
+                "faults": self.faults.state_dict(),
                 "made_for": module.fingerprint(),
             },
         )
 
-    def _restore(self, server: Any, module: FederatedModule, ckpt_path: str) -> None:
+    def _restore(self, server: Any, module: FederatedModule, ckpt_path: str) -> Path | None:
+        """Go on from a checkpoint; returns the folder of its clients' states, if it has any."""
         path = find_checkpoint(ckpt_path, self.run_dir)
         if path is None:
             log.info("no checkpoint in %s yet: starting from the beginning", self.run_dir)
             self.aggregation.recall()
-            return
+            return None
         saved = load_checkpoint(path, module, self.seed)
         server.load_state_dict(saved["server"])
         self.round_number = saved["round"]
-        self.kept_optimizers = saved["kept_optimizers"]
         self.aggregation.load_state_dict(saved.get("aggregation", {}))
+        self.faults.load_state_dict(saved["faults"])
         log.info("going on after round %d of %s", self.round_number, path)
+        needed = self.local.keep_optimizer and saved["keep_optimizer"] and self.faults.updates > 0
+        return path.resolve().parents[1] / "clients" if needed else None
 
 
 def _talker(model: FederatedModule, command: str) -> Talker:

@@ -146,6 +146,12 @@ class Ledger:
         values = {name: self._epsilon(self.history, name) for name in ACCOUNTANTS}
         return Spent(self.rounds, values["prv"], values["rdp"], self.delta, self.accountant, self.budget)
 
+    def planned(self) -> Spent:
+        """Epsilon once all planned rounds are charged, from an empty history."""
+        history = [(self.noise_multiplier, poisson_rate(self.sampler), self._planned)]
+        values = {name: self._epsilon(history, name) for name in ACCOUNTANTS}
+        return Spent(self._planned, values["prv"], values["rdp"], self.delta, self.accountant, self.budget)
+
     def record(self, folder: Path) -> None:
         """Write the charges beside the checkpoint, atomically."""
         write_json(folder / _RECORD, self.state_dict())

@@ -162,6 +162,19 @@ def test_a_client_whose_personal_training_fails_costs_no_other_its_adapter(
     assert "private-0000 could not be made: out of memory" in caplog.text
 
 
+def test_personal_adapters_of_a_few_and_later_of_the_others(
+    fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit(PersonalAdapters(steps=1, most_clients=1))
+    adapters = tmp_path / "run" / "adapters"
+    assert sorted(path.name for path in adapters.iterdir()) == ["global", "private-0000"]
+    assert "personal adapters of 1 of 2 clients are made" in caplog.text
+    stamp = (adapters / "private-0000" / "adapter_model.safetensors").stat().st_mtime_ns
+    fit(PersonalAdapters(steps=1, most_clients=2))
+    assert sorted(path.name for path in adapters.iterdir()) == ["global", "private-0000", "private-0001"]
+    assert (adapters / "private-0000" / "adapter_model.safetensors").stat().st_mtime_ns == stamp
+
+
 def test_no_personal_steps_write_the_global_adapter_only(fit: Fit, tmp_path: Path) -> None:
     fit(PersonalAdapters(steps=0))
     assert [path.name for path in (tmp_path / "run" / "adapters").iterdir()] == ["global"]

@@ -92,6 +92,21 @@ def test_wrong_folders_and_settings_are_clear_errors(root: Path, tmp_path: Path)
         FolderData(str(root), size=64).training_clips("anna")[0].load()
 
 
+def test_of_many_clients_only_the_first_are_opened_at_the_start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fedtalk.data import folder_data
+
+    opened = []
+    load = Clip.load
+    monkeypatch.setattr(folder_data, "CHECKED", 1)
+    monkeypatch.setattr(Clip, "load", lambda path: opened.append(path.parent.name) or load(path))
+    data = FolderData(str(root), held_out_seconds=1.7, size=32)  # too much for bert, who is not looked at
+    assert data.clients == ["anna", "bert"] and set(opened) == {"anna"}
+    with pytest.raises(ArtifactError, match="client bert has no training clips"):
+        data.training_clips("bert")
+    before = len(opened)
+    assert data.training_clips("anna") and data.held_out_clips("anna") and len(opened) == before
+
+
 def test_a_damaged_clip_is_named(root: Path) -> None:
     path = root / "anna" / "clip-0001.npz"
     path.write_bytes(path.read_bytes()[:200])

@@ -158,6 +158,17 @@ def test_clients_and_their_clips() -> None:
     assert {clip.info["speaker"] for clip in clips} == {first}
 
 
+def test_people_are_drawn_when_it_is_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten thousand none but the first, which is drawn to check the settings."""
+    drawn = []
+    draw = Speaker.draw
+    monkeypatch.setattr(Speaker, "draw", lambda *arguments: drawn.append(arguments[2]) or draw(*arguments))
+    data = SynthTalkData(speakers=10_000, clips=2, held_out=1, frames=10, size=32, unreliable=0.25)
+    assert len(data.clients) == 10_000 and len(data.evaluation_clients) == 7500 and drawn == [0]
+    assert len(data.training_clips("private-9999")) == 2
+    assert drawn == [0, 9999]
+
+
 def test_keys_name_the_content() -> None:
     def keys(**changes: object) -> set[str]:
         data = SynthTalkData(**{"speakers": 1, "clips": 1, "held_out": 1, "frames": 10, "size": 32, **changes})  # type: ignore[arg-type]

@@ -151,10 +151,11 @@ def run(tmp_path: Path) -> Callable[..., Run]:
         callbacks: Sequence[object] = (),
         local: LocalTraining | None = None,
         cohort: CohortSampler | None = None,
+        trainer_class: type[FederatedTrainer] = FederatedTrainer,
         **settings: object,
     ) -> Run:
         recorder = Recorder()
-        trainer = FederatedTrainer(
+        trainer = trainer_class(
             cohort=cohort or PoissonCohort(1.0),
             local=local or LocalTraining(steps=3, batch_size=2, learning_rate=0.05),
             callbacks=[*([aggregation] if aggregation else []), recorder, *callbacks],  # type: ignore[list-item]

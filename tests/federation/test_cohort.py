@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.cohort import CohortSampler, FixedCohort, PoissonCohort
+from fedtalk.federation.cohort import CohortSampler, FixedCohort, PoissonCohort, measured_clients
+from fedtalk.randomness import numpy_generator
 
 CLIENTS = [f"client-{index}" for index in range(40)]
 
@@ -58,3 +59,20 @@ def test_a_rate_that_is_no_probability_is_refused(rate: float) -> None:
 def test_an_empty_fixed_cohort_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"cohort\.size"):
         FixedCohort(0)
+
+
+def test_what_is_measured_is_everybody_or_the_same_few() -> None:
+    assert list(measured_clients(0, CLIENTS, 40)) == CLIENTS
+    few = measured_clients(0, CLIENTS, 6)
+    assert len(set(few)) == 6 and few == measured_clients(0, CLIENTS, 6) != measured_clients(1, CLIENTS, 6)
+    assert few == [client for client in CLIENTS if client in few]
+
+
+@pytest.mark.parametrize(("count", "rate"), [(7, 0.3), (10_000, 0.001)])
+def test_poisson_is_one_comparison_a_client(count: int, rate: float) -> None:
+    """The definition, client by client, whatever the number of clients."""
+    clients = [f"c{index}" for index in range(count)]
+    for number in range(5):
+        uniform = numpy_generator(3, "cohort", number).random(count)
+        expected = [client for client, value in zip(clients, uniform, strict=True) if value < rate]
+        assert PoissonCohort(rate).draw(3, number, clients) == expected

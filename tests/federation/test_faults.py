@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 
 from fedtalk.callbacks.aggregation import Aggregation
-from fedtalk.errors import ArtifactError, ConfigurationError
-from fedtalk.federation.cohort import PoissonCohort
+from fedtalk.callbacks.progress import RoundProgress
+from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
+from fedtalk.federation.cohort import CohortSampler, PoissonCohort
 from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.trainer import RoundCallback
+from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
 
 FAILURES = [
     {"failure": ArtifactError("clip is damaged")},
@@ -23,6 +26,18 @@ FAILURES = [
     {"poison": float("nan")},
     {"poison": float("inf")},
 ]
+
+
+class Rounds(RoundCallback):
+    """Keeps what rounds came to, also of a run that ends with an error."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.states: list[dict] = []
+
+    def on_round_end(self, trainer, module, outcome) -> None:
+        self.numbers.append(outcome.round_number)
+        self.states.append({name: value.detach().clone() for name, value in module.exchanged_parameters().items()})
 
 
 @pytest.mark.parametrize("fault", FAILURES, ids=lambda fault: repr(next(iter(fault.values()))))
@@ -72,6 +87,19 @@ def test_a_client_that_cant_be_measured_is_left_out_of_the_measurement_only(run,
     assert 0 < measured[1]["loss"] < 2 * measured[0]["loss"]  # a mean over three, not a sum over four
 
 
+def test_no_more_clients_are_measured_than_asked(run, people) -> None:
+    opened = []
+
+    class Watching(FederatedTrainer):
+        def prepared(self, module, datamodule, client, held_out=False):
+            if held_out:
+                opened.append(client)
+            return super().prepared(module, datamodule, client, held_out)
+
+    got = run(people, Aggregation(gamma=0.0), validate_every=1, rounds=2, validate_clients=2, trainer_class=Watching)
+    assert got.trainer.round_number == 2 and len(set(opened)) == 2 and opened[:2] == opened[2:]
+
+
 def test_validating_nobody_is_an_error(run, people, colour_data, colours) -> None:
     got = run(people)
     broken = {name: replace(person, held_out_failure=OSError("gone")) for name, person in people.items()}
@@ -92,9 +120,11 @@ def test_too_few_survivors_void_the_round_and_change_nothing(run, people, optimi
 
     broken = {name: replace(people[name], failure=OSError("gone")) for name in ("anna", "bert", "cora")}
     aggregation = Aggregation(gamma=0.0, server_optimizer=ServerOptimizer(optimizer, 0.1))
-    got = run({**people, **broken}, aggregation, minimum_clients=2, rounds=3)
-    assert got.trainer.round_number == 3
-    for state in got.recorder.states:
+    record = Rounds()
+    with pytest.raises(FedTalkError, match="none of the 3 rounds gave an update"):
+        run({**people, **broken}, aggregation, minimum_clients=2, rounds=3, callbacks=[record])
+    assert record.numbers == [0, 1, 2]
+    for state in record.states:
         assert all(torch.equal(value, torch.zeros_like(value)) for value in state.values())
     enough = run({**people, **broken}, Aggregation(gamma=0.0), minimum_clients=1, folder="enough")
     assert enough.state["second"].abs().max() > 0
@@ -113,6 +143,93 @@ def test_a_void_round_leaves_later_rounds_as_they_would_be(run, people) -> None:
     assert run(other, folder="other", rounds=1).recorder.outcomes[0].reports[0].losses == through
 
 
+def test_a_client_that_fails_in_mid_step_leaves_no_dropout_on(run, people) -> None:
+    """The last of the cohort fails while it trains; what is measured next must not see training mode."""
+    modes = []
+
+    class Fail(RoundCallback):
+        def on_local_step(self, trainer, client, step, steps, losses) -> None:
+            if client == "dora":
+                raise MemoryError
+
+        def on_round_end(self, trainer, module, outcome) -> None:
+            modes.append(module.training)
+
+    run(people, callbacks=[Fail()])
+    assert modes == [False]
+
+
+def test_a_fit_without_any_update_ends_with_the_last_failures(run, people) -> None:
+    broken = {name: replace(person, failure=OSError(f"{name}'s disk is gone")) for name, person in people.items()}
+    record = Rounds()
+    with pytest.raises(FedTalkError) as error:
+        run(broken, rounds=2, callbacks=[record])
+    assert record.numbers == [0, 1]  # it went on as long as there were rounds
+    text = str(error.value)
+    assert "OSError: anna's disk is gone" in text and "cora's" in text and "and 1 more" in text
+    with pytest.raises(FedTalkError, match="none of the 2 rounds gave an update"):
+        run(broken, rounds=2, ckpt_path="last")  # asked again, it does not call itself done
+
+
+def test_one_update_in_any_round_is_enough(run, people, tmp_path) -> None:
+    run(people, rounds=1)
+    broken = {name: replace(person, failure=OSError("gone")) for name, person in people.items()}
+    assert run(broken, rounds=2, ckpt_path="last").trainer.round_number == 2
+
+
+def test_a_configuration_that_no_client_can_train_with_ends_the_run_at_once(run, people) -> None:
+    wrong = ConfigurationError("model.window: expected at most 12 frames, got 16")
+    broken = {name: replace(person, failure=wrong) for name, person in people.items()}
+    record = Rounds()
+    with pytest.raises(ConfigurationError, match=r"in round 0 anna: model\.window: expected at most 12 frames, got 16"):
+        run(broken, rounds=3, callbacks=[record])
+    assert record.numbers == []
+
+
+def test_a_configuration_that_does_not_suit_one_client_costs_it_alone(run, people) -> None:
+    wrong = replace(people["bert"], failure=ConfigurationError("clips of 9 frames, the window is 16"))
+    got = run({**people, "bert": wrong}, rounds=2)
+    assert [list(outcome.failures) for outcome in got.recorder.outcomes] == [["bert"]] * 2
+
+    class BertAlone(CohortSampler):
+        def draw(self, seed, round_number, clients):
+            return ["bert"] if round_number == 0 else list(clients)
+
+    alone = run({**people, "bert": wrong}, rounds=2, cohort=BertAlone(), folder="alone")
+    assert len(alone.recorder.outcomes[1].reports) == 3
+
+
+def test_a_client_past_its_deadline_costs_its_update_only(run, people) -> None:
+    """bert hangs in his second step; the others' updates are those of a run without him."""
+    without = run({name: people[name] for name in people if name != "bert"}, folder="without")
+    steps = []
+
+    class Hang(RoundCallback):
+        def on_local_step(self, trainer, client, step, steps_, losses) -> None:
+            steps.append((client, step))
+            if client == "bert" and step == 1:
+                time.sleep(allowed + 0.2)
+
+    allowed = 1.0  # the others take milliseconds, on a busy machine tens of them
+    local = LocalTraining(steps=3, batch_size=2, learning_rate=0.05, deadline_seconds=allowed)
+    hung = run(people, folder="hung", local=local, callbacks=[Hang()])
+    failure = hung.recorder.outcomes[0].failures["bert"]
+    assert "DeadlineError" in failure and "local.deadline_seconds=1" in failure and "step 2 of 3" in failure
+    assert ("bert", 2) not in steps and ("dora", 2) in steps
+    assert all(torch.equal(without.state[name], hung.state[name]) for name in without.state)
+
+
+def test_a_jump_of_the_systems_clock_changes_nothing(run, people, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A day ahead and back at every other look: neither deadlines nor reported seconds see it."""
+    clock, looks = time.time, itertools.count()
+    monkeypatch.setattr(time, "time", lambda: clock() + 86_400 * (next(looks) % 2))
+    local = LocalTraining(steps=3, batch_size=2, deadline_seconds=60.0)
+    got = run(people, local=local, callbacks=[RoundProgress()])
+    outcome = got.recorder.outcomes[0]
+    assert outcome.failures == {} and 0 < outcome.seconds < 60
+    assert all(0 < report.seconds < 60 for report in outcome.reports)
+
+
 def test_a_user_who_interrupts_is_obeyed(run, people) -> None:
     with pytest.raises(KeyboardInterrupt):
         run({**people, "bert": replace(people["bert"], failure=KeyboardInterrupt())})
@@ -126,7 +243,7 @@ def test_a_client_without_clips_is_left_out(run, people) -> None:
 def test_a_failed_client_keeps_no_optimizer(run, people) -> None:
     local = LocalTraining(steps=2, batch_size=2, keep_optimizer=True)
     got = run({**people, "bert": replace(people["bert"], failure=OSError("gone"))}, local=local)
-    assert sorted(got.trainer.kept_optimizers) == ["anna", "cora", "dora"]
+    assert sorted(path.name for path in (got.trainer.run_dir / "clients").iterdir()) == ["anna", "cora", "dora"]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +251,7 @@ def test_a_failed_client_keeps_no_optimizer(run, people) -> None:
     [
         ({"rounds": -1}, r"trainer\.rounds"),
         ({"minimum_clients": 0}, r"trainer\.minimum_clients"),
+        ({"validate_clients": 0}, r"trainer\.validate_clients"),
         ({"callbacks": [Aggregation()], "aggregation": Aggregation()}, r"trainer\.callbacks"),
     ],
 )

@@ -137,6 +137,7 @@ def test_a_fresh_client_leaves_training_mode(colours) -> None:
     [
         ("steps", 0), ("batch_size", 0), ("learning_rate", 0.0), ("proximal", -0.1), ("gradient_clip", -1.0),
         ("weight_decay", -1.0), ("warmup_steps", -1), ("schedule", "linear"), ("learning_rate", float("nan")),
+        ("deadline_seconds", 0.0), ("deadline_seconds", -1.0),
     ],
 )  # fmt: skip
 def test_wrong_settings_name_their_key(key: str, value: object) -> None:

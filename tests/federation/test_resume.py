@@ -82,9 +82,36 @@ def test_kept_optimizers_are_resumed_too(run, people, tmp_path: Path) -> None:
     resumed = run(one, folder="killed", rounds=4, local=KEEPING, ckpt_path="last")
     assert all(torch.equal(through.state[name], resumed.state[name]) for name in through.state)
     assert _same(_checkpoint(tmp_path / "through"), _checkpoint(tmp_path / "killed"))
-    assert int(_checkpoint(tmp_path / "killed")["kept_optimizers"]["anna"]["state"][0]["step"]) == 12
+    kept = sorted((tmp_path / "killed" / "clients" / "anna").iterdir())
+    assert [path.name for path in kept] == ["2.ckpt", "3.ckpt"]
+    assert int(torch.load(kept[-1], weights_only=True)["state"][0]["step"]) == 12
     forgetful = run(one, folder="forgetful", rounds=4, local=LocalTraining(steps=3, batch_size=2, learning_rate=0.05))
     assert not torch.equal(forgetful.state["first"], through.state["first"])  # so keeping them does matter
+
+
+def test_a_round_run_again_starts_from_the_optimizer_before_it(run, people, tmp_path: Path) -> None:
+    """Killed after a client had written its state and before the round's checkpoint."""
+    two = {name: people[name] for name in ("anna", "bert")}
+    through = run(two, folder="through", rounds=4, local=KEEPING)
+    with pytest.raises(Killed):
+        run(two, folder="killed", rounds=4, local=KEEPING, callbacks=[KillAt(2, 1)])
+    assert (tmp_path / "killed" / "clients" / "anna" / "2.ckpt").exists() and _checkpoint(tmp_path / "killed")[
+        "round"
+    ] == 2
+    resumed = run(two, folder="killed", rounds=4, local=KEEPING, ckpt_path="last")
+    assert all(torch.equal(through.state[name], resumed.state[name]) for name in through.state)
+
+
+def test_a_checkpoint_of_another_run_brings_its_optimizers(run, people, tmp_path: Path) -> None:
+    one = {"anna": people["anna"]}
+    through = run(one, folder="through", rounds=4, local=KEEPING)
+    run(one, folder="first", rounds=2, local=KEEPING)
+    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    resumed = run(one, folder="second", rounds=4, local=KEEPING, ckpt_path=str(last))
+    assert all(torch.equal(through.state[name], resumed.state[name]) for name in through.state)
+    (tmp_path / "first" / "clients").rename(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match=r"optimizer states in .*clients, which does not exist; copy that folder"):
+        run(one, folder="third", rounds=4, local=KEEPING, ckpt_path=str(last))
 
 
 def test_same_seed_same_bits_other_seed_other_bits(run, people) -> None:
@@ -173,6 +200,37 @@ def test_a_full_disk_keeps_the_last_checkpoint(run, people, tmp_path: Path, monk
     assert _same(before, _checkpoint(tmp_path / "run"))
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
     assert run(people, rounds=2, ckpt_path="last").trainer.round_number == 2
+
+
+def test_a_disk_that_becomes_read_only_keeps_the_last_checkpoint(
+    run, people, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an error of the device: the kernel mounts it again without writing."""
+    import errno
+    import tempfile
+
+    from fedtalk.errors import OutputError
+
+    run(people, rounds=1)
+    before = _checkpoint(tmp_path / "run")
+
+    def refuse(**settings: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "mkstemp", refuse)
+        with pytest.raises(OutputError, match="Read-only file system"):
+            run(people, rounds=2, ckpt_path="last")
+    assert _same(before, _checkpoint(tmp_path / "run"))
+    assert run(people, rounds=2, ckpt_path="last").trainer.round_number == 2
+
+
+def test_what_a_killed_writer_left_behind_is_removed(run, people, tmp_path: Path) -> None:
+    run(people, rounds=1)
+    half = tmp_path / "run" / "checkpoints" / ".part-last-x7.ckpt"
+    half.write_bytes(b"half")
+    run(people, rounds=2, ckpt_path="last")
+    assert [path.name for path in half.parent.iterdir()] == ["last.ckpt"]
 
 
 def test_an_output_folder_that_cant_be_written_is_found_before_any_work(run, people, tmp_path: Path) -> None:

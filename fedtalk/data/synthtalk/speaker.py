@@ -97,7 +97,12 @@ class Speaker:
 
     @property
     def name(self) -> str:
-        return f"{self.group}-{self.index:04d}"
+        return self.name_of(self.group, self.index)
+
+    @staticmethod
+    def name_of(group: str, index: int) -> str:
+        """The name of a person who need not be drawn for it."""
+        return f"{group}-{index:04d}"
 
     @classmethod
     def draw(cls, seed: int, group: str, index: int, fault: str | None = None) -> Speaker:

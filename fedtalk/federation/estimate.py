@@ -1,0 +1,287 @@
+"""Estimates before spending: a few real steps of one client, multiplied by the plan (`fedtalk fit --dry_run`).
+
+The formula is written out in docs/deploy.md, "Estimates before spending"; its symbols are the fields' names here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from fedtalk.errors import ArtifactError
+from fedtalk.federation.cohort import CohortSampler
+from fedtalk.federation.local import train_locally
+from fedtalk.federation.module import FederatedModule, copy_state, load_state
+from fedtalk.privacy.sealing import to_ring
+from fedtalk.randomness import torch_generator
+
+if TYPE_CHECKING:
+    from fedtalk.data.source import ClipData
+    from fedtalk.federation.trainer import FederatedTrainer
+
+WARM_UP, MEASURED = 2, 8
+"""Local steps that are run; the first ones allocate memory and are not counted."""
+CLIENTS, WORKERS = (100, 1000, 10_000), (1, 4, 16)
+"""What the plan is extrapolated to."""
+DRAWN_ROUNDS = 200
+"""Rounds whose cohorts are drawn to find the mean size of a longer run's."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one client and the server take, measured on this machine. Seconds and bytes."""
+
+    parameters: int
+    """Of the whole module."""
+    exchanged: int
+    """Of the state that travels, d."""
+    bytes_down: int
+    """Of the global state to a client: 4 d."""
+    bytes_up: int
+    """Of a sealed update to the server: ring bits / 8 x (d + 1), by sealing one."""
+    step_s: float
+    client_s: float
+    """A client's round without its steps: opening its prepared clips, measuring its reliability, weighting."""
+    prepare_s: float
+    """Preparing a client's clips, once and for all runs with the same cache."""
+    held_out_s: float
+    """Measuring a client's held-out clips."""
+    seal_s: float
+    """Sealing and opening, for each client of a cohort of two."""
+    pair_s: float
+    """What every further client of the cohort adds to that for each client."""
+    memory_bytes: int
+    """Largest memory so far: of the device where there is one, of the process otherwise."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done how often."""
+
+    rounds: int
+    steps: int
+    cohort: float
+    """Mean number of clients of a round."""
+    drawn: float
+    """Clients that are drawn at least once."""
+    validations: int
+    validated: int
+    """Clients measured in each."""
+    personal: int
+    """Clients with personal training after the last round."""
+    personal_steps: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take."""
+
+    costs: Costs
+    plan: Plan
+
+    def seconds(self, workers: int = 1) -> float:
+        """Time of the whole run.
+
+        Args:
+            workers: machines or processes like this one that share the clients' work; sealing is counted with the clients,
+                opening with the server, and each client is taken by one worker.
+        """
+        return sum(self.parts(workers).values())
+
+    def parts(self, workers: int = 1) -> dict[str, float]:
+        """Seconds by part of the run."""
+        costs, plan = self.costs, self.plan
+        at_once = min(workers, max(1.0, plan.cohort))  # no more than there are clients
+        seal = costs.seal_s + costs.pair_s * max(0.0, plan.cohort - 2)
+        return {
+            "training": plan.rounds * plan.cohort * (plan.steps * costs.step_s + costs.client_s) / at_once,
+            "sealing": plan.rounds * plan.cohort * seal,
+            "preparing clips": plan.drawn * costs.prepare_s / at_once,
+            "validating": plan.validations * plan.validated * costs.held_out_s,
+            "personal adapters": plan.personal * plan.personal_steps * costs.step_s,
+        }
+
+    @property
+    def bytes_per_round(self) -> float:
+        """Of the whole cohort, both ways."""
+        return self.plan.cohort * (self.costs.bytes_down + self.costs.bytes_up)
+
+    @property
+    def memory_bytes(self) -> float:
+        """Of the process: measured, and a cohort's clear (8 bytes a coordinate) and sealed updates."""
+        return self.costs.memory_bytes + self.plan.cohort * (8 * (self.costs.exchanged + 1) + self.costs.bytes_up)
+
+
+def estimate_run(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) -> Estimate:
+    """Measure and plan. Writes nothing but the prepared clips of one client, into the cache.
+
+    Raises:
+        FedTalkError: what would end the run itself: the first client can't train.
+    """
+    return Estimate(measure(trainer, module, data), plan_of(trainer, len(data.clients)))
+
+
+def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) -> Costs:
+    """Costs of the first reliable client."""
+    client = data.evaluation_clients[0]
+    aggregation, parameters = trainer.aggregation, module.exchanged_parameters()
+    start = copy_state(parameters)
+    sources = [*data.training_clips(client), *data.held_out_clips(client)[: trainer.most_held_out]]
+    with torch.no_grad():
+        prepare = _seconds(lambda: [module.prepare_clip(source.load()) for source in sources[:2]]) / len(sources[:2])
+    clips = trainer.prepared(module, data, client)
+    held_out = trainer.prepared(module, data, client, held_out=True)
+    load_s = _seconds(lambda: trainer.prepared(module, data, client))  # from the cache, which holds both by now
+    held_out_s = _seconds(lambda: module.held_out_metrics(held_out, torch_generator(trainer.seed, "estimate")))
+    reliability_s = 0.0
+    if aggregation.needs_reliability:
+        reliability_s = load_s + _seconds(
+            lambda: module.reliability(held_out, torch_generator(trainer.seed, "estimate"))
+        )
+    instants: list[float] = []
+    local = replace(trainer.local, steps=WARM_UP + MEASURED, keep_optimizer=False, deadline_seconds=None)
+    train_locally(
+        trainer.fabric, module, clips, local, trainer.seed, client, 0, 1, None,
+        lambda step, losses: instants.append(time.perf_counter()),
+    )  # fmt: skip
+    update = {name: value.detach().cpu() - start[name] for name, value in parameters.items()}
+    load_state(parameters, start)
+    vector = aggregation.contribution(update, 1.0)
+    weigh_s = _seconds(lambda: to_ring(aggregation.contribution(update, 1.0), client))
+    small, large = _sealing_cohorts(trainer, data)
+    less, payload = _sealing_seconds(trainer, vector, data.clients[:small])
+    more, _ = _sealing_seconds(trainer, vector, data.clients[:large])
+    pair_s = max(0.0, (more - less) / (large - small)) if large > small else 0.0
+    exchanged = sum(value.numel() for value in parameters.values())
+    on_device = trainer.fabric.device.type == "cuda"
+    return Costs(
+        parameters=sum(value.numel() for value in module.parameters()),
+        exchanged=exchanged,
+        bytes_down=4 * exchanged,
+        bytes_up=payload,
+        step_s=(instants[-1] - instants[WARM_UP - 1]) / MEASURED,
+        client_s=load_s + reliability_s + weigh_s,
+        prepare_s=prepare * len(sources),
+        held_out_s=held_out_s + load_s,
+        seal_s=less - (small - 2) * pair_s,
+        pair_s=pair_s,
+        memory_bytes=torch.cuda.max_memory_allocated() if on_device else _peak_bytes(),
+    )
+
+
+def plan_of(trainer: FederatedTrainer, clients: int) -> Plan:
+    """What the trainer's settings mean for ``clients`` clients."""
+    from fedtalk.callbacks.personal import PersonalAdapters  # it imports the trainer
+
+    personal = [c for c in trainer.callbacks if isinstance(c, PersonalAdapters)]  # type: ignore[attr-defined]
+    every, rounds = trainer.validate_every, trainer.rounds
+    cohort, drawn = _cohorts(trainer.cohort_sampler, trainer.seed, rounds, clients)
+    return Plan(
+        rounds=rounds,
+        steps=trainer.local.steps,
+        cohort=cohort,
+        drawn=drawn,
+        validations=-(-rounds // every) if every else 0,
+        validated=min(clients, trainer.validate_clients),
+        personal=min(clients, personal[0].most_clients) if personal else 0,
+        personal_steps=personal[0].steps if personal else 0,
+    )
+
+
+def report(found: Estimate, trainer: FederatedTrainer, clients: int) -> str:
+    """What `fedtalk fit --dry_run` prints; the last line is the same as JSON."""
+    costs, plan, parts = found.costs, found.plan, found.parts()
+    private = trainer.aggregation.private_rounds
+    lines = [
+        f"parameters             {costs.parameters:,}, of which {costs.exchanged:,} travel",
+        f"a client's round       {costs.bytes_down:,} bytes down, {costs.bytes_up:,} bytes up, sealed",
+        f"cohort                 {plan.cohort:.1f} of {clients} clients on average, {found.bytes_per_round / 1e6:.2f} MB a round",
+        f"local step             {costs.step_s:.4f} s here, {plan.steps} a client and round",
+        f"memory                 {found.memory_bytes / 1e9:.2f} GB on {trainer.fabric.device}",
+        *(f"{name:<22} {_duration(seconds)}" for name, seconds in parts.items()),
+        f"whole run              {_duration(found.seconds())} for {plan.rounds} rounds",
+        *(
+            [f"privacy                {private.ledger.planned()}"]
+            if private is not None and private.ledger is not None
+            else []
+        ),
+        "not counted            videos and other monitors, network, clips that the cache holds already",
+        "",
+        "the same settings      " + "".join(f"{f'{workers} workers':>16}" for workers in WORKERS),
+    ]
+    for count in (clients, *(count for count in CLIENTS if count > clients)):
+        other = Estimate(costs, plan_of(trainer, count))
+        cells = "".join(f"{_duration(other.seconds(workers)):>16}" for workers in WORKERS)
+        lines.append(f"{count:>9,} clients      {cells}   cohort {other.plan.cohort:.0f}")
+    summary = {**asdict(found), "seconds": found.seconds(), "bytes_per_round": found.bytes_per_round}
+    return "\n".join([*lines, json.dumps(summary)])
+
+
+def _cohorts(sampler: CohortSampler, seed: int, rounds: int, clients: int) -> tuple[float, float]:
+    """Mean size of a cohort and how many clients are drawn at least once, by drawing.
+
+    A run of up to `DRAWN_ROUNDS` rounds gets its own cohorts exactly (up to clients' names, which no sampler looks at);
+    of a longer one the clients drawn at all are those of independent rounds, ``N (1 - (1 - K / N)^R)``.
+    """
+    names = [str(index) for index in range(clients)]
+    drawn = [sampler.draw(seed, number, names) for number in range(min(rounds, DRAWN_ROUNDS))]
+    mean = sum(map(len, drawn)) / max(1, len(drawn))
+    if rounds <= DRAWN_ROUNDS:
+        return mean, float(len(set().union(*drawn)))
+    return mean, clients * (1 - (1 - mean / clients) ** rounds)
+
+
+def _sealing_cohorts(trainer: FederatedTrainer, data: ClipData) -> tuple[int, int]:
+    """Sizes of the two cohorts that are sealed: with secure aggregation its own least and the expected one."""
+    private, registered = trainer.aggregation.private_rounds, len(data.clients)
+    if private is None:
+        return min(2, registered), min(6, registered)
+    expected = round(_cohorts(trainer.cohort_sampler, trainer.seed, 20, registered)[0])
+    least = next((size for size in range(2, registered) if private.updates_needed(size) <= size), registered)
+    return least, max(least, min(expected, registered))
+
+
+def _sealing_seconds(trainer: FederatedTrainer, vector: np.ndarray, names: Sequence[str]) -> tuple[float, int]:
+    """Seconds for each client of the cohort ``names`` to seal and open, and the bytes of one sealed update."""
+    cohort, payload = len(names), 0
+
+    def work() -> None:
+        nonlocal payload
+        sealing = trainer.aggregation.open_round(cohort, names, names)  # a number of its own: no round is sealed twice
+        updates = [sealing.seal(name, vector) for name in names]
+        sealing.open_sum(updates)
+        payload = len(updates[0].payload)
+
+    return _seconds(work) / cohort, payload
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _peak_bytes() -> int:
+    try:
+        import resource
+    except ImportError as error:
+        raise ArtifactError(
+            "`fedtalk fit --dry_run` can't read this system's memory; expected Linux or macOS"
+        ) from error
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts in bytes, Linux in KiB
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.2f} s"

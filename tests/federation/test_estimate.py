@@ -1,0 +1,79 @@
+"""Estimates: the formula by hand, counts by the run itself, and no trace of the measurement."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.federation.cohort import CohortSampler, FixedCohort, PoissonCohort
+from fedtalk.federation.estimate import Costs, Estimate, Plan, plan_of
+from fedtalk.federation.local import LocalTraining
+from fedtalk.federation.trainer import FederatedTrainer
+
+COSTS = Costs(
+    parameters=1000, exchanged=100, bytes_down=400, bytes_up=808, step_s=0.5, client_s=0.25, prepare_s=2.0, held_out_s=0.1,
+    seal_s=0.01, pair_s=0.001, memory_bytes=10**9,
+)  # fmt: skip
+PLAN = Plan(rounds=7, steps=20, cohort=12.0, drawn=30.0, validations=3, validated=32, personal=40, personal_steps=10)
+
+
+def test_the_formula() -> None:
+    """docs/deploy.md, written out: R K (s t + c) / M + R K (a + b (K - 2)) + D p / M + V v h + P (s' t)."""
+    training, sealing = 7 * 12 * (20 * 0.5 + 0.25), 7 * 12 * (0.01 + 10 * 0.001)
+    rest = 3 * 32 * 0.1 + 40 * 10 * 0.5
+    found = Estimate(COSTS, PLAN)
+    assert found.seconds() == pytest.approx(training + sealing + 30 * 2 + rest)
+    assert found.seconds(workers=4) == pytest.approx((training + 30 * 2) / 4 + sealing + rest)
+    assert found.seconds(workers=12) == found.seconds(workers=100)  # there are twelve clients to share out
+    assert found.bytes_per_round == 12 * (400 + 808)
+    assert found.memory_bytes == 10**9 + 12 * (8 * 101 + 808)
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Callable[..., FederatedTrainer]:
+    def make(cohort: CohortSampler, **settings: object) -> FederatedTrainer:
+        return FederatedTrainer(
+            cohort=cohort, local=LocalTraining(steps=3, batch_size=2), callbacks=[Aggregation(gamma=1.0)], accelerator="cpu",
+            default_root_dir=str(tmp_path / "run"), cache_dir=str(tmp_path / "cache"), **{"rounds": 4, **settings},
+        )  # type: ignore[arg-type]  # fmt: skip
+
+    return make
+
+
+def test_what_is_planned_is_what_the_run_does(run, people, trainer) -> None:
+    done = run(people, rounds=4, cohort=PoissonCohort(0.6))
+    cohorts = [outcome.cohort for outcome in done.recorder.outcomes]
+    plan = plan_of(trainer(PoissonCohort(0.6), validate_every=3), len(people))
+    assert plan.cohort == sum(map(len, cohorts)) / 4
+    assert plan.drawn == len({client for cohort in cohorts for client in cohort})
+    assert (plan.validations, plan.validated) == (2, 4)  # after rounds 3 and 4
+    assert plan_of(trainer(PoissonCohort(0.6), validate_every=0), 4).validations == 0
+
+
+def test_more_clients_follow_the_samplers_law(trainer) -> None:
+    assert plan_of(trainer(FixedCohort(5), rounds=3), 10_000).cohort == 5
+    long = plan_of(trainer(PoissonCohort(0.01), rounds=1000), 1000)
+    assert long.cohort == pytest.approx(10, rel=0.1)
+    assert long.drawn == pytest.approx(1000 * (1 - 0.99**1000), rel=0.001)
+
+
+def test_a_dry_run_leaves_no_trace_and_counts_real_bytes(
+    trainer, people, colours, colour_data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, planned = colours(), trainer(PoissonCohort(1.0))
+    planned.fit(module, colour_data(people), dry_run=True)
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert not (tmp_path / "run").exists()
+    assert all(torch.equal(value, torch.zeros_like(value)) for value in module.exchanged_parameters().values())
+    costs = summary["costs"]
+    sealing = Aggregation().open_round(0, ["anna", "bert"])
+    update = planned.aggregation.contribution({"first": torch.zeros(2, 3), "second": torch.zeros(3)}, 1.0)
+    assert costs["bytes_up"] == len(sealing.seal("anna", update).payload)
+    assert (costs["exchanged"], costs["parameters"], costs["bytes_down"]) == (9, 12, 36)
+    assert all(costs[name] > 0 for name in ("step_s", "client_s", "prepare_s", "held_out_s", "seal_s", "memory_bytes"))
+    assert summary["plan"]["cohort"] == 4 and summary["seconds"] > 4 * 4 * 3 * costs["step_s"]

@@ -1,0 +1,31 @@
+"""The measurement of many clients, on a small scale: it counts what it says it counts."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from pathlib import Path
+
+import pytest
+
+from fedtalk.data.synthtalk import Speaker
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_clients.py"
+
+
+def test_server_work_memory_and_start_of_many_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand clients, two rounds: whoever is not drawn is never made, the start is immediate, memory stays."""
+    spec = importlib.util.spec_from_file_location("bench_clients", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    drawn = []
+    draw = Speaker.draw
+    monkeypatch.setattr(Speaker, "draw", lambda *arguments: drawn.append(arguments[2]) or draw(*arguments))
+    bench.measure(10, 1, 3000, time.process_time)  # what is loaded once, on first use
+    drawn.clear()
+    found = bench.measure(10_000, 2, 3000, time.process_time)
+    assert 5 <= found["sampled"] <= 40 and found["clients"] == 10_000
+    assert len(set(drawn)) <= 1 + found["sampled"] + 32  # the first, the cohorts, those that are validated
+    assert 0 < found["server_s_per_client"] < 1
+    assert found["start_s"] < 5 and found["grown_mb"] < 30

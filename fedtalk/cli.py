@@ -11,7 +11,7 @@ from fedtalk import __version__
 from fedtalk.errors import FedTalkError
 
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = ("prepare", "generate")
+COMMANDS = ("prepare", "generate", "audit")
 
 HELP = f"""fedtalk {__version__}: personalised talking-head video, trained federated; no face or voice leaves its owner.
 
@@ -21,6 +21,7 @@ HELP = f"""fedtalk {__version__}: personalised talking-head video, trained feder
   fedtalk predict  --config ... --ckpt_path last  videos of held-out clips
   fedtalk prepare  RAW CLIENTS                    ordinary videos to aligned clips, one folder a person
   fedtalk generate --portrait P --audio A --out O a picture and speech to a speaking face
+  fedtalk audit    RUN                            attacks on a finished run: what they prove about its privacy
 
 Each command explains itself with --help. A first run: bash scripts/demo.sh
 """
@@ -106,7 +107,7 @@ def run_command(arguments: Sequence[str]) -> None:
 
     auto_cli(
         getattr(commands, arguments[0]),
-        as_positional=arguments[0] == "prepare",
+        as_positional=arguments[0] in ("prepare", "audit"),
         args=list(arguments[1:]),
         prog=f"fedtalk {arguments[0]}",
     )

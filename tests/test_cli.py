@@ -268,14 +268,14 @@ def test_help_version_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -
     for arguments in ([], ["--help"], ["help"]):
         assert main(arguments) == 0
         text = capsys.readouterr().out
-        assert all(command in text for command in ("fit", "validate", "test", "predict", "prepare", "generate"))
+        assert all(command in text for command in ("fit", "validate", "test", "predict", "prepare", "generate", "audit"))
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == fedtalk.__version__
     assert main(["fti"]) == 2
     assert "unknown command 'fti'; expected one of fit, " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "prepare", "generate"])
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "prepare", "generate", "audit"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

@@ -52,8 +52,7 @@ class CanaryDirections:
         """
         if not 0 < count <= dimension:
             raise ConfigurationError(
-                f"canaries: expected 1 to {dimension} orthogonal directions in {dimension} dimensions, got {count}; "
-                "put fewer canaries into a run (--per_run)"
+                f"canaries: expected 1 to {dimension} orthogonal directions in {dimension} dimensions, got {count}"
             )
         self.count, self.dimension = count, dimension
         signs = np.where(numpy_generator(seed, "canary signs").random(dimension) < 0.5, 1.0, -1.0)

@@ -85,9 +85,7 @@ def test_the_one_run_bound_finds_much_where_there_is_much(
     assert hidden.epsilon < 0.5
 
 
-def test_a_mechanism_that_forgets_to_clip_is_found_out(
-    gaussian_sum: type, true_epsilon: Callable[..., float]
-) -> None:
+def test_a_mechanism_that_forgets_to_clip_is_found_out(gaussian_sum: type, true_epsilon: Callable[..., float]) -> None:
     """Noise for clip 1, but the clip is 30: many runs of one canary prove more than the accountant claims."""
     noise = np.random.default_rng(5)
     outcome = play_canaries(

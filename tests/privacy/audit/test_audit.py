@@ -1,0 +1,154 @@
+"""`fedtalk audit` from end to end on a tiny run, and the errors that a user can meet."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from fedtalk.cli import main
+
+SMALL = ["--clients", "4", "--canaries", "96", "--targets", "2", "--decoys", "3", "--threads", "1"]
+
+
+def fit(backbone: Path, folder: Path, *, adapter: bool = True, **data: object) -> Path:
+    """A run of two rounds over three SynthTalk clients at 32 px; gives its folder."""
+    model = {"backbone": str(backbone), "window": 4, "stride": 4, "sampling_steps": 2}
+    if adapter:
+        model["adapter"] = {"rank": 2, "alpha": 4.0}
+    config = {
+        "model": {"class_path": "fedtalk.talker.talker.Talker", "init_args": model},
+        "data": {
+            "class_path": "fedtalk.data.synthtalk_data.SynthTalkData",
+            "init_args": {"speakers": 3, "clips": 1, "held_out": 1, "frames": 12, "size": 32, **data},
+        },
+        "trainer": {
+            "rounds": 2, "validate_every": 0, "accelerator": "cpu", "threads": 1, "default_root_dir": str(folder),
+            "cache_dir": str(folder.parent / "cache"), "local": {"steps": 2, "batch_size": 2},
+            "cohort": {"class_path": "fedtalk.federation.cohort.PoissonCohort", "init_args": {"rate": 1.0}},
+        },
+    }  # fmt: skip
+    path = folder.parent / f"{folder.name}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert main(["fit", "--config", str(path)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fit(tiny_backbone, tmp_path_factory.mktemp("audited") / "run")
+
+
+@pytest.fixture(scope="module")
+def audited(run: Path) -> Path:
+    assert main(["audit", str(run), *SMALL]) == 0
+    return run
+
+
+def test_without_privacy_the_canaries_are_found(audited: Path) -> None:
+    found = json.loads((audited / "audit" / "audit.json").read_text())
+    assert found["ledger"]["epsilon"] is None, "nothing is promised"
+    assert found["epsilon_lower_bound"] == found["canaries"]["as configured"]["epsilon"] > 2
+    assert not found["broken"]
+    detail = found["canaries"]["as configured"]["detail"]
+    assert detail["correct"] == detail["guesses"]
+
+
+def test_every_attack_is_reported_beside_its_chance(audited: Path) -> None:
+    found = json.loads((audited / "audit" / "audit.json").read_text())
+    assert len(found["membership"]["members"]) == 3 and len(found["membership"]["others"]) == 4
+    assert 0 <= found["membership"]["auc"] <= 1
+    for attack in ("identity", "appearance"):
+        views = found["reconstruction"][attack]
+        assert {"clear update", "masked update"} < set(views)
+        for ranks in views.values():
+            assert len(ranks["ranks"]) == 2 and ranks["candidates"] == 4 and ranks["chance"] == 0.25
+
+
+def test_the_picture_can_be_opened(audited: Path) -> None:
+    with Image.open(audited / "audit" / "audit.png") as picture:
+        assert picture.width > 1000 and picture.height > 400
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 50
+    assert sorted(path.name for path in (audited / "audit").iterdir()) == ["audit.json", "audit.png"]
+
+
+def test_the_same_seed_gives_the_same_audit_and_another_one_another(
+    audited: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read(*more: str) -> dict:
+        assert main(["audit", str(audited), *SMALL, "--targets", "0", "--canaries", "32", *more]) == 0
+        found = json.loads((audited / "audit" / "audit.json").read_text())
+        return {name: found[name] for name in ("membership", "canaries")}
+
+    first = read()
+    assert read() == first
+    assert read("--seed", "1") != first
+    printed = capsys.readouterr().out
+    assert "no guarantee" in printed and "AUC" in printed and "The run promises nothing" in printed
+
+
+def test_repeated_runs_are_the_other_method(audited: Path) -> None:
+    arguments = ["audit", str(audited), *SMALL, "--targets", "0", "--method", "repeated", "--canaries", "40"]
+    assert main([*arguments, "--rounds", "1"]) == 0
+    bound = json.loads((audited / "audit" / "audit.json").read_text())["canaries"]["as configured"]
+    assert bound["runs"] == bound["canaries"] == 40 and bound["rounds"] == 1
+    assert bound["detail"]["true_positives"] == bound["detail"]["positives"]
+    assert bound["detail"]["false_positives"] == 0
+    assert bound["epsilon"] == bound["most"] > 0.5
+
+
+def _error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(["audit", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error
+
+
+def test_errors_name_what_is_wrong(
+    run: Path, tiny_backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no such run" in _error([str(tmp_path / "none")], capsys)
+    (tmp_path / "empty").mkdir()
+    assert "has no config.yaml; run `fedtalk fit` first" in _error([str(tmp_path / "empty")], capsys)
+    cut = shutil.copytree(run, tmp_path / "cut")
+    last = cut / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:2000])
+    assert "cut short" in _error([str(cut)], capsys)
+    bare = fit(tiny_backbone, tmp_path / "bare", adapter=False)
+    assert "without adapters" in _error([str(bare)], capsys)
+    assert "--method: expected one_run or repeated" in _error([str(run), "--method", "guess"], capsys)
+    assert "--confidence" in _error([str(run), "--confidence", "1"], capsys)
+    (cut / "config.yaml").write_text("model: [")
+    assert "config.yaml can't be read" in _error([str(cut)], capsys)
+
+
+def test_people_from_a_folder(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Data other than SynthTalk need non-members from a folder, none of whom may be a client."""
+    from fedtalk.data.synthtalk import Speaker, make_clip
+
+    def people(folder: Path, numbers: range) -> Path:
+        for number in numbers:
+            clip = make_clip(Speaker.draw(0, "private", number), 0, 36, 32)
+            clip.save(folder / f"person-{number}" / "clip-0000.npz")
+        return folder
+
+    members, strangers = people(tmp_path / "members", range(2)), people(tmp_path / "strangers", range(10, 14))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"] = {
+        "class_path": "fedtalk.data.folder_data.FolderData",
+        "init_args": {"root": str(members), "size": 32, "held_out_seconds": 0.4},
+    }
+    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("audit"))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    few = [str(folder), "--canaries", "0", "--targets", "0"]
+    assert "--non_members FOLDER" in _error(few, capsys)
+    assert "person-0, person-1 took part" in _error([*few, "--non_members", str(members)], capsys)
+    assert main(["audit", *few, "--non_members", str(strangers)]) == 0
+    found = json.loads((folder / "audit" / "audit.json").read_text())
+    assert len(found["membership"]["others"]) == 4 and found["canaries"] == {} and found["reconstruction"] is None

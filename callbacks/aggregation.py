@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback
@@ -15,7 +16,9 @@ from torch import Tensor
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.server import Server, ServerOptimizer
 from fedtalk.federation.vector import flatten
+from fedtalk.privacy.private_rounds import Plan, PrivateRounds, check_same_promise
 from fedtalk.privacy.sealing import PairwiseSealing, SealedUpdate, SealingRound
+from fedtalk.privacy.settings import Privacy
 
 
 def isfa_weight(clips: int, most_clips: int, score: float, gamma: float) -> float:
@@ -42,6 +45,7 @@ class Aggregation(Callback):
         most_clips: int = 8,
         by_clips: bool = True,
         server_optimizer: ServerOptimizer | None = None,
+        privacy: Privacy | None = None,
     ) -> None:
         """
         Args:
@@ -50,6 +54,7 @@ class Aggregation(Callback):
             most_clips: clips beyond this number do not add weight.
             by_clips: weight by the number of clips; otherwise all clients start from the same weight.
             server_optimizer: what the server does with the mean update; SGD with rate 1 (averaging) by default.
+            privacy: secure aggregation and differential privacy; neither by default.
         """
         if gamma < 0:
             raise ConfigurationError(f"aggregation.gamma: expected 0 (FedAvg) or more, got {gamma}")
@@ -59,6 +64,47 @@ class Aggregation(Callback):
             raise ConfigurationError(f"aggregation.most_clips: expected at least 1, got {most_clips}")
         self.gamma, self.alpha, self.most_clips, self.by_clips = gamma, alpha, most_clips, by_clips
         self.server_optimizer = server_optimizer or ServerOptimizer()
+        self.privacy = privacy
+        self.private_rounds: PrivateRounds | None = None
+        """Of the run under way, once `begin` was called."""
+
+    def begin(self, plan: Plan) -> None:
+        """Prepare a run; everything that privacy can refuse is refused here.
+
+        Raises:
+            ConfigurationError: the run doesn't keep what ``privacy`` promises.
+        """
+        if self.privacy is not None:
+            self.private_rounds = PrivateRounds(self.privacy, plan)
+            self.private_rounds.announce()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.private_rounds is None else self.private_rounds.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what a run has spent.
+
+        Raises:
+            ArtifactError: its rounds promised another privacy than this callback does.
+        """
+        if self.private_rounds is None:
+            check_same_promise(state_dict or None, False)
+        else:
+            self.private_rounds.load_state_dict(state_dict or None)
+
+    def recall(self) -> None:
+        """Go on with what a run spent that was killed before its first checkpoint."""
+        if self.private_rounds is not None and self.private_rounds.ledger is not None:
+            self.private_rounds.ledger.recall(self.private_rounds.plan.folder)
+
+    def check_unspent(self) -> None:
+        """Refuse to start afresh where a ledger says that these clients have given something already.
+
+        Raises:
+            ConfigurationError: the run's folder holds a ledger.
+        """
+        if self.private_rounds is not None and self.private_rounds.ledger is not None:
+            self.private_rounds.ledger.check_unspent(self.private_rounds.plan.folder)
 
     # The client half
 
@@ -75,10 +121,18 @@ class Aggregation(Callback):
         return isfa_weight(clips if self.by_clips else self.most_clips, self.most_clips, score, self.gamma)
 
     def contribution(self, update: Mapping[str, Tensor], weight: float) -> np.ndarray:
-        """``u_k = (a_k * delta_k, a_k)``: the weight travels as one more coordinate of the same vector."""
+        """``u_k = (a_k * delta_k, a_k)``: the weight travels as one more coordinate of the same vector.
+
+        With privacy the update is clipped first, and the vector is in units of the clipping bound (`PrivateRounds.vector`).
+        """
+        if self.private_rounds is not None:
+            return self.private_rounds.vector(flatten(update), weight)
         return np.append(weight * flatten(update), weight)
 
-    def open_round(self, round_number: int, survivors: Sequence[str]) -> SealingRound:
+    def open_round(self, round_number: int, cohort: Sequence[str], survivors: Sequence[str]) -> SealingRound:
+        """The sealing of a round over ``cohort``, of which ``survivors`` have something to send."""
+        if self.private_rounds is not None:
+            return self.private_rounds.open_round(round_number, cohort, survivors)
         return PairwiseSealing(round_number, survivors)
 
     # The server half
@@ -88,11 +142,17 @@ class Aggregation(Callback):
 
     def aggregate(self, server: Server, sealing: SealingRound, updates: Sequence[SealedUpdate]) -> float:
         """Open the sum and take the server's step; returns the L2 norm of the mean update."""
-        return server.step(sealing.open_sum(updates))
+        total = sealing.open_sum(updates)
+        return server.step(total if self.private_rounds is None else self.private_rounds.released(total))
 
 
 class FedAvg(Aggregation):
     """Federated averaging (McMahan et al. 2017): weights are the numbers of clips alone."""
 
-    def __init__(self, most_clips: int = 8, server_optimizer: ServerOptimizer | None = None) -> None:
-        super().__init__(gamma=0.0, most_clips=most_clips, server_optimizer=server_optimizer)
+    def __init__(
+        self,
+        most_clips: int = 8,
+        server_optimizer: ServerOptimizer | None = None,
+        privacy: Privacy | None = None,
+    ) -> None:
+        super().__init__(gamma=0.0, most_clips=most_clips, server_optimizer=server_optimizer, privacy=privacy)

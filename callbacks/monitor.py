@@ -7,9 +7,13 @@ from fedtalk.federation.trainer import FederatedTrainer, RoundCallback, RoundOut
 
 
 class RoundMonitor(RoundCallback):
-    """Logs every round's outcome with the round as the step."""
+    """Logs every round's outcome with the round as the step; with privacy, only what follows from the (noised) sum."""
 
     def on_round_end(self, trainer: FederatedTrainer, module: FederatedModule, outcome: RoundOutcome) -> None:
+        if outcome.privacy is not None:
+            shown = {"round/update_norm": outcome.update_norm}  # how long it took would tell how many took part
+            self._log(trainer, shown | {f"privacy/{name}": value for name, value in outcome.privacy.items()})
+            return
         values: dict[str, float] = {
             "round/clients": len(outcome.reports),
             "round/failed": len(outcome.failures),

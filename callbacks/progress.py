@@ -53,12 +53,15 @@ class RoundProgress(RoundCallback):
         self, trainer: FederatedTrainer, client: str, step: int, steps: int, losses: dict[str, float]
     ) -> None:
         if self._bars:
-            note = f"{client}  loss {losses['loss']:.4f}"
+            note = f"{client}  loss {losses['loss']:.4f}" if losses else client
             self._bars.update(self._tasks["steps"], completed=step + 1, total=steps, note=note)
             if step + 1 == steps:
                 self._bars.advance(self._tasks["clients"])
 
     def on_round_end(self, trainer: FederatedTrainer, module: FederatedModule, outcome: RoundOutcome) -> None:
+        if outcome.privacy is not None:
+            self._private_round_end(trainer, outcome)
+            return
         losses = [report.losses["loss"] for report in outcome.reports]
         mean = f"loss {sum(losses) / len(losses):.4f}" if losses else "no update"
         lost = f", {len(outcome.failures)} lost" if outcome.failures else ""
@@ -70,6 +73,20 @@ class RoundProgress(RoundCallback):
         print(
             f"round {trainer.round_number}/{trainer.rounds}  {len(outcome.reports)} of {len(outcome.cohort)} clients{lost}  "
             f"{mean}  {outcome.seconds:.0f} s, {left / 60:.1f} min left",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+
+    def _private_round_end(self, trainer: FederatedTrainer, outcome: RoundOutcome) -> None:
+        """The round without what single clients have; epsilon where there is one."""
+        epsilon = outcome.privacy.get("epsilon_prv") if outcome.privacy else None
+        note = f"epsilon {epsilon:.3f}" if epsilon is not None else "sealed"
+        if self._bars:
+            self._bars.update(self._tasks["rounds"], completed=trainer.round_number, note=note)
+            return
+        done = trainer.round_number - self._first_round
+        left = (time.monotonic() - self._started) / done * (trainer.rounds - trainer.round_number)
+        print(
+            f"round {trainer.round_number}/{trainer.rounds}  {note}  {outcome.seconds:.0f} s, {left / 60:.1f} min left",
             file=sys.stderr, flush=True,
         )  # fmt: skip
 

@@ -20,6 +20,8 @@ from fedtalk.talker.talker import Talker
 class VideoMonitor(RoundCallback):
     """Shows held-out windows of the first clients as animated images."""
 
+    shows_clients = True
+
     def __init__(self, every: int = 2, clients: int = 3, frames: int = 24) -> None:
         """
         Args:

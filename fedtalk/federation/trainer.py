@@ -22,7 +22,10 @@ from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint, save
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
 from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.module import FederatedModule, Prepared, copy_state, load_state
+from fedtalk.privacy.preconditions import check_nothing_clear
+from fedtalk.privacy.private_rounds import Plan
 from fedtalk.privacy.sealing import to_ring
+from fedtalk.privacy.secagg.errors import AbortedRound
 from fedtalk.randomness import torch_generator
 from fedtalk.storage import atomic_path
 from fedtalk.talker.talker import Talker
@@ -55,10 +58,15 @@ class RoundOutcome:
     """Clients whose update was lost, and why."""
     update_norm: float = 0.0
     seconds: float = 0.0
+    privacy: dict[str, float] | None = None
+    """With privacy: what may be shown of the round. Then there are no reports: clients keep them to themselves."""
 
 
 class RoundCallback(Callback):
     """A callback that follows rounds; every hook may be left out."""
+
+    shows_clients = False
+    """Whether it shows what single clients have, and so can't be used with privacy."""
 
     def on_fit_rounds_start(self, trainer: FederatedTrainer, module: FederatedModule) -> None: ...
 
@@ -127,6 +135,8 @@ class FederatedTrainer(Trainer):
         if len(aggregations) > 1:
             raise ConfigurationError(f"trainer.callbacks: expected one aggregation, got {len(aggregations)}")
         self.aggregation = aggregations[0] if aggregations else Aggregation(gamma=0.0)
+        if self.aggregation.privacy is not None:
+            check_nothing_clear(validate_every, local is not None and local.keep_optimizer, callbacks)
         super().__init__(
             accelerator=accelerator,
             devices=1,
@@ -188,11 +198,21 @@ class FederatedTrainer(Trainer):
                 callback.teardown(self, model, "fit")
 
     def _rounds(self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None) -> None:
-        server = self.aggregation.build_server(copy_state(model.exchanged_parameters()))
+        start = copy_state(model.exchanged_parameters())
+        self.aggregation.begin(
+            Plan(
+                sum(value.numel() for value in start.values()), list(start), datamodule.clients, self.cohort_sampler,
+                self.rounds, self.minimum_clients, self.seed, self.run_dir / "checkpoints",
+            )
+        )  # fmt: skip
+        server = self.aggregation.build_server(start)
         if ckpt_path is not None:
             self._restore(server, model, ckpt_path)
+        else:
+            self.aggregation.check_unspent()
         self._notify("on_fit_rounds_start", model)
-        while self.round_number < self.rounds:
+        private = self.aggregation.private_rounds
+        while self.round_number < self.rounds and (private is None or private.allows_another()):
             outcome = self._run_round(model, datamodule, server)
             self.round_number += 1
             load_state(model.exchanged_parameters(), server.state)
@@ -287,7 +307,11 @@ class FederatedTrainer(Trainer):
     def _run_round(self, module: FederatedModule, datamodule: ClipData, server: Any) -> RoundOutcome:
         started = time.monotonic()
         # 1. Cohort
-        cohort = self.cohort_sampler.draw(self.seed, self.round_number, datamodule.clients)
+        private = self.aggregation.private_rounds
+        if private is None:
+            cohort = self.cohort_sampler.draw(self.seed, self.round_number, datamodule.clients)
+        else:
+            cohort = private.draw_cohort(self.round_number)
         outcome = RoundOutcome(self.round_number, cohort)
         self._notify("on_round_start", module, self.round_number, cohort)
         contributions = {}
@@ -297,21 +321,29 @@ class FederatedTrainer(Trainer):
             # 3. Client
             try:
                 contributions[client], report = self._run_client(module, datamodule, client)
-                outcome.reports.append(report)
+                if private is None:  # else it stays with the client
+                    outcome.reports.append(report)
             except Exception as error:  # whatever a client's data or device does, it costs its own update only
-                outcome.failures[client] = f"{type(error).__name__}: {error}"
+                outcome.failures[client] = f"{type(error).__name__}: {error}" if private is None else "dropped out"
                 log.warning("round %d: client %s failed and is left out: %s", self.round_number, client, error)
         # 4. Server
-        if len(contributions) >= self.minimum_clients:
-            sealing = self.aggregation.open_round(self.round_number, list(contributions))
-            updates = [sealing.seal(client, vector) for client, vector in contributions.items()]
-            del contributions
-            outcome.update_norm = self.aggregation.aggregate(server, sealing, updates)
+        if private is not None:
+            private.charge()  # before anything of the round can leave the clients
+        needed = self.minimum_clients if private is None else private.updates_needed(len(cohort))
+        if len(contributions) >= needed:
+            try:
+                sealing = self.aggregation.open_round(self.round_number, cohort, list(contributions))
+                updates = [sealing.seal(client, vector) for client, vector in contributions.items()]
+                del contributions
+                outcome.update_norm = self.aggregation.aggregate(server, sealing, updates)
+            except AbortedRound as error:
+                log.warning("round %d is void: %s; the adapter stays as it is", self.round_number, error)
         else:
             log.warning(
                 "round %d is void: %d of %d updates, %d needed; the adapter stays as it is",
-                self.round_number, len(contributions), len(cohort), self.minimum_clients,
+                self.round_number, len(contributions), len(cohort), needed,
             )  # fmt: skip
+        outcome.privacy = None if private is None else private.report
         outcome.seconds = time.monotonic() - started
         return outcome
 
@@ -325,7 +357,8 @@ class FederatedTrainer(Trainer):
         def on_step(step: int, losses: dict[str, float]) -> None:
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
-            self._notify("on_local_step", client, step, self.local.steps, losses)
+            shown = losses if self.aggregation.private_rounds is None else {}
+            self._notify("on_local_step", client, step, self.local.steps, shown)
 
         optimizer = train_locally(
             self.fabric, module, clips, self.local, self.seed, client, self.round_number, self.rounds,
@@ -389,6 +422,7 @@ class FederatedTrainer(Trainer):
                 "seed": self.seed,
                 "server": server.state_dict(),
                 "kept_optimizers": self.kept_optimizers,
+                "aggregation": self.aggregation.state_dict(),
                 "made_for": module.fingerprint(),
             },
         )
@@ -397,11 +431,13 @@ class FederatedTrainer(Trainer):
         path = find_checkpoint(ckpt_path, self.run_dir)
         if path is None:
             log.info("no checkpoint in %s yet: starting from the beginning", self.run_dir)
+            self.aggregation.recall()
             return
         saved = load_checkpoint(path, module, self.seed)
         server.load_state_dict(saved["server"])
         self.round_number = saved["round"]
         self.kept_optimizers = saved["kept_optimizers"]
+        self.aggregation.load_state_dict(saved.get("aggregation", {}))
         log.info("going on after round %d of %s", self.round_number, path)
 
 

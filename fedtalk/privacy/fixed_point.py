@@ -140,6 +140,11 @@ class FixedPoint:
             )
 
     @property
+    def ring(self) -> Ring:
+        """The ring of the encoded vectors."""
+        return Ring(self.bits)
+
+    @property
     def largest(self) -> int:
         """Largest absolute value of an encoded coordinate."""
         return 2 ** (self.coordinate_bits - 1) - 1

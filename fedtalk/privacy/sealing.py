@@ -6,7 +6,7 @@ and do not depend on the order of clients, so results are the same to the bit ho
 
 `PairwiseSealing` is the in-process form: the pair secrets come from the operating system when the round's survivors are
 known, so nobody drops out between sealing and summing. It protects against a server half that would look at single
-updates, not against somebody who reads this process's memory.
+updates, not against somebody who reads this process's memory. `secure_sum` holds the protocol between parties.
 """
 
 from __future__ import annotations
@@ -55,7 +55,19 @@ class SealingRound(ABC):
         """
 
 
-class PairwiseSealing(SealingRound):
+class RingSum(ABC):
+    """Sums the integer vectors of one round's clients, showing none of them."""
+
+    @abstractmethod
+    def seal_ring(self, client: str, elements: np.ndarray) -> SealedUpdate:
+        """Client half: mask ring elements, (d,) unsigned."""
+
+    @abstractmethod
+    def open_ring(self, updates: Sequence[SealedUpdate]) -> np.ndarray:
+        """Server half: the sum of the updates' elements, (d,) unsigned, modulo the ring's (or a wider) power of two."""
+
+
+class PairwiseSealing(SealingRound, RingSum):
     """Pairwise masks that cancel in the sum; in process, all survivors known beforehand."""
 
     def __init__(self, round_number: int, survivors: Sequence[str]) -> None:
@@ -68,9 +80,15 @@ class PairwiseSealing(SealingRound):
         }
 
     def seal(self, client: str, vector: np.ndarray) -> SealedUpdate:
+        return self.seal_ring(client, to_ring(vector, client))
+
+    def open_sum(self, updates: Sequence[SealedUpdate]) -> np.ndarray:
+        return self.open_ring(updates).view(np.int64).astype(np.float64) * STEP
+
+    def seal_ring(self, client: str, elements: np.ndarray) -> SealedUpdate:
         if client not in self.survivors:  # it shares no masks with anybody: its update would leave in the clear
             raise SealingError(f"round {self.round_number}: {client} is not among the survivors {self.survivors}")
-        ring = to_ring(vector, client)
+        ring = elements.astype(np.uint64)
         for (first, second), key in self._pair_secrets.items():
             if client == first:
                 ring += _keystream(key, len(ring))
@@ -78,7 +96,7 @@ class PairwiseSealing(SealingRound):
                 ring -= _keystream(key, len(ring))
         return SealedUpdate(client, self.round_number, ring.tobytes())
 
-    def open_sum(self, updates: Sequence[SealedUpdate]) -> np.ndarray:
+    def open_ring(self, updates: Sequence[SealedUpdate]) -> np.ndarray:
         got = sorted(update.client for update in updates)
         if got != self.survivors or any(update.round_number != self.round_number for update in updates):
             raise SealingError(
@@ -93,7 +111,7 @@ class PairwiseSealing(SealingRound):
                     f"sealed update of {update.client}: expected {len(total)} coordinates, got {len(share)}"
                 )
             total += share
-        return total.view(np.int64).astype(np.float64) * STEP
+        return total
 
 
 def to_ring(vector: np.ndarray, client: str) -> np.ndarray:

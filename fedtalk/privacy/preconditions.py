@@ -1,0 +1,75 @@
+"""What may not be combined with privacy: refused before any work, with the reason and what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fedtalk.errors import ConfigurationError
+from fedtalk.federation.cohort import CohortSampler, FixedCohort, PoissonCohort
+from fedtalk.privacy.secagg.settings import AggregationSettings
+from fedtalk.privacy.settings import Privacy
+
+
+def check_nothing_clear(validate_every: int, keep_optimizer: bool, callbacks: Iterable[object]) -> None:
+    """Refuse what would take something of single clients out of them, in the clear.
+
+    Raises:
+        ConfigurationError: held-out metrics, clients' optimizers in the checkpoint, or a callback that shows clips.
+    """
+    if validate_every:
+        raise ConfigurationError(
+            "trainer.validate_every: metrics of clients' held-out clips in the clear are outside every guarantee: expected 0 "
+            f"with privacy, got {validate_every}. Set it to 0, and measure with `fedtalk test` on people who agree."
+        )
+    if keep_optimizer:
+        raise ConfigurationError(
+            "trainer.local.keep_optimizer: a client's optimizer state tells its gradients, and would lie in the server's "
+            "checkpoint: expected false with privacy, got true."
+        )
+    for callback in callbacks:
+        if getattr(callback, "shows_clients", False):
+            raise ConfigurationError(
+                f"trainer.callbacks: {type(callback).__name__} shows what single clients have: expected no such callback "
+                "with privacy. Leave it out."
+            )
+
+
+def check_parameters(privacy: Privacy, names: Iterable[str]) -> None:
+    """Refuse noise on both LoRA factors unless it is asked for by name.
+
+    Raises:
+        ConfigurationError: both factors of a LoRA are exchanged.
+    """
+    names = list(names)
+    factors = [factor for factor in ("lora_A", "lora_B") if any(factor in name for name in names)]
+    if privacy.noised and len(factors) == 2 and not privacy.both_factors:
+        raise ConfigurationError(
+            "adapter.aggregation: noise on both LoRA factors multiplies, (B + x)(A + y): expected 'freeze_a' with differential "
+            "privacy, got both factors. Set model.adapter.aggregation: freeze_a, or say privacy.both_factors: true."
+        )
+
+
+def check_cohorts(
+    privacy: Privacy, settings: AggregationSettings, sampler: CohortSampler, clients: int, minimum_clients: int
+) -> None:
+    """Refuse cohorts that are too small to hide in, and a delta that allows to publish one client.
+
+    Raises:
+        ConfigurationError: too few clients are registered, drawn or demanded, or delta isn't below 1 / clients.
+    """
+    usual = clients * sampler.rate if isinstance(sampler, PoissonCohort) else clients
+    if isinstance(sampler, FixedCohort):
+        usual = min(sampler.size, clients)
+    needed = max(settings.least_survivors, minimum_clients)
+    if min(usual, clients) < needed:
+        raise ConfigurationError(
+            f"trainer.cohort: the sum over one client is that client's update: expected cohorts of at least {needed} with "
+            f"privacy, got {usual:g} of {clients} clients. Enlarge the cohort; data of one client can't be trained privately."
+        )
+    if isinstance(sampler, FixedCohort):
+        settings.graph(int(usual))
+    if privacy.noised and privacy.delta >= 1 / clients:
+        raise ConfigurationError(
+            f"privacy.delta: expected below 1 / clients = {1 / clients:g}, got {privacy.delta:g}: at that level publishing one "
+            "client in the clear would count as private."
+        )

@@ -1,0 +1,280 @@
+"""All private rounds of a run: what a client makes of its update, and what the server may make of the sums."""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedtalk.errors import ArtifactError
+from fedtalk.federation.cohort import CohortSampler
+from fedtalk.privacy.accounting import ADJACENCY, solve_noise_multiplier
+from fedtalk.privacy.clipping import clip, update_multiplier
+from fedtalk.privacy.discrete_gaussian import Entropy, insecure_entropy, operating_system
+from fedtalk.privacy.ledger import Ledger, poisson_rate, void_probability
+from fedtalk.privacy.mechanism import UNITS_BOUND, Mechanism, Noise
+from fedtalk.privacy.preconditions import check_cohorts, check_parameters
+from fedtalk.privacy.private_round import PrivateRound
+from fedtalk.privacy.sealing import PairwiseSealing, RingSum, SealingRound
+from fedtalk.privacy.secagg.client import Enrolled
+from fedtalk.privacy.secagg.ring import SMALLEST_RING_BITS
+from fedtalk.privacy.secagg.settings import SMALLEST_COHORT, AggregationSettings
+from fedtalk.privacy.secure_sum import SecureSum
+from fedtalk.privacy.settings import Privacy
+from fedtalk.randomness import derive_seed
+
+log = logging.getLogger("fedtalk")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run tells its privacy before the first round."""
+
+    dimension: int
+    """Coordinates of an update."""
+    parameters: Sequence[str]
+    """Names of the exchanged parameters."""
+    clients: Sequence[str]
+    """All who are registered."""
+    sampler: CohortSampler
+    rounds: int
+    minimum_clients: int
+    seed: int
+    folder: Path
+    """Where the ledger's record lies, beside the checkpoint."""
+
+
+class PrivateRounds:
+    """Clipping, sealing, noise and accounts of one run."""
+
+    def __init__(self, privacy: Privacy, plan: Plan) -> None:
+        """
+        Raises:
+            ConfigurationError: privacy and the run don't fit together (`preconditions`, `Mechanism`, `Ledger`).
+        """
+        self.privacy, self.plan = privacy, plan
+        self.clip_norm = privacy.clip_norm
+        self.report: dict[str, float] = {}
+        """Scalars of the last round that may be shown: functions of noised sums and of public settings alone."""
+        check_parameters(privacy, plan.parameters)
+        adaptive = privacy.adaptive_clipping is not None
+        settings = AggregationSettings(
+            session=secrets.token_bytes(16),
+            dimension=plan.dimension + 1 + adaptive,
+            bits=SMALLEST_RING_BITS,  # until the mechanism knows which ring it needs
+            assumptions=privacy.assumptions,
+        )
+        if privacy.noised:
+            poisson_rate(plan.sampler)
+        check_cohorts(privacy, settings, plan.sampler, len(plan.clients), plan.minimum_clients)
+        self._expected_cohort = len(plan.clients) * (poisson_rate(plan.sampler) if privacy.noised else 1.0)
+        self._count_scale = 0.0
+        self.ledger = self._open_ledger() if privacy.noised else None
+        self.mechanism = self._build_mechanism(settings)
+        self.settings = replace(settings, bits=self.mechanism.fixed_point.bits)
+        self._ids = {client: number for number, client in enumerate(plan.clients)}
+        self._members = {client: Enrolled(number, self.settings) for client, number in self._ids.items()}
+        self.insecure_seeds = [] if privacy.insecure_noise_seed is None else [privacy.insecure_noise_seed]
+
+    def _open_ledger(self) -> Ledger:
+        privacy, plan = self.privacy, self.plan
+        rate = poisson_rate(plan.sampler)
+        void = void_probability(rate, len(plan.clients), self._fewest)
+        multiplier = privacy.noise_multiplier
+        if multiplier is None:
+            assert privacy.target_epsilon is not None
+            left = privacy.delta - void * plan.rounds
+            multiplier = solve_noise_multiplier(
+                privacy.target_epsilon, rate, max(1, plan.rounds), left if left > 0 else privacy.delta, privacy.accountant
+            )
+        insecure = privacy.insecure_noise_seed
+        return Ledger(
+            plan.sampler,
+            multiplier,
+            privacy.delta,
+            budget=privacy.budget,
+            accountant=privacy.accountant,
+            void_probability=void,
+            rounds=plan.rounds,
+            cohort_seed=None if insecure is None else derive_seed(insecure, "cohorts"),
+        )
+
+    def _build_mechanism(self, settings: AggregationSettings) -> Mechanism:
+        privacy, plan = self.privacy, self.plan
+        norm_bound, noise = UNITS_BOUND, None
+        if self.ledger is not None:
+            multiplier = self.ledger.noise_multiplier
+            noise = Noise(multiplier, privacy.distributed)
+            if privacy.adaptive_clipping is not None:
+                deviation = privacy.adaptive_clipping.deviation(self._expected_cohort)
+                self._count_scale = update_multiplier(multiplier, deviation) * UNITS_BOUND / deviation
+                norm_bound = math.hypot(UNITS_BOUND, self._count_scale / 2)
+        return Mechanism(
+            settings.dimension, norm_bound, self._fewest, len(plan.clients), settings, noise,
+            privacy.coordinate_bits, privacy.ring_bits,
+        )  # fmt: skip
+
+    @property
+    def _fewest(self) -> int:
+        return max(SMALLEST_COHORT, self.plan.minimum_clients)
+
+    def announce(self) -> None:
+        """Say what the run promises, and to whom."""
+        privacy, mechanism = self.privacy, self.mechanism
+        how = "secure aggregation" if privacy.secure_aggregation else "masks within this process"
+        log.info(
+            "privacy: %s of %d coordinates, %d bits each; updates clipped to %g%s",
+            how, mechanism.dimension, mechanism.fixed_point.bits, self.clip_norm,
+            " at first, then adaptively" if privacy.adaptive_clipping else "",
+        )  # fmt: skip
+        if self.ledger is None:
+            log.info("privacy: no noise, so no epsilon: sums may tell about single clients")
+            return
+        log.info(
+            "privacy: %s noise, multiplier %.4f, Poisson rate %g; delta %g, adjacency: %s; budget %s, by %s",
+            privacy.where, self.ledger.noise_multiplier, poisson_rate(self.plan.sampler), privacy.delta, ADJACENCY,
+            "none" if privacy.budget is None else f"epsilon {privacy.budget:g}", privacy.accountant.upper(),
+        )  # fmt: skip
+        if self.insecure_seeds:
+            log.warning(
+                "INSECURE: privacy.insecure_noise_seed %s seeds the noise: whoever knows it can subtract the noise. This "
+                "run protects nobody, whatever epsilon says; it is for tests only.", self.insecure_seeds,
+            )  # fmt: skip
+
+    # Cohort and budget
+
+    def draw_cohort(self, round_number: int) -> list[str]:
+        """Who takes part."""
+        plan = self.plan
+        if self.ledger is not None:
+            return self.ledger.draw(round_number, plan.clients)
+        return plan.sampler.draw(plan.seed, round_number, plan.clients)
+
+    def updates_needed(self, cohort: int) -> int:
+        """Fewest updates of a cohort for which there is a sum at all."""
+        return max(self._fewest, self.settings.survivors_needed(cohort))
+
+    def allows_another(self) -> bool:
+        """Whether the budget allows another round; says so where it doesn't."""
+        if self.ledger is None or self.ledger.allows_another():
+            return True
+        log.info(
+            "privacy: stopped after %d rounds: another one would take epsilon to %.3f, above the budget of %g; %s",
+            self.ledger.rounds, self.ledger.epsilon_after_another(), self.ledger.budget, self.ledger.spent(),
+        )  # fmt: skip
+        return False
+
+    def charge(self) -> None:
+        """Account for a round before anything of it is released, on disk too; a round that ends up void has cost as much."""
+        self.report = {}
+        if self.ledger is not None:
+            self.ledger.charge()
+            self.ledger.record(self.plan.folder)
+            spent = self.ledger.spent()
+            suffix = "; INSECURE: seeded noise" if self.insecure_seeds else ""
+            log.info("privacy: %s%s", spent, suffix)
+            self.report = {"epsilon_prv": spent.prv, "epsilon_rdp": spent.rdp, "delta": spent.delta}
+
+    # The client half
+
+    def vector(self, update: np.ndarray, weight: float) -> np.ndarray:
+        """(a clip(delta, C) / C, a) and, with adaptive clipping, c (b - 1/2).
+
+        Args:
+            update: (d,) float64, finite.
+            weight: a, in [0, 1]; never above 1, or the norm bound would not hold.
+        """
+        weight = min(1.0, max(0.0, weight))
+        parts = [weight * clip(update, self.clip_norm) / self.clip_norm, [weight]]
+        if self._count_scale:
+            within = float(np.linalg.norm(update)) <= self.clip_norm
+            parts.append([self._count_scale * (within - 0.5)])
+        return np.concatenate(parts)
+
+    def open_round(self, round_number: int, cohort: Sequence[str], survivors: Sequence[str]) -> SealingRound:
+        """The sealing of a round.
+
+        Raises:
+            AbortedRound: too few clients.
+        """
+        ring_sum: RingSum
+        if self.privacy.secure_aggregation:
+            ring_sum = SecureSum(round_number, cohort, self._members, self._ids, self.settings)
+        else:
+            ring_sum = PairwiseSealing(round_number, survivors)
+        return PrivateRound(
+            round_number, len(cohort), ring_sum, self.mechanism, self.plan.seed,
+            lambda whose: self._entropy(round_number, whose),
+        )  # fmt: skip
+
+    def _entropy(self, round_number: int, whose: str) -> Entropy:
+        seed = self.privacy.insecure_noise_seed
+        return operating_system if seed is None else insecure_entropy(seed, round_number, whose)
+
+    # The server half
+
+    def released(self, total: np.ndarray) -> np.ndarray:
+        """From the opened sum: (sum a delta, sum a) in the update's own units, its last coordinate safe to divide by.
+
+        All of it is post-processing. A sum of weights below one deviation of its own noise is raised to that: divided by
+        less, the noise would be blown up without limit. Moves the clipping bound for the rounds to come.
+        """
+        deviation = self.mechanism.released_deviation
+        dimension = self.plan.dimension
+        weight = max(float(total[dimension]), deviation)
+        result = np.append(total[:dimension] * self.clip_norm, weight)
+        self.report |= {"clip_norm": self.clip_norm, "weight_sum": weight}
+        if self.ledger is not None:
+            # Updates in the sum are at most C times their weights long; the noise is about deviation sqrt(d) C.
+            self.report["signal_to_noise_at_most"] = weight / (deviation * math.sqrt(dimension))
+        adaptive = self.privacy.adaptive_clipping
+        if adaptive is not None:
+            noisy_count = float(total[dimension + 1]) / self._count_scale
+            self.clip_norm = adaptive.moved(self.clip_norm, noisy_count, self._expected_cohort)
+        return result
+
+    # Resuming
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "clip_norm": self.clip_norm,
+            "ledger": None if self.ledger is None else self.ledger.state_dict(),
+            "insecure_seeds": self.insecure_seeds,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any] | None) -> None:
+        """Go on after a checkpoint, with all that was charged in it or recorded beside it since.
+
+        Raises:
+            ArtifactError: the checkpoint's rounds promised something else than the rounds to come.
+        """
+        check_same_promise(saved, self.ledger is not None)
+        if saved is not None:
+            self.insecure_seeds = sorted({*self.insecure_seeds, *saved["insecure_seeds"]})
+            if self.privacy.adaptive_clipping is not None:
+                self.clip_norm = saved["clip_norm"]
+            if self.ledger is not None:
+                self.ledger.load_state_dict(saved["ledger"])
+        if self.ledger is not None:
+            self.ledger.recall(self.plan.folder)
+
+
+def check_same_promise(saved: dict[str, Any] | None, noised: bool) -> None:
+    """Refuse to go on with differential privacy after rounds without, and the other way round.
+
+    Raises:
+        ArtifactError: what the whole run would have spent could not be said.
+    """
+    before = saved is not None and saved["ledger"] is not None
+    if before != noised:
+        words = {True: "differentially private", False: "without differential privacy"}
+        raise ArtifactError(
+            f"the checkpoint's rounds were {words[before]}, the rounds to come are {words[noised]}: no epsilon would hold for "
+            "the whole run. Expected the privacy settings that are saved with the run; else start a new run."
+        )

@@ -1,0 +1,113 @@
+"""What a run promises its clients: the settings of secure aggregation and differential privacy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from fedtalk.errors import ConfigurationError
+from fedtalk.privacy.clipping import AdaptiveClipping
+from fedtalk.privacy.secagg.graph import Assumptions
+
+
+@dataclass
+class Privacy:
+    """How updates are kept from the server, and what may be learned from their sum.
+
+    Without ``noise_multiplier`` and ``target_epsilon`` there is secure aggregation only: the server learns sums, and sums
+    may tell about single clients. With one of them, rounds are differentially private for clients.
+    """
+
+    clip_norm: float = 1.0
+    """C: L2 norm that a client's update is clipped to; where ``adaptive_clipping`` is on, in the first round only."""
+    secure_aggregation: bool = True
+    """Sum by the protocol of `fedtalk.privacy.secagg`. Otherwise by masks agreed in this process, which protects from
+    nobody who reads its memory."""
+    assumptions: Assumptions = field(default_factory=Assumptions)
+    """Collusion and dropout that a round withstands."""
+    target_epsilon: float | None = None
+    """Budget that all rounds together may spend; the noise multiplier is solved for. Not with ``noise_multiplier``."""
+    noise_multiplier: float | None = None
+    """Standard deviation of the noise over the sum's L2 sensitivity. Not with ``target_epsilon``."""
+    epsilon_budget: float | None = None
+    """With ``noise_multiplier``: epsilon before which the run stops; none by default."""
+    delta: float = 1e-3
+    """Of the guarantee; below 1 / clients."""
+    accountant: str = "prv"
+    """``prv`` (tighter) or ``rdp``: which of the two reported bounds stops the run."""
+    where: str = "distributed"
+    """Who adds the noise: ``distributed``, the clients in shares before masking, or ``central``, the aggregator to the sum
+    that it has seen in the clear."""
+    adaptive_clipping: AdaptiveClipping | None = None
+    """Let the bound follow a quantile of the updates' norms; needs noise."""
+    both_factors: bool = False
+    """Accept noise on both LoRA factors, whose product then multiplies noise with noise, (B + x)(A + y)."""
+    coordinate_bits: int = 16
+    """Width of one client's coordinate, 2 to 32."""
+    ring_bits: int | None = None
+    """Width of a coordinate on the wire; the narrowest that can't overflow by default."""
+    insecure_noise_seed: int | None = None
+    """TESTS ONLY: noise and cohorts from this seed. Whoever knows it can subtract the noise: the run protects nobody."""
+
+    def __post_init__(self) -> None:
+        self._positive("clip_norm", self.clip_norm)
+        if self.noise_multiplier is not None and self.target_epsilon is not None:
+            raise ConfigurationError(
+                "privacy: expected target_epsilon, from which the noise follows, or noise_multiplier, from which epsilon "
+                f"follows, got both ({self.target_epsilon:g} and {self.noise_multiplier:g}). Leave one out."
+            )
+        for name in ("noise_multiplier", "target_epsilon", "epsilon_budget"):
+            if getattr(self, name) is not None:
+                self._positive(name, getattr(self, name))
+        if self.epsilon_budget is not None and self.noise_multiplier is None:
+            raise ConfigurationError(
+                f"privacy.epsilon_budget: expected with noise_multiplier only, got {self.epsilon_budget:g} without it. "
+                "Use target_epsilon, which is a budget."
+            )
+        if not 0 < self.delta < 1:
+            raise ConfigurationError(f"privacy.delta: expected a probability in (0, 1), got {self.delta}")
+        self._one_of("accountant", "prv", "rdp")
+        self._one_of("where", "central", "distributed")
+        if not 2 <= self.coordinate_bits <= 32:
+            raise ConfigurationError(f"privacy.coordinate_bits: expected 2 to 32, got {self.coordinate_bits}")
+        if self.adaptive_clipping is not None and not self.noised:
+            raise ConfigurationError(
+                "privacy.adaptive_clipping: expected with noise, got it without: the count of clipped clients would be "
+                "exact. Set target_epsilon or noise_multiplier, or leave it out."
+            )
+        if self.noised and self.distributed and not self.secure_aggregation:
+            raise ConfigurationError(
+                "privacy.where: distributed noise hides a client only among masked others: expected secure_aggregation: "
+                "true, got false. Switch it on, or trust the aggregator with where: central."
+            )
+        if not self.noised and not self.secure_aggregation:
+            raise ConfigurationError(
+                "privacy: expected secure_aggregation, noise, or both, got neither; leave privacy out to train without."
+            )
+        if self.insecure_noise_seed is not None and not self.noised:
+            raise ConfigurationError(
+                f"privacy.insecure_noise_seed: expected with noise only, got {self.insecure_noise_seed} without. Masks and "
+                "keys always come from the operating system."
+            )
+
+    @property
+    def noised(self) -> bool:
+        """Whether the run is differentially private."""
+        return self.noise_multiplier is not None or self.target_epsilon is not None
+
+    @property
+    def distributed(self) -> bool:
+        return self.where == "distributed"
+
+    @property
+    def budget(self) -> float | None:
+        """Epsilon that the run may not exceed."""
+        return self.target_epsilon if self.target_epsilon is not None else self.epsilon_budget
+
+    def _positive(self, name: str, value: float) -> None:
+        if not (math.isfinite(value) and value > 0):
+            raise ConfigurationError(f"privacy.{name}: expected a finite number above 0, got {value}")
+
+    def _one_of(self, name: str, *choices: str) -> None:
+        if getattr(self, name) not in choices:
+            raise ConfigurationError(f"privacy.{name}: expected {' or '.join(choices)}, got {getattr(self, name)!r}")

@@ -6,15 +6,14 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fedtalk.data.source import ClipData
 from fedtalk.errors import FedTalkError
-from fedtalk.privacy.audit.canary_audit import CanaryBound, audit_canaries, total_rounds, without_privacy
+from fedtalk.privacy.audit.canary_audit import CanaryBound, CanaryPlan, audit_canaries, without_privacy
 from fedtalk.privacy.audit.guarantee import Guarantee, guarantee_of
-from fedtalk.privacy.audit.mechanism import AggregationMechanism
+from fedtalk.privacy.audit.mechanism import Setup
 from fedtalk.privacy.audit.membership import MembershipResult, audit_membership
 from fedtalk.privacy.audit.opened_run import OpenedRun, non_members, open_run
 from fedtalk.privacy.audit.plot import plot_audit
@@ -27,8 +26,6 @@ from fedtalk.storage import write_json
 log = logging.getLogger("fedtalk")
 
 RUN, OFF = "as configured", "privacy off"
-FILLERS = 3
-"""Other clients in a canary run, so that no cohort is a canary alone."""
 
 
 class BrokenGuarantee(FedTalkError):
@@ -79,9 +76,14 @@ def audit_run(folder: Path, settings: AuditSettings, non_member_folder: str | No
     others = non_members(run, settings.clients, non_member_folder)
     guarantee = guarantee_of(run)
     delta = settings.delta or guarantee.delta or 1e-5
-    canaries = _canaries(run, settings, guarantee, delta)
+    trainer = run.trainer
+    setup = Setup(
+        trainer.aggregation, run.initial, trainer.cohort_sampler, run.rounds, trainer.minimum_clients,
+        guarantee.noise_multiplier,
+    )  # fmt: skip
+    canaries = _canaries(run, setup, settings, guarantee, delta)
     membership = _membership(run, others, settings, delta)
-    reconstruction = _reconstruction(run, others, settings)
+    reconstruction = _reconstruction(run, setup, others, settings)
     audit = Audit(folder, settings, guarantee, delta, membership, canaries, reconstruction, time.monotonic() - started)
     write_json(folder / "audit" / "audit.json", as_json(audit))
     plot_audit(audit, folder / "audit" / "audit.png")
@@ -95,22 +97,20 @@ def audit_run(folder: Path, settings: AuditSettings, non_member_folder: str | No
     return audit
 
 
-def _canaries(run: OpenedRun, settings: AuditSettings, guarantee: Guarantee, delta: float) -> dict[str, CanaryBound]:
+def _canaries(
+    run: OpenedRun, setup: Setup, settings: AuditSettings, guarantee: Guarantee, delta: float
+) -> dict[str, CanaryBound]:
     if not settings.canaries:
         return {}
-    rounds = min(settings.rounds, run.rounds)
-    mechanisms: dict[str, Callable[[], AggregationMechanism]] = {
-        RUN: lambda: AggregationMechanism(run.trainer.aggregation, run.initial)
-    }
-    if guarantee.private:
-        mechanisms[OFF] = lambda: AggregationMechanism(without_privacy(), run.initial)
+    setups = {RUN: setup}
+    if setup.aggregation.privacy is not None:
+        setups[OFF] = without_privacy(setup)
     bounds = {}
-    for name, begin in mechanisms.items():
-        with stage(f"canary rounds, {name}", total_rounds(settings, rounds)) as advance:
-            bounds[name] = audit_canaries(
-                begin, run.trainer.cohort_sampler, settings, rounds=rounds, norm=guarantee.clip_norm or 1.0,
-                fillers=FILLERS, delta=delta, on_round=advance,
-            )  # fmt: skip
+    for name, one in setups.items():
+        private = one.aggregation.privacy is not None
+        plan = CanaryPlan.of(settings, private, len(run.data.clients), guarantee.clip_norm or 1.0, run.rounds)
+        with stage(f"canary rounds, {name}", plan.total_rounds(settings.canaries)) as advance:
+            bounds[name] = audit_canaries(one, plan, settings, delta, advance)
     return bounds
 
 
@@ -121,13 +121,13 @@ def _membership(run: OpenedRun, others: ClipData, settings: AuditSettings, delta
         )
 
 
-def _reconstruction(run: OpenedRun, others: ClipData, settings: AuditSettings) -> Reconstruction | None:
+def _reconstruction(run: OpenedRun, setup: Setup, others: ClipData, settings: AuditSettings) -> Reconstruction | None:
     if not settings.targets:
         return None
     targets = min(settings.targets, len(run.data.clients))
     decoys = min(settings.decoys, len(others.clients))
     with stage("single updates, people and updates", steps_of(targets, decoys)) as advance:
-        return audit_updates(run, others, targets=targets, decoys=decoys, seed=settings.seed, on_step=advance)
+        return audit_updates(run, setup, others, targets=targets, decoys=decoys, seed=settings.seed, on_step=advance)
 
 
 def as_json(audit: Audit) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class CanaryOutcome:
 
 
 def play_canaries(
-    mechanism: Callable[[], Mechanism],
+    mechanism: Callable[[int], Mechanism],
     sampler: CohortSampler,
     *,
     canaries: int,
@@ -96,7 +96,7 @@ def play_canaries(
     """Run the mechanism with canaries and score them.
 
     Args:
-        mechanism: begins a fresh run of the mechanism.
+        mechanism: begins a fresh run of the mechanism, from the run's seed.
         sampler: draws cohorts, as in the run under audit.
         canaries: in all; rounded up to whole runs.
         per_run: canaries of one run; 1 gives independent runs, one trial each.
@@ -112,14 +112,15 @@ def play_canaries(
     runs = -(-canaries // per_run)
     coins, seen, spare = [], [], []
     for run in range(runs):
-        game = mechanism()
         run_seed = derive_seed(seed, "canary run", run)
+        game = mechanism(run_seed)
         included = numpy_generator(run_seed, "coins").random(per_run) < 0.5
         directions = CanaryDirections(per_run + _SPARE, game.dimension, run_seed)
         products = np.full((rounds, per_run + _SPARE), np.nan)
         for number in range(rounds):
             # Canaries that are out don't exist: the sampler sees those that are in, as it would any client.
-            members = [f"canary-{i}" for i in np.flatnonzero(included)] + [f"filler-{i}" for i in range(fillers)]
+            everyone = registered(per_run, fillers)
+            members = [name for name, present in zip(everyone, [*included, *[True] * fillers], strict=True) if present]
             cohort = sampler.draw(run_seed, number, members)
             total = game.release(number, _updates(cohort, directions, norm))
             if total is not None:
@@ -133,6 +134,11 @@ def play_canaries(
     deviation = float(np.sqrt(np.mean(outside**2))) if len(outside) else 0.0
     scores = [likelihood_ratio(part, inclusion_rate(sampler, fillers, per_run), deviation) for part in seen]
     return CanaryOutcome(np.concatenate(coins), np.concatenate(scores), deviation, runs)
+
+
+def registered(per_run: int, fillers: int) -> list[str]:
+    """Names of all who may take part in a run: the canaries, in or out, and the other clients."""
+    return [f"canary-{i}" for i in range(per_run)] + [f"filler-{i}" for i in range(fillers)]
 
 
 def inclusion_rate(sampler: CohortSampler, fillers: int, per_run: int) -> float:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fedtalk.callbacks.aggregation import Aggregation
-from fedtalk.federation.cohort import CohortSampler
-from fedtalk.privacy.audit.canaries import play_canaries
+from fedtalk.privacy.audit.canaries import play_canaries, registered
 from fedtalk.privacy.audit.guessing import one_run_bound
-from fedtalk.privacy.audit.mechanism import AggregationMechanism
+from fedtalk.privacy.audit.mechanism import AggregationMechanism, Setup
 from fedtalk.privacy.audit.repeated import repeated_bound
 from fedtalk.privacy.audit.settings import AuditSettings
 
 PER_RUN = 16
-"""Canaries of one run in the one-run audit. Runs are independent, so that more of them only make more canaries; few a run
-keep cohorts, and with them the cost of sealing, small."""
+"""Canaries of one run where nothing depends on the number of clients. Runs are independent, so that more of them only make
+more canaries; few a run keep cohorts, and with them the cost of sealing, small."""
+FILLERS = 3
+"""Other clients in such a run, so that no cohort is a canary alone."""
 
 
 @dataclass(frozen=True)
@@ -36,60 +37,74 @@ class CanaryBound:
     """Guesses and hits by the method."""
 
 
+@dataclass(frozen=True)
+class CanaryPlan:
+    """Who takes part in a canary run."""
+
+    per_run: int
+    """Canaries, in or out."""
+    fillers: int
+    """Other clients, who send zeros."""
+    norm: float
+    """Of a canary's update: the run's clipping bound, 1 without one."""
+    rounds: int
+
+    @classmethod
+    def of(cls, settings: AuditSettings, private: bool, clients: int, norm: float, rounds: int) -> CanaryPlan:
+        """For a mechanism without privacy few clients are enough; with it, as many as the run has are registered.
+
+        Args:
+            settings: of the audit.
+            private: whether the mechanism clips, seals by the protocol or noises.
+            clients: of the run.
+            norm: see above.
+            rounds: that the run had.
+        """
+        rounds = min(settings.rounds, rounds)
+        most = max(1, clients // 2) if private else PER_RUN
+        per_run = 1 if settings.method == "repeated" else min(most, settings.canaries)
+        return cls(per_run, clients - per_run if private else FILLERS, norm, rounds)
+
+    def total_rounds(self, canaries: int) -> int:
+        """Rounds of aggregation in all."""
+        return self.rounds * -(-canaries // self.per_run)
+
+
 def audit_canaries(
-    begin: Callable[[], AggregationMechanism],
-    sampler: CohortSampler,
+    setup: Setup,
+    plan: CanaryPlan,
     settings: AuditSettings,
-    *,
-    rounds: int,
-    norm: float,
-    fillers: int,
     delta: float,
     on_round: Callable[[], None] | None = None,
 ) -> CanaryBound:
     """Play the canaries and bound epsilon.
 
     Args:
-        begin: begins a fresh run of the mechanism.
-        sampler: of cohorts, as the run has it.
+        setup: of the mechanism.
+        plan: of its canary runs.
         settings: number of canaries, method, confidence, seed.
-        rounds: of a run.
-        norm: of a canary's update: the run's clipping bound, anything above 0 without one.
-        fillers: other clients, who send zeros.
         delta: of the guarantee under test.
         on_round: called after each round.
     """
+    names = registered(plan.per_run, plan.fillers)
+    setup = replace(setup, rounds=plan.rounds)
     outcome = play_canaries(
-        begin, sampler, canaries=settings.canaries, per_run=per_run(settings), rounds=rounds, norm=norm,
-        fillers=fillers, seed=settings.seed, on_round=on_round,
+        lambda seed: AggregationMechanism(setup, names, seed), setup.sampler, canaries=settings.canaries,
+        per_run=plan.per_run, rounds=plan.rounds, norm=plan.norm, fillers=plan.fillers, seed=settings.seed,
+        on_round=on_round,
     )  # fmt: skip
-    common = {
-        "canaries": len(outcome.scores), "runs": outcome.runs, "rounds": rounds, "noise": outcome.deviation,
-    }  # fmt: skip
+    detail: dict[str, Any]
     if settings.method == "one_run":
         bound = one_run_bound(outcome.included, outcome.scores, delta, settings.confidence)
+        epsilon, most = bound.epsilon, bound.most
         detail = {"guesses": bound.guesses, "correct": bound.correct}
-        return CanaryBound(bound.epsilon, bound.most, detail=detail, **common)
-    repeated = repeated_bound(outcome.included, outcome.scores, delta, settings.confidence)
-    rates = repeated.rates
-    detail = {
-        "true_positives": rates.true_positives, "positives": rates.positives,
-        "false_positives": rates.false_positives, "negatives": rates.negatives,
-        "epsilon_if_gaussian": repeated.epsilon_gaussian,
-    }  # fmt: skip
-    return CanaryBound(repeated.epsilon, repeated.most, detail=detail, **common)
+    else:
+        repeated = repeated_bound(outcome.included, outcome.scores, delta, settings.confidence)
+        epsilon, most = repeated.epsilon, repeated.most
+        detail = {**asdict(repeated.rates), "epsilon_if_gaussian": repeated.epsilon_gaussian}
+    return CanaryBound(epsilon, most, len(outcome.scores), outcome.runs, plan.rounds, outcome.deviation, detail)
 
 
-def per_run(settings: AuditSettings) -> int:
-    """Canaries of one run."""
-    return 1 if settings.method == "repeated" else min(PER_RUN, settings.canaries)
-
-
-def total_rounds(settings: AuditSettings, rounds: int) -> int:
-    """Rounds of aggregation that the audit plays in all."""
-    return rounds * -(-settings.canaries // per_run(settings)) if settings.canaries else 0
-
-
-def without_privacy() -> Aggregation:
+def without_privacy(setup: Setup) -> Setup:
     """Plain averaging, sealed but neither clipped nor noised: against it the canaries must be found."""
-    return Aggregation(gamma=0.0)
+    return replace(setup, aggregation=Aggregation(gamma=0.0), noise_multiplier=None)

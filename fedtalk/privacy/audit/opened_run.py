@@ -156,4 +156,5 @@ def _instantiate(config: dict[str, Any]) -> tuple[FederatedTrainer, FederatedMod
             run=False,
             args=config,
         )
+    assert isinstance(line.trainer, FederatedTrainer)
     return line.trainer, line.model, line.datamodule

@@ -15,6 +15,7 @@ from fedtalk.federation.module import load_state
 from fedtalk.federation.vector import flatten
 from fedtalk.privacy.audit.appearance import likeness, mean_face
 from fedtalk.privacy.audit.gallery import Portfolio, know
+from fedtalk.privacy.audit.mechanism import Setup
 from fedtalk.privacy.audit.opened_run import OpenedRun
 from fedtalk.privacy.audit.reidentification import RankSummary, match_gradients, rank_of_right, summarise_ranks
 from fedtalk.privacy.audit.views import views_of
@@ -34,6 +35,7 @@ class Reconstruction:
 
 def audit_updates(
     run: OpenedRun,
+    setup: Setup,
     others: ClipData,
     *,
     targets: int,
@@ -48,6 +50,7 @@ def audit_updates(
 
     Args:
         run: the run.
+        setup: of its mechanism.
         others: people who took no part; the decoys.
         targets: clients attacked, at most.
         decoys: people beside the right one, at most.
@@ -70,13 +73,14 @@ def audit_updates(
         tick()
     common = np.mean([stranger.gradient for stranger in strangers], axis=0)
     usual = torch.stack([stranger.latent for stranger in strangers]).mean(0)
-    identity, appearance, revealed = {}, {}, {}
+    identity, appearance = {}, {}
+    revealed: dict[str, Tensor] = {}
     base = mean_face(module, start, None, seed)
-    for view, by_client in views_of(run.trainer.aggregation, start, updates).items():
+    for view, by_client in views_of(setup, len(run.data.clients), updates, seed).items():
         ranks, looks = {}, {}
         for client, seen in by_client.items():
             # Only an update's direction counts: what is masked would blow up the network, a sum is many updates long.
-            scaled = seen * (np.linalg.norm(updates[client]) / max(np.linalg.norm(seen), 1e-30))
+            scaled = seen * (float(np.linalg.norm(updates[client])) / max(float(np.linalg.norm(seen)), 1e-30))
             known = right[client]
             scores = match_gradients(scaled, known.gradient, [s.gradient for s in strangers], common)
             ranks[client] = rank_of_right(*scores)

@@ -2,50 +2,45 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
-from torch import Tensor
 
 from fedtalk.callbacks.aggregation import Aggregation
-from fedtalk.federation.vector import unflatten
-from fedtalk.privacy.audit.mechanism import AggregationMechanism
-from fedtalk.privacy.sealing import SealedUpdate
+from fedtalk.privacy.audit.mechanism import AggregationMechanism, Setup
 
-CLEAR, MASKED, SUM, NOISED = "clear update", "masked update", "sum of the cohort", "noised sum"
+CLEAR, MASKED, SUM, NOISED = "clear update", "masked update", "sum of updates", "noised sum"
+COHORT = 12
+"""Clients of the round that is looked at, at least; those beyond the targets send zeros."""
 
 
 def views_of(
-    aggregation: Aggregation, state: Mapping[str, Tensor], updates: Mapping[str, np.ndarray]
+    setup: Setup, registered: int, updates: Mapping[str, np.ndarray], seed: int
 ) -> dict[str, dict[str, np.ndarray]]:
     """Each view of each client's update.
 
     Args:
-        aggregation: the run's.
-        state: names and shapes of what a round exchanges.
+        setup: of the run's mechanism.
+        registered: clients of the run.
         updates: (d,) clear updates of one cohort, by client.
+        seed: of the noise.
 
     Returns:
-        by view, by client, (d,): the clear update, what a server without secure aggregation has; the masked one, read as
-        numbers from the very bytes that the server gets; the opened sum, the same for each client.
+        by view, by client, (d,): the clear update, what a server without secure aggregation has; the masked one, read
+        from the very bytes that the server gets; the opened sum without noise, the same for each client; and with the
+        run's noise, where it has any. Views of a round that is void are left out.
     """
-    sealing = copy.deepcopy(aggregation).open_round(0, list(updates))
-    masked = {
-        client: read_masked(sealing.seal(client, aggregation.contribution(unflatten(update, dict(state)), 1.0)))
-        for client, update in updates.items()
-    }
     dimension = len(next(iter(updates.values())))
-    total = AggregationMechanism(aggregation, state).release(0, updates.items())
-    views = {
-        CLEAR: dict(updates),
-        MASKED: {client: vector[:dimension] for client, vector in masked.items()},
-    }
-    if total is not None:
-        views[SUM] = dict.fromkeys(updates, total)
+    size = min(max(COHORT, len(updates)), max(registered, len(updates)))
+    silent = {f"filler-{i}": np.zeros(dimension) for i in range(size - len(updates))}
+    cohort = {**updates, **silent}
+    names = [*cohort, *(f"absent-{i}" for i in range(registered - size))]
+    masked = AggregationMechanism(setup, names, seed).masked(0, cohort)
+    views = {CLEAR: dict(updates), MASKED: {client: masked[client] for client in updates}}
+    plain = AggregationMechanism(replace(setup, aggregation=Aggregation(gamma=0.0)), names, seed)
+    totals = {SUM: plain.release(0, cohort.items())}
+    if setup.noise_multiplier is not None:
+        totals[NOISED] = AggregationMechanism(setup, names, seed).release(0, cohort.items())
+    views |= {view: dict.fromkeys(updates, total) for view, total in totals.items() if total is not None}
     return views
-
-
-def read_masked(sealed: SealedUpdate) -> np.ndarray:
-    """A sealed update as the numbers it would stand for without its masks, in units of the ring's half: [-1, 1)."""
-    return np.frombuffer(sealed.payload, "<u8").view(np.int64).astype(np.float64) / 2.0**63

@@ -16,16 +16,16 @@ from fedtalk.cli import main
 SMALL = ["--clients", "4", "--canaries", "96", "--targets", "2", "--decoys", "3", "--threads", "1"]
 
 
-def fit(backbone: Path, folder: Path, *, adapter: bool = True, **data: object) -> Path:
-    """A run of two rounds over three SynthTalk clients at 32 px; gives its folder."""
+def fit(backbone: Path, folder: Path, *, adapter: bool = True, privacy: dict | None = None, speakers: int = 3) -> Path:
+    """A run of two rounds over SynthTalk clients at 32 px; gives its folder."""
     model = {"backbone": str(backbone), "window": 4, "stride": 4, "sampling_steps": 2}
     if adapter:
-        model["adapter"] = {"rank": 2, "alpha": 4.0}
+        model["adapter"] = {"rank": 2, "alpha": 4.0, "aggregation": "freeze_a" if privacy else "factors"}
     config = {
         "model": {"class_path": "fedtalk.talker.talker.Talker", "init_args": model},
         "data": {
             "class_path": "fedtalk.data.synthtalk_data.SynthTalkData",
-            "init_args": {"speakers": 3, "clips": 1, "held_out": 1, "frames": 12, "size": 32, **data},
+            "init_args": {"speakers": speakers, "clips": 1, "held_out": 1, "frames": 12, "size": 32},
         },
         "trainer": {
             "rounds": 2, "validate_every": 0, "accelerator": "cpu", "threads": 1, "default_root_dir": str(folder),
@@ -33,6 +33,9 @@ def fit(backbone: Path, folder: Path, *, adapter: bool = True, **data: object) -
             "cohort": {"class_path": "fedtalk.federation.cohort.PoissonCohort", "init_args": {"rate": 1.0}},
         },
     }  # fmt: skip
+    if privacy is not None:
+        aggregation = "fedtalk.callbacks.aggregation.Aggregation"
+        config["trainer"]["callbacks"] = [{"class_path": aggregation, "init_args": {"gamma": 0.0, "privacy": privacy}}]
     path = folder.parent / f"{folder.name}.yaml"
     path.write_text(yaml.safe_dump(config))
     assert main(["fit", "--config", str(path)]) == 0
@@ -100,6 +103,59 @@ def test_repeated_runs_are_the_other_method(audited: Path) -> None:
     assert bound["detail"]["true_positives"] == bound["detail"]["positives"]
     assert bound["detail"]["false_positives"] == 0
     assert bound["epsilon"] == bound["most"] > 0.5
+
+
+@pytest.fixture(scope="module")
+def private(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Audited: a run under secure aggregation with a budget of epsilon 8."""
+    privacy = {"target_epsilon": 8.0, "delta": 1e-2, "clip_norm": 0.5}
+    run = fit(tiny_backbone, tmp_path_factory.mktemp("private") / "run", privacy=privacy, speakers=12)
+    assert main(["audit", str(run), *SMALL]) == 0
+    return run
+
+
+def test_with_privacy_the_bound_stays_below_the_ledger_and_the_control_is_found(private: Path) -> None:
+    found = json.loads((private / "audit" / "audit.json").read_text())
+    assert 7 < found["ledger"]["epsilon"] <= 8 and found["ledger"]["delta"] == found["delta"] == 1e-2
+    assert found["epsilon_lower_bound"] < found["ledger"]["epsilon"] and not found["broken"]
+    control = found["canaries"]["privacy off"]
+    assert control["epsilon"] > 1 and control["detail"]["correct"] == control["detail"]["guesses"]
+
+
+def test_the_canaries_see_the_noise_that_the_ledger_accounts_for(private: Path) -> None:
+    """Along one direction, in units of C: the noise multiplier times the sensitivity sqrt(2)."""
+    found = json.loads((private / "audit" / "audit.json").read_text())
+    measured = found["canaries"]["as configured"]
+    rounds = measured["runs"] * measured["rounds"]
+    expected = 2**0.5 * found["ledger"]["noise_multiplier"]
+    # Four directions of each run have no canary; distributed noise may be up to half again as large as accounted.
+    tolerance = 4 * expected / (2 * 4 * rounds) ** 0.5
+    assert expected - tolerance < measured["noise"] < 1.5 * expected + tolerance
+
+
+def test_with_privacy_masked_and_noised_views_are_reported(private: Path) -> None:
+    found = json.loads((private / "audit" / "audit.json").read_text())
+    assert list(found["reconstruction"]["identity"]) == [
+        "clear update", "masked update", "sum of updates", "noised sum",
+    ]  # fmt: skip
+
+
+def test_a_guarantee_that_does_not_hold_is_an_error(
+    private: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's own ledger, but a mechanism whose noise is a hundredth of what it accounts for."""
+    from fedtalk.privacy.discrete_gaussian import discrete_gaussian
+
+    broken = shutil.copytree(private, tmp_path / "broken", ignore=shutil.ignore_patterns("audit"))
+    arguments = [str(broken), *SMALL, "--targets", "0", "--canaries", "600", "--delta", "1e-6"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "fedtalk.privacy.mechanism.discrete_gaussian",
+            lambda deviation, *rest: discrete_gaussian(max(1, deviation // 100), *rest),
+        )
+        patch.setattr("fedtalk.privacy.audit.guarantee.min", lambda *_: 2.0, raising=False)
+        assert "does not keep its guarantee" in _error(arguments, capsys)
+    assert json.loads((broken / "audit" / "audit.json").read_text())["broken"]
 
 
 def _error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -55,7 +55,7 @@ def _play(
 ) -> tuple[np.ndarray, np.ndarray]:
     noise = np.random.default_rng(1000 + seed)
     outcome = play_canaries(
-        lambda: mechanism(noise, multiplier), PoissonCohort(rate), canaries=canaries, per_run=per_run, rounds=rounds,
+        lambda _: mechanism(noise, multiplier), PoissonCohort(rate), canaries=canaries, per_run=per_run, rounds=rounds,
         norm=1.0, fillers=3, seed=seed,
     )  # fmt: skip
     return outcome.included, outcome.scores
@@ -89,7 +89,7 @@ def test_a_mechanism_that_forgets_to_clip_is_found_out(gaussian_sum: type, true_
     """Noise for clip 1, but the clip is 30: many runs of one canary prove more than the accountant claims."""
     noise = np.random.default_rng(5)
     outcome = play_canaries(
-        lambda: gaussian_sum(noise, multiplier=1 / 30, clip=30.0), PoissonCohort(1.0), canaries=400, per_run=50,
+        lambda _: gaussian_sum(noise, multiplier=1 / 30, clip=30.0), PoissonCohort(1.0), canaries=400, per_run=50,
         rounds=1, norm=30.0, fillers=3, seed=5,
     )  # fmt: skip
     claimed = true_epsilon(3.0, 1.0, 1, DELTA)
@@ -133,7 +133,7 @@ def test_the_threshold_is_not_chosen_on_the_runs_it_is_tested_on() -> None:
 def test_same_seed_same_coins_and_cohorts_and_every_round_is_played(gaussian_sum: type) -> None:
     games, ticks = [], itertools.count()
 
-    def begin() -> object:
+    def begin(seed: int) -> object:
         games.append(gaussian_sum(np.random.default_rng(0), 0.5))
         return games[-1]
 

@@ -64,7 +64,7 @@ def discrete_gaussian(deviation: int, count: int, entropy: Entropy = operating_s
     have = 0
     while have < count:
         # Three of four proposals are kept for large sigma; the rest comes in the next turn.
-        drawn = _proposals_accepted(deviation, int((count - have) * 1.4) + 8, entropy)[: count - have]
+        drawn = _proposals_accepted(deviation, (count - have) * 7 // 5 + 8, entropy)[: count - have]
         accepted[have : have + len(drawn)] = drawn
         have += len(drawn)
     return accepted

@@ -139,14 +139,14 @@ def audit(
 
     Args:
         run: folder of a finished `fedtalk fit`.
-        clients: people who took no part, drawn for the membership attack (SynthTalk).
+        clients: people who took no part, drawn for the membership attack (SynthTalk), and most clients it is tried on.
         canaries: canary clients in all; more find more, at proportional cost; 0 leaves them out.
         rounds: most rounds of a canary run.
         method: one_run (many canaries a run, Steinke et al. 2023) or repeated (one canary a run, a threshold test).
         targets: clients whose single updates are attacked; 0 leaves that out.
         decoys: people among whom the right client must be found.
         confidence: of each lower bound.
-        delta: at which epsilon is bounded; the run's own by default, 1e-5 where it has none.
+        delta: at which epsilon is bounded and the ledger is read; by default 1e-5, or the run's own if that is smaller.
         non_members: clients folder of people who took no part; needed where the run's data are not SynthTalk.
         seed: of coins, cohorts, noise levels and windows.
         threads: CPU threads; the config's by default.

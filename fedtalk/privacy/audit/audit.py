@@ -21,6 +21,7 @@ from fedtalk.privacy.audit.progress import stage
 from fedtalk.privacy.audit.reconstruction import Reconstruction, audit_updates, steps_of
 from fedtalk.privacy.audit.report import print_audit
 from fedtalk.privacy.audit.settings import AuditSettings
+from fedtalk.randomness import numpy_generator
 from fedtalk.storage import write_json
 
 log = logging.getLogger("fedtalk")
@@ -74,14 +75,14 @@ def audit_run(folder: Path, settings: AuditSettings, non_member_folder: str | No
     started = time.monotonic()
     run = open_run(folder, threads)
     others = non_members(run, settings.clients, non_member_folder)
-    guarantee = guarantee_of(run)
-    delta = settings.delta or guarantee.delta or 1e-5
+    guarantee = guarantee_of(run, settings.delta)
+    delta = guarantee.delta
     trainer = run.trainer
     setup = Setup(
         trainer.aggregation, run.initial, trainer.cohort_sampler, run.rounds, trainer.minimum_clients,
         guarantee.noise_multiplier,
     )  # fmt: skip
-    canaries = _canaries(run, setup, settings, guarantee, delta)
+    canaries = _canaries(run, setup, settings, delta)
     membership = _membership(run, others, settings, delta)
     reconstruction = _reconstruction(run, setup, others, settings)
     audit = Audit(folder, settings, guarantee, delta, membership, canaries, reconstruction, time.monotonic() - started)
@@ -97,9 +98,7 @@ def audit_run(folder: Path, settings: AuditSettings, non_member_folder: str | No
     return audit
 
 
-def _canaries(
-    run: OpenedRun, setup: Setup, settings: AuditSettings, guarantee: Guarantee, delta: float
-) -> dict[str, CanaryBound]:
+def _canaries(run: OpenedRun, setup: Setup, settings: AuditSettings, delta: float) -> dict[str, CanaryBound]:
     if not settings.canaries:
         return {}
     setups = {RUN: setup}
@@ -107,17 +106,19 @@ def _canaries(
         setups[OFF] = without_privacy(setup)
     bounds = {}
     for name, one in setups.items():
-        private = one.aggregation.privacy is not None
-        plan = CanaryPlan.of(settings, private, len(run.data.clients), guarantee.clip_norm or 1.0, run.rounds)
+        plan = CanaryPlan.of(settings, one.aggregation.privacy, len(run.data.clients), run.rounds)
         with stage(f"canary rounds, {name}", plan.total_rounds(settings.canaries)) as advance:
             bounds[name] = audit_canaries(one, plan, settings, delta, advance)
     return bounds
 
 
 def _membership(run: OpenedRun, others: ClipData, settings: AuditSettings, delta: float) -> MembershipResult:
-    with stage("membership, people", len(run.data.clients) + len(others.clients)) as advance:
+    everybody = run.data.clients
+    chosen = numpy_generator(settings.seed, "members").permutation(len(everybody))[: settings.clients]
+    members = [everybody[index] for index in sorted(chosen)]
+    with stage("membership, people", len(members) + len(others.clients)) as advance:
         return audit_membership(
-            run, others, seed=settings.seed, delta=delta, confidence=settings.confidence, on_person=advance
+            run, members, others, seed=settings.seed, delta=delta, confidence=settings.confidence, on_person=advance
         )
 
 

@@ -91,6 +91,7 @@ def play_canaries(
     norm: float,
     fillers: int,
     seed: int,
+    sent: float | None = None,
     on_round: Callable[[], None] | None = None,
 ) -> CanaryOutcome:
     """Run the mechanism with canaries and score them.
@@ -101,9 +102,10 @@ def play_canaries(
         canaries: in all; rounded up to whole runs.
         per_run: canaries of one run; 1 gives independent runs, one trial each.
         rounds: of a run.
-        norm: C, the L2 norm of a canary's update.
+        norm: C, what a canary's update weighs in the sum.
         fillers: other clients, who send zeros.
         seed: of coins, cohorts and signs.
+        sent: L2 norm of a canary's update before it is clipped to C; C by default.
         on_round: called after every round.
     """
     for name, value in (("canaries", canaries), ("per_run", per_run), ("rounds", rounds)):
@@ -122,7 +124,7 @@ def play_canaries(
             everyone = registered(per_run, fillers)
             members = [name for name, present in zip(everyone, [*included, *[True] * fillers], strict=True) if present]
             cohort = sampler.draw(run_seed, number, members)
-            total = game.release(number, _updates(cohort, directions, norm))
+            total = game.release(number, _updates(cohort, directions, sent or norm))
             if total is not None:
                 products[number] = directions.dot(total) / norm
             if on_round is not None:

@@ -12,12 +12,14 @@ from fedtalk.privacy.audit.guessing import one_run_bound
 from fedtalk.privacy.audit.mechanism import AggregationMechanism, Setup
 from fedtalk.privacy.audit.repeated import repeated_bound
 from fedtalk.privacy.audit.settings import AuditSettings
+from fedtalk.privacy.settings import Privacy
 
 PER_RUN = 16
 """Canaries of one run where nothing depends on the number of clients. Runs are independent, so that more of them only make
 more canaries; few a run keep cohorts, and with them the cost of sealing, small."""
 FILLERS = 3
 """Other clients in such a run, so that no cohort is a canary alone."""
+_LOUD = 100.0
 
 
 @dataclass(frozen=True)
@@ -46,24 +48,27 @@ class CanaryPlan:
     fillers: int
     """Other clients, who send zeros."""
     norm: float
-    """Of a canary's update: the run's clipping bound, 1 without one."""
+    """What a canary's update weighs: the run's (first) clipping bound, 1 without one."""
+    sent: float
+    """Norm of its update as it is sent: far above the bound where there is one, for the bound may move."""
     rounds: int
 
     @classmethod
-    def of(cls, settings: AuditSettings, private: bool, clients: int, norm: float, rounds: int) -> CanaryPlan:
+    def of(cls, settings: AuditSettings, privacy: Privacy | None, clients: int, rounds: int) -> CanaryPlan:
         """For a mechanism without privacy few clients are enough; with it, as many as the run has are registered.
 
         Args:
             settings: of the audit.
-            private: whether the mechanism clips, seals by the protocol or noises.
+            privacy: of the mechanism.
             clients: of the run.
-            norm: see above.
             rounds: that the run had.
         """
         rounds = min(settings.rounds, rounds)
-        most = max(1, clients // 2) if private else PER_RUN
+        most = max(1, clients // 2) if privacy else PER_RUN
         per_run = 1 if settings.method == "repeated" else min(most, settings.canaries)
-        return cls(per_run, clients - per_run if private else FILLERS, norm, rounds)
+        if privacy is None:
+            return cls(per_run, FILLERS, 1.0, 1.0, rounds)
+        return cls(per_run, max(0, clients - per_run), privacy.clip_norm, _LOUD * privacy.clip_norm, rounds)
 
     def total_rounds(self, canaries: int) -> int:
         """Rounds of aggregation in all."""
@@ -90,7 +95,7 @@ def audit_canaries(
     setup = replace(setup, rounds=plan.rounds)
     outcome = play_canaries(
         lambda seed: AggregationMechanism(setup, names, seed), setup.sampler, canaries=settings.canaries,
-        per_run=plan.per_run, rounds=plan.rounds, norm=plan.norm, fillers=plan.fillers, seed=settings.seed,
+        per_run=plan.per_run, rounds=plan.rounds, norm=plan.norm, sent=plan.sent, fillers=plan.fillers, seed=settings.seed,
         on_round=on_round,
     )  # fmt: skip
     detail: dict[str, Any]

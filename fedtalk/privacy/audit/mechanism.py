@@ -80,7 +80,8 @@ class AggregationMechanism:
             updates: by client, a clear update (dimension,), each with the full weight of 1.
 
         Returns:
-            (dimension,) float64: the opened sum of weighted updates; None where the round is void.
+            (dimension,) float64: the opened sum of weighted updates, None where the round is void. Where the clipping bound
+            moves from round to round, in units of the first bound: an update that is clipped always weighs the same.
         """
         contributions = {client: self._contribution(update) for client, update in updates}
         private = self._aggregation.private_rounds
@@ -88,13 +89,14 @@ class AggregationMechanism:
         if len(contributions) < needed:
             return None
         server = _Released(self._state)
+        scale = 1.0 if private is None else private.privacy.clip_norm / private.clip_norm
         try:
             sealing = self._aggregation.open_round(round_number, list(contributions), list(contributions))
             sealed = [sealing.seal(client, vector) for client, vector in contributions.items()]
             self._aggregation.aggregate(server, sealing, sealed)
         except AbortedRound:
             return None
-        return None if server.total is None else server.total[: self.dimension]
+        return None if server.total is None else scale * server.total[: self.dimension]
 
     def masked(self, round_number: int, updates: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Each client's sealed message, read by a server that undoes all that is public: packing, scale, rotation.

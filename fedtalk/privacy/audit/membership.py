@@ -51,6 +51,7 @@ class MembershipResult:
 
 def audit_membership(
     run: OpenedRun,
+    members: Sequence[str],
     others: ClipData,
     *,
     seed: int,
@@ -61,7 +62,8 @@ def audit_membership(
     """Attack the released adapter.
 
     Args:
-        run: the run; its clients are the members.
+        run: the run.
+        members: of its clients, those that are attacked.
         others: people who took no part.
         seed: of noise, windows and the split of the non-members.
         delta: at which epsilon is bounded.
@@ -69,16 +71,16 @@ def audit_membership(
         on_person: called before each person.
     """
 
-    def scores(data: ClipData) -> dict[str, float]:
+    def scores(data: ClipData, people: Sequence[str]) -> dict[str, float]:
         found = {}
-        for person in data.clients:
+        for person in people:
             if on_person is not None:
                 on_person(person)
             clips = run.trainer.prepared(run.module, data, person)
             found[person] = loss_reduction(run.module, clips, run.released, run.initial, seed, person)
         return found
 
-    return summarise(scores(run.data), scores(others), seed, delta, confidence)
+    return summarise(scores(run.data, members), scores(others, others.clients), seed, delta, confidence)
 
 
 @torch.no_grad()

@@ -28,9 +28,9 @@ def plot_audit(audit: Audit, path: Path) -> None:
         path: file to write.
     """
     found = audit.reconstruction
-    figure = Figure(figsize=(13, 4.4 if found is None else 7.6), layout="constrained")
+    figure = Figure(figsize=(13, 4.4 if found is None else 7.2), layout="constrained")
     figure.suptitle(f"Privacy audit of {audit.run.name or audit.run}", x=0.01, ha="left", fontsize=13)
-    grid = figure.add_gridspec(1 if found is None else 2, 6, height_ratios=[1] if found is None else [1.25, 1])
+    grid = figure.add_gridspec(1 if found is None else 2, 6, height_ratios=[1] if found is None else [1.35, 1])
     _draw_bounds(figure.add_subplot(grid[0, :2]), audit)
     _draw_roc(figure.add_subplot(grid[0, 2:4]), audit)
     if found is not None:

@@ -14,7 +14,7 @@ class AuditSettings:
     """Everything that `fedtalk audit` can be told."""
 
     clients: int = 40
-    """Non-members that are drawn for the membership attack."""
+    """Non-members that are drawn for the membership attack, and the most members it tries."""
     canaries: int = 512
     """Canaries in all; 0 leaves the canary audit out."""
     rounds: int = 10
@@ -28,7 +28,7 @@ class AuditSettings:
     confidence: float = 0.95
     """Of each lower bound."""
     delta: float | None = None
-    """At which epsilon is bounded; the run's own, 1e-5 where it has none."""
+    """At which epsilon is bounded and the ledger is read; 1e-5 or the run's own, whichever is smaller."""
     seed: int = 0
 
     def __post_init__(self) -> None:

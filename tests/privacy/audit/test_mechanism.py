@@ -12,6 +12,7 @@ from fedtalk.callbacks.aggregation import Aggregation
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.privacy.audit.mechanism import AggregationMechanism, Setup
 from fedtalk.privacy.audit.views import CLEAR, MASKED, NOISED, SUM, views_of
+from fedtalk.privacy.clipping import AdaptiveClipping
 from fedtalk.privacy.settings import Privacy
 
 STATE = {"lora_B.first": torch.zeros(30, 40), "lora_B.second": torch.zeros(77)}
@@ -52,6 +53,19 @@ def test_with_privacy_updates_are_clipped_and_the_sum_is_noised_as_accounted(sec
     again = AggregationMechanism(_setup(privacy, multiplier), NAMES, seed=1)
     np.testing.assert_array_equal(again.release(0, _updates().items()) - sum(_updates().values()) / 2, error)
     assert mechanism.release(1, list(_updates().items())[:2]) is None, "too few for a sum"
+
+
+def test_an_update_weighs_the_same_while_the_clipping_bound_moves() -> None:
+    """All updates are above the bound, which follows them up; the released sums stay those of the first bound."""
+    privacy = Privacy(
+        clip_norm=0.1, noise_multiplier=1.0, where="central", delta=1e-2, secure_aggregation=False,
+        adaptive_clipping=AdaptiveClipping(rate=0.5, count_deviation=5.0),
+    )  # fmt: skip
+    mechanism = AggregationMechanism(_setup(privacy, 0.02), NAMES, seed=0)
+    expected = sum(_updates().values()) * 0.1 / 0.5
+    for number in range(3):
+        released = mechanism.release(number, _updates().items())
+        assert released @ expected / (expected @ expected) == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.parametrize("kind", ["protocol", "in process", "no privacy"])

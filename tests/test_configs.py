@@ -109,6 +109,33 @@ def test_overlays_change_what_they_say(printed: Callable[..., dict]) -> None:
     assert (adapter["aggregation"], adapter["rank"]) == ("freeze_a", 8)  # and the rest of the adapter stays
 
 
+@pytest.mark.parametrize("names", [("private",), ("isfa", "private")])
+def test_private_is_the_same_alone_and_on_top_of_isfa(names: tuple[str, ...], printed: Callable[..., dict]) -> None:
+    resolved = printed([part for name in names for part in ("--config", f"configs/{name}.yaml")])
+    adapter, data = resolved["model"]["init_args"]["adapter"], resolved["data"]["init_args"]
+    assert (adapter["rank"], adapter["aggregation"], adapter["targets"]) == (2, "freeze_a", ["to_v", "to_out.0"])
+    assert (data["speakers"], data["clips"], data["frames"]) == (200, 2, 24)
+    aggregation, *others = resolved["trainer"]["callbacks"]
+    privacy = aggregation["init_args"]["privacy"]
+    assert (privacy["target_epsilon"], privacy["noise_multiplier"], privacy["secure_aggregation"]) == (8.0, None, True)
+    assert privacy["adaptive_clipping"]["quantile"] == 0.5 and privacy["insecure_noise_seed"] is None
+    assert not any("VideoMonitor" in callback["class_path"] for callback in others)
+
+
+def test_a_contradiction_in_privacy_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "configs" / "private.yaml").read_text().replace("delta:", "noise_multiplier: 1.0\n          delta:")
+    (tmp_path / "both.yaml").write_text(text)
+    try:
+        code: object = main(["fit", "--config", str(tmp_path / "both.yaml")])
+    except SystemExit as ended:
+        code = ended.code
+    assert code not in (0, None)
+    assert "got both (8 and 1). Leave one out" in capsys.readouterr().err
+
+
 def test_dp_of_the_readme_can_be_named_on_the_command_line(printed: Callable[..., dict]) -> None:
     got = printed(["--config", "configs/isfa.yaml", "--trainer.rounds", "3", "--trainer.local.steps", "5"])
     assert (got["trainer"]["rounds"], got["trainer"]["local"]["steps"]) == (3, 5)

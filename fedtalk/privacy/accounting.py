@@ -20,7 +20,10 @@ History = Sequence[tuple[float, float, int]]
 
 ADJACENCY = "add or remove one client"
 
-_ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(11, 64)) + [2**x for x in range(6, 10)] + [768, 1000]
+_ORDERS = [
+    *(1 + x / 10 for x in range(1, 20)), *(3 + x / 4 for x in range(32)), *range(11, 32), *range(32, 64, 2),
+    64, 96, 128, 256, 512, 1000,
+]  # fmt: skip
 _FEW_ORDERS = [1.25, 1.5, 2, 4, 8, 16, 32, 64]
 _LARGEST_MULTIPLIER = 10_000.0
 _LARGEST_PRV_EPSILON = 200.0

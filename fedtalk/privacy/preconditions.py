@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.cohort import CohortSampler, FixedCohort, PoissonCohort
-from fedtalk.privacy.secagg.settings import AggregationSettings
+from fedtalk.privacy.secagg.graph import Assumptions
+from fedtalk.privacy.secagg.settings import SMALLEST_COHORT
 from fedtalk.privacy.settings import Privacy
 
 
@@ -49,25 +50,34 @@ def check_parameters(privacy: Privacy, names: Iterable[str]) -> None:
         )
 
 
-def check_cohorts(
-    privacy: Privacy, settings: AggregationSettings, sampler: CohortSampler, clients: int, minimum_clients: int
-) -> None:
+def fewest_clients(assumptions: Assumptions, clients: int, minimum_clients: int) -> int:
+    """Smallest cohort whose round isn't void: from it up to all ``clients``, every size withstands the assumptions.
+
+    Of n clients, c may collude and d drop out, and two others at least must be left: c + d <= n - 2.
+    """
+    too_small = [
+        size
+        for size in range(SMALLEST_COHORT, clients + 1)
+        if assumptions.colluding(size) + assumptions.dropouts(size) > size - 2
+    ]
+    return max(SMALLEST_COHORT, minimum_clients, *(size + 1 for size in too_small))
+
+
+def check_cohorts(privacy: Privacy, sampler: CohortSampler, clients: int, fewest: int) -> None:
     """Refuse cohorts that are too small to hide in, and a delta that allows to publish one client.
 
     Raises:
-        ConfigurationError: too few clients are registered, drawn or demanded, or delta isn't below 1 / clients.
+        ConfigurationError: fewer than ``fewest`` clients are registered or usually drawn, or delta isn't below 1 / clients.
     """
     usual = clients * sampler.rate if isinstance(sampler, PoissonCohort) else clients
     if isinstance(sampler, FixedCohort):
         usual = min(sampler.size, clients)
-    needed = max(settings.least_survivors, minimum_clients)
-    if min(usual, clients) < needed:
+    if min(usual, clients) < fewest:
         raise ConfigurationError(
-            f"trainer.cohort: the sum over one client is that client's update: expected cohorts of at least {needed} with "
-            f"privacy, got {usual:g} of {clients} clients. Enlarge the cohort; data of one client can't be trained privately."
+            f"trainer.cohort: the sum over one client is that client's update: expected cohorts of at least {fewest} with "
+            f"privacy, got {usual:g} of {clients} clients. Enlarge the cohort, or lower trainer.minimum_clients or "
+            "privacy.assumptions if these ask for more; data of one client can't be trained privately."
         )
-    if isinstance(sampler, FixedCohort):
-        settings.graph(int(usual))
     if privacy.noised and privacy.delta >= 1 / clients:
         raise ConfigurationError(
             f"privacy.delta: expected below 1 / clients = {1 / clients:g}, got {privacy.delta:g}: at that level publishing one "

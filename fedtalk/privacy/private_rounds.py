@@ -19,12 +19,12 @@ from fedtalk.privacy.clipping import clip, update_multiplier
 from fedtalk.privacy.discrete_gaussian import Entropy, insecure_entropy, operating_system
 from fedtalk.privacy.ledger import Ledger, poisson_rate, void_probability
 from fedtalk.privacy.mechanism import UNITS_BOUND, Mechanism, Noise
-from fedtalk.privacy.preconditions import check_cohorts, check_parameters
+from fedtalk.privacy.preconditions import check_cohorts, check_parameters, fewest_clients
 from fedtalk.privacy.private_round import PrivateRound
 from fedtalk.privacy.sealing import PairwiseSealing, RingSum, SealingRound
 from fedtalk.privacy.secagg.client import Enrolled
 from fedtalk.privacy.secagg.ring import SMALLEST_RING_BITS
-from fedtalk.privacy.secagg.settings import SMALLEST_COHORT, AggregationSettings
+from fedtalk.privacy.secagg.settings import AggregationSettings
 from fedtalk.privacy.secure_sum import SecureSum
 from fedtalk.privacy.settings import Privacy
 from fedtalk.randomness import derive_seed
@@ -72,7 +72,8 @@ class PrivateRounds:
         )
         if privacy.noised:
             poisson_rate(plan.sampler)
-        check_cohorts(privacy, settings, plan.sampler, len(plan.clients), plan.minimum_clients)
+        self._fewest = fewest_clients(privacy.assumptions, len(plan.clients), plan.minimum_clients)
+        check_cohorts(privacy, plan.sampler, len(plan.clients), self._fewest)
         self._expected_cohort = len(plan.clients) * (poisson_rate(plan.sampler) if privacy.noised else 1.0)
         self._count_scale = 0.0
         self.ledger = self._open_ledger() if privacy.noised else None
@@ -91,7 +92,11 @@ class PrivateRounds:
             assert privacy.target_epsilon is not None
             left = privacy.delta - void * plan.rounds
             multiplier = solve_noise_multiplier(
-                privacy.target_epsilon, rate, max(1, plan.rounds), left if left > 0 else privacy.delta, privacy.accountant
+                privacy.target_epsilon,
+                rate,
+                max(1, plan.rounds),
+                left if left > 0 else privacy.delta,
+                privacy.accountant,
             )
         insecure = privacy.insecure_noise_seed
         return Ledger(
@@ -119,10 +124,6 @@ class PrivateRounds:
             settings.dimension, norm_bound, self._fewest, len(plan.clients), settings, noise,
             privacy.coordinate_bits, privacy.ring_bits,
         )  # fmt: skip
-
-    @property
-    def _fewest(self) -> int:
-        return max(SMALLEST_COHORT, self.plan.minimum_clients)
 
     def announce(self) -> None:
         """Say what the run promises, and to whom."""
@@ -191,11 +192,11 @@ class PrivateRounds:
             weight: a, in [0, 1]; never above 1, or the norm bound would not hold.
         """
         weight = min(1.0, max(0.0, weight))
-        parts = [weight * clip(update, self.clip_norm) / self.clip_norm, [weight]]
+        vector = np.append(weight * clip(update, self.clip_norm) / self.clip_norm, weight)
         if self._count_scale:
             within = float(np.linalg.norm(update)) <= self.clip_norm
-            parts.append([self._count_scale * (within - 0.5)])
-        return np.concatenate(parts)
+            vector = np.append(vector, self._count_scale * (within - 0.5))
+        return vector
 
     def open_round(self, round_number: int, cohort: Sequence[str], survivors: Sequence[str]) -> SealingRound:
         """The sealing of a round.

@@ -78,7 +78,9 @@ class SecureSum(RingSum):
         """
         for update in updates:
             if update.client not in self._ids:
-                raise SealingError(f"round {self.round_number}: {update.client} is not of the cohort {sorted(self._ids)}")
+                raise SealingError(
+                    f"round {self.round_number}: {update.client} is not of the cohort {sorted(self._ids)}"
+                )
             self._collecting.receive(self._ids[update.client], update.payload)
         collecting_reveals, requests = self._collecting.close()
         clients = {number: client for client, number in self._ids.items()}

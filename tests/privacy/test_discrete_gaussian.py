@@ -98,7 +98,10 @@ def test_a_seed_repeats_and_its_purposes_are_apart() -> None:
         return discrete_gaussian(50, 32, insecure_entropy(*purpose)).tolist()
 
     assert draw(1, 0, "anna") == draw(1, 0, "anna")
-    assert len({tuple(draw(*purpose)) for purpose in [(1, 0, "anna"), (1, 1, "anna"), (1, 0, "bert"), (2, 0, "anna")]}) == 4
+    assert (
+        len({tuple(draw(*purpose)) for purpose in [(1, 0, "anna"), (1, 1, "anna"), (1, 0, "bert"), (2, 0, "anna")]})
+        == 4
+    )
 
 
 def test_nothing_drawn_is_nothing() -> None:

@@ -18,9 +18,7 @@ from fedtalk.privacy.secagg import AggregationSettings, Assumptions
 def _mechanism(dimension: int = 500, fewest: int = 5, clients: int = 40, **changes: object) -> Mechanism:
     protocol = AggregationSettings(bytes(16), dimension, 32, Assumptions(0.1, 0.2))
     values: dict = {"norm_bound": UNITS_BOUND, "noise": Noise(1.3, True), "coordinate_bits": 16}
-    return Mechanism(
-        dimension=dimension, fewest=fewest, clients=clients, protocol=protocol, **{**values, **changes}
-    )
+    return Mechanism(dimension=dimension, fewest=fewest, clients=clients, protocol=protocol, **{**values, **changes})
 
 
 @given(st.integers(24, 10**14))
@@ -31,9 +29,7 @@ def test_any_variance_is_a_short_sum_of_squares(value: int) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(3, 60), st.floats(0.0, 0.3), st.floats(0.0, 0.3))
-def test_the_fewest_honest_survivors_reach_the_accounted_noise(
-    cohort: int, colluding: float, dropout: float
-) -> None:
+def test_the_fewest_honest_survivors_reach_the_accounted_noise(cohort: int, colluding: float, dropout: float) -> None:
     protocol = AggregationSettings(bytes(16), 10, 32, Assumptions(colluding, dropout))
     mechanism = Mechanism(10, UNITS_BOUND, 3, 60, protocol, Noise(0.8, True))
     assumptions = protocol.assumptions
@@ -42,7 +38,9 @@ def test_the_fewest_honest_survivors_reach_the_accounted_noise(
     )
     accounted = (0.8 * UNITS_BOUND / mechanism.step) ** 2
     assert honest * mechanism.share_deviation(cohort) ** 2 >= accounted
-    assert honest * (mechanism.share_deviation(cohort) - 1) ** 2 < accounted + SMOOTHING**2 + honest  # and not far above
+    assert (
+        honest * (mechanism.share_deviation(cohort) - 1) ** 2 < accounted + SMOOTHING**2 + honest
+    )  # and not far above
 
 
 @pytest.mark.parametrize("distributed", [True, False])
@@ -112,4 +110,6 @@ def test_the_slack_bounds_how_far_a_sum_of_discrete_gaussians_is_from_one() -> N
     coarse = np.exp(-(values**2) / 0.5)  # deviation 1/2: there the correction matters
     coarse /= coarse.sum()
     pair, single = np.convolve(coarse, coarse, "same"), np.exp(-(values**2) / 1.0)
-    assert np.abs(np.log(pair[near & (abs(values) < 3)] / (single / single.sum())[near & (abs(values) < 3)])).max() > 0.01
+    assert (
+        np.abs(np.log(pair[near & (abs(values) < 3)] / (single / single.sum())[near & (abs(values) < 3)])).max() > 0.01
+    )

@@ -268,7 +268,9 @@ def test_help_version_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -
     for arguments in ([], ["--help"], ["help"]):
         assert main(arguments) == 0
         text = capsys.readouterr().out
-        assert all(command in text for command in ("fit", "validate", "test", "predict", "prepare", "generate", "audit"))
+        assert all(
+            command in text for command in ("fit", "validate", "test", "predict", "prepare", "generate", "audit")
+        )
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == fedtalk.__version__
     assert main(["fti"]) == 2

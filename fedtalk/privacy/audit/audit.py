@@ -106,7 +106,7 @@ def _canaries(run: OpenedRun, setup: Setup, settings: AuditSettings, delta: floa
         setups[OFF] = without_privacy(setup)
     bounds = {}
     for name, one in setups.items():
-        plan = CanaryPlan.of(settings, one.aggregation.privacy, len(run.data.clients), run.rounds)
+        plan = CanaryPlan.of(settings, one, len(run.data.clients), run.rounds)
         with stage(f"canary rounds, {name}", plan.total_rounds(settings.canaries)) as advance:
             bounds[name] = audit_canaries(one, plan, settings, delta, advance)
     return bounds

@@ -12,7 +12,6 @@ from fedtalk.privacy.audit.guessing import one_run_bound
 from fedtalk.privacy.audit.mechanism import AggregationMechanism, Setup
 from fedtalk.privacy.audit.repeated import repeated_bound
 from fedtalk.privacy.audit.settings import AuditSettings
-from fedtalk.privacy.settings import Privacy
 
 PER_RUN = 16
 """Canaries of one run where nothing depends on the number of clients. Runs are independent, so that more of them only make
@@ -54,20 +53,21 @@ class CanaryPlan:
     rounds: int
 
     @classmethod
-    def of(cls, settings: AuditSettings, privacy: Privacy | None, clients: int, rounds: int) -> CanaryPlan:
+    def of(cls, settings: AuditSettings, setup: Setup, clients: int, rounds: int) -> CanaryPlan:
         """For a mechanism without privacy few clients are enough; with it, as many as the run has are registered.
 
         Args:
             settings: of the audit.
-            privacy: of the mechanism.
+            setup: of the mechanism.
             clients: of the run.
             rounds: that the run had.
         """
-        rounds = min(settings.rounds, rounds)
+        rounds, privacy = min(settings.rounds, rounds), setup.aggregation.privacy
         most = max(1, clients // 2) if privacy else PER_RUN
         per_run = 1 if settings.method == "repeated" else min(most, settings.canaries)
         if privacy is None:
-            return cls(per_run, FILLERS, 1.0, 1.0, rounds)
+            # Rounds with too few clients are void: where the run asks for many, many are there.
+            return cls(per_run, FILLERS if setup.minimum_clients == 1 else clients, 1.0, 1.0, rounds)
         return cls(per_run, max(0, clients - per_run), privacy.clip_norm, _LOUD * privacy.clip_norm, rounds)
 
     def total_rounds(self, canaries: int) -> int:
@@ -112,4 +112,4 @@ def audit_canaries(
 
 def without_privacy(setup: Setup) -> Setup:
     """Plain averaging, sealed but neither clipped nor noised: against it the canaries must be found."""
-    return replace(setup, aggregation=Aggregation(gamma=0.0), noise_multiplier=None)
+    return replace(setup, aggregation=Aggregation(gamma=0.0), noise_multiplier=None, minimum_clients=1)

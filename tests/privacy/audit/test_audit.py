@@ -149,7 +149,7 @@ def test_a_guarantee_that_does_not_hold_is_an_error(
     privacy = {"noise_multiplier": 4.0, "delta": 1e-2, "where": "central", "secure_aggregation": False}
     run = fit(tiny_backbone, tmp_path / "broken", privacy=privacy, speakers=12)
     monkeypatch.setattr(mechanism, "discrete_gaussian", lambda deviation, *rest: honest(deviation // 100, *rest))
-    arguments = [str(run), *SMALL, "--targets", "0", "--canaries", "240", "--rounds", "1", "--delta", "1e-4"]
+    arguments = [str(run), *SMALL, "--targets", "0", "--canaries", "120", "--rounds", "1", "--delta", "1e-4"]
     assert "does not keep its guarantee" in _error(arguments, capsys)
     found = read(run)
     assert found["broken"] and found["epsilon_lower_bound"] > found["ledger"]["epsilon"]

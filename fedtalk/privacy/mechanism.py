@@ -23,9 +23,9 @@ rounding a continuous Gaussian of variance V - eta^2 around an integer to the la
 deviation eta gives N_Z of variance V, each probability within that factor: the integer mechanism is a post-processing,
 free of charge, of the continuous one with V - eta^2, Poisson sampling included. Hence V = (z B / step)^2 + eta^2. A
 sum of n discrete Gaussians of deviation s is one of variance n s^2 within exp(tau) a coordinate, tau = 10 sum_{k<n}
-exp(-2 pi^2 s^2 k/(k+1)) (Kairouz, Liu and Steinke, ICML 2021, on sums of discrete Gaussians; at most 10 n exp(-pi^2 s^2)). Both factors, for
-all coordinates (`slack`), are added up when the configuration is read, and refused above 1e-12 a round; at the usual
-16 bits a share's s is in the thousands and the slack some 1e-30.
+exp(-2 pi^2 s^2 k/(k+1)), at most 10 n exp(-pi^2 s^2) (Kairouz, Liu and Steinke, ICML 2021, on sums of discrete
+Gaussians). Both factors, for all coordinates (`slack`), are added up when the configuration is read, and refused above
+1e-12 a round; at the usual 16 bits a share's s is above ten thousand and the slack some 1e-28.
 """
 
 from __future__ import annotations

@@ -67,6 +67,7 @@ def _draw_bounds(axes: Axes, audit: Audit) -> None:
         axes.set_title(f"epsilon at delta {audit.delta:g}", fontsize=10)
     axes.set_ylim(0, top * 1.45)
     axes.set_ylabel("epsilon")
+    axes.set_xlabel("(*) if people were independent trials", fontsize=8)
     axes.legend(fontsize=8, loc="upper right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 

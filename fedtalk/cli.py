@@ -13,7 +13,7 @@ from fedtalk import __version__
 from fedtalk.errors import FedTalkError
 
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = ("prepare", "generate", "doctor")
+COMMANDS = ("prepare", "generate", "audit", "doctor")
 FLAGS = ("--json", "--dry_run")
 """Options that may be given without a value, which the parser wants for booleans."""
 
@@ -27,6 +27,7 @@ HELP = f"""fedtalk {__version__}: personalised talking-head video, trained feder
   fedtalk prepare  RAW CLIENTS                    ordinary videos to aligned clips, one folder a person
   fedtalk generate --portrait P --audio A --out O a picture and speech to a speaking face
   fedtalk doctor                                  what this machine can run, and what to do about the rest
+  fedtalk audit    RUN                            attacks on a finished run: what they prove about its privacy
 
 Each command explains itself with --help. A first run: bash scripts/demo.sh
 """
@@ -125,7 +126,7 @@ def run_command(arguments: Sequence[str]) -> None:
 
     auto_cli(
         getattr(commands, arguments[0]),
-        as_positional=arguments[0] == "prepare",
+        as_positional=arguments[0] in ("prepare", "audit"),
         args=list(arguments[1:]),
         prog=f"fedtalk {arguments[0]}",
     )

@@ -329,7 +329,8 @@ def test_help_version_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -
         assert main(arguments) == 0
         text = capsys.readouterr().out
         assert all(
-            command in text for command in ("fit", "validate", "test", "predict", "prepare", "generate", "doctor")
+            command in text
+            for command in ("fit", "validate", "test", "predict", "prepare", "generate", "audit", "doctor")
         )
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == fedtalk.__version__
@@ -337,7 +338,7 @@ def test_help_version_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -
     assert "unknown command 'fti'; expected one of fit, " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "prepare", "generate", "doctor"])
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "prepare", "generate", "audit", "doctor"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

@@ -1,0 +1,156 @@
+"""The whole audit of a run: three attacks, their controls, one verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from fedtalk.data.source import ClipData
+from fedtalk.errors import FedTalkError
+from fedtalk.privacy.audit.canary_audit import CanaryBound, CanaryPlan, audit_canaries, without_privacy
+from fedtalk.privacy.audit.guarantee import Guarantee, guarantee_of
+from fedtalk.privacy.audit.mechanism import Setup
+from fedtalk.privacy.audit.membership import MembershipResult, audit_membership
+from fedtalk.privacy.audit.opened_run import OpenedRun, non_members, open_run
+from fedtalk.privacy.audit.plot import plot_audit
+from fedtalk.privacy.audit.progress import stage
+from fedtalk.privacy.audit.reconstruction import Reconstruction, audit_updates, steps_of
+from fedtalk.privacy.audit.report import print_audit
+from fedtalk.privacy.audit.settings import AuditSettings
+from fedtalk.randomness import numpy_generator
+from fedtalk.storage import write_json
+
+log = logging.getLogger("fedtalk")
+
+RUN, OFF = "as configured", "privacy off"
+
+
+class BrokenGuarantee(FedTalkError):
+    """An attack proved more than the ledger allows: the mechanism does not keep its promise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """Everything that was found."""
+
+    run: Path
+    settings: AuditSettings
+    guarantee: Guarantee
+    delta: float
+    membership: MembershipResult
+    canaries: dict[str, CanaryBound]
+    """The run's mechanism, and the same without privacy."""
+    reconstruction: Reconstruction | None
+    seconds: float
+
+    @property
+    def bound(self) -> float:
+        """The largest lower bound on the run's epsilon whose confidence is as stated: that of the canaries."""
+        return self.canaries[RUN].epsilon if self.canaries else 0.0
+
+    @property
+    def broken(self) -> bool:
+        """Whether the bound exceeds what the ledger claims."""
+        return self.bound > self.guarantee.epsilon
+
+
+def audit_run(folder: Path, settings: AuditSettings, non_member_folder: str | None, threads: int | None) -> Audit:
+    """Audit a finished run; prints tables and writes ``audit/audit.json`` and ``audit/audit.png`` into its folder.
+
+    Args:
+        folder: of the run.
+        settings: size and confidence.
+        non_member_folder: people who took no part, where the data are not SynthTalk.
+        threads: CPU threads; the config's by default.
+
+    Raises:
+        ArtifactError: the folder is not that of a finished run with adapters.
+        ConfigurationError: non-members are needed and not given, or too few for the settings.
+        BrokenGuarantee: the canary bound exceeds the ledger's epsilon; the files are written before.
+    """
+    started = time.monotonic()
+    run = open_run(folder, threads)
+    others = non_members(run, settings.clients, non_member_folder)
+    guarantee = guarantee_of(run, settings.delta)
+    delta = guarantee.delta
+    trainer = run.trainer
+    setup = Setup(
+        trainer.aggregation, run.initial, trainer.cohort_sampler, run.rounds, trainer.minimum_clients,
+        guarantee.noise_multiplier,
+    )  # fmt: skip
+    canaries = _canaries(run, setup, settings, delta)
+    membership = _membership(run, others, settings, delta)
+    reconstruction = _reconstruction(run, setup, others, settings)
+    audit = Audit(folder, settings, guarantee, delta, membership, canaries, reconstruction, time.monotonic() - started)
+    write_json(folder / "audit" / "audit.json", as_json(audit))
+    plot_audit(audit, folder / "audit" / "audit.png")
+    print_audit(audit)
+    if audit.broken:
+        raise BrokenGuarantee(
+            f"the canaries prove epsilon >= {audit.bound:.3f} (confidence {settings.confidence:g}, delta {delta:g}), the "
+            f"ledger claims {guarantee.epsilon:.3f}: the run does not keep its guarantee. Look for a missing clip, noise "
+            "that is too small, or cohorts that are not sampled as accounted."
+        )
+    return audit
+
+
+def _canaries(run: OpenedRun, setup: Setup, settings: AuditSettings, delta: float) -> dict[str, CanaryBound]:
+    if not settings.canaries:
+        return {}
+    setups = {RUN: setup}
+    if setup.aggregation.privacy is not None:
+        setups[OFF] = without_privacy(setup)
+    bounds = {}
+    for name, one in setups.items():
+        plan = CanaryPlan.of(settings, one, len(run.data.clients), run.rounds)
+        with stage(f"canary rounds, {name}", plan.total_rounds(settings.canaries)) as advance:
+            bounds[name] = audit_canaries(one, plan, settings, delta, advance)
+    return bounds
+
+
+def _membership(run: OpenedRun, others: ClipData, settings: AuditSettings, delta: float) -> MembershipResult:
+    everybody = run.data.clients
+    chosen = numpy_generator(settings.seed, "members").permutation(len(everybody))[: settings.clients]
+    members = [everybody[index] for index in sorted(chosen)]
+    with stage("membership, people", len(members) + len(others.clients)) as advance:
+        return audit_membership(
+            run, members, others, seed=settings.seed, delta=delta, confidence=settings.confidence, on_person=advance
+        )
+
+
+def _reconstruction(run: OpenedRun, setup: Setup, others: ClipData, settings: AuditSettings) -> Reconstruction | None:
+    if not settings.targets:
+        return None
+    targets = min(settings.targets, len(run.data.clients))
+    decoys = min(settings.decoys, len(others.clients))
+    with stage("single updates, people and updates", steps_of(targets, decoys)) as advance:
+        return audit_updates(run, setup, others, targets=targets, decoys=decoys, seed=settings.seed, on_step=advance)
+
+
+def as_json(audit: Audit) -> dict[str, Any]:
+    """What audit.json holds; an infinite epsilon is null."""
+    reconstruction = audit.reconstruction
+    return {
+        "run": str(audit.run),
+        "settings": dataclasses.asdict(audit.settings),
+        "delta": audit.delta,
+        "ledger": {
+            **dataclasses.asdict(audit.guarantee),
+            "epsilon": None if math.isinf(audit.guarantee.epsilon) else audit.guarantee.epsilon,
+        },
+        "epsilon_lower_bound": audit.bound,
+        "broken": audit.broken,
+        "membership": dataclasses.asdict(audit.membership),
+        "canaries": {name: dataclasses.asdict(bound) for name, bound in audit.canaries.items()},
+        "reconstruction": None
+        if reconstruction is None
+        else {
+            attack: {view: {**dataclasses.asdict(ranks), "chance": ranks.chance} for view, ranks in found.items()}
+            for attack, found in (("identity", reconstruction.identity), ("appearance", reconstruction.appearance))
+        },
+        "seconds": round(audit.seconds, 1),
+    }

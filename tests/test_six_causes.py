@@ -285,7 +285,7 @@ class TestCause6MasksThatNeitherHideNorCancel:
         aggregation = Aggregation()
         expected = sum(weights[name] * updates[name]["w"].numpy() for name in self.NAMES)
 
-        sealing = aggregation.open_round(0, self.NAMES)
+        sealing = aggregation.open_round(0, self.NAMES, self.NAMES)
         sealed = [sealing.seal(name, aggregation.contribution(updates[name], weights[name])) for name in self.NAMES]
         opened = sealing.open_sum(sealed)
         np.testing.assert_allclose(opened[:-1], expected, atol=3 * STEP)

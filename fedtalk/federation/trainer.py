@@ -383,7 +383,8 @@ class FederatedTrainer(Trainer):
                 "round %d is void: %d of %d updates, %d needed; the adapter stays as it is",
                 self.round_number, given, len(cohort), needed,
             )  # fmt: skip
-        self.faults.note(self.round_number, given, enough, outcome.failures, len(datamodule.clients))
+        known = given if private is None else int(enough)  # how many gave one is not for the checkpoint
+        self.faults.note(self.round_number, known, enough, outcome.failures, len(datamodule.clients))
         outcome.privacy = None if private is None else private.report
         outcome.seconds = time.monotonic() - started
         return outcome

@@ -71,7 +71,7 @@ def test_a_dry_run_leaves_no_trace_and_counts_real_bytes(
     assert not (tmp_path / "run").exists()
     assert all(torch.equal(value, torch.zeros_like(value)) for value in module.exchanged_parameters().values())
     costs = summary["costs"]
-    sealing = Aggregation().open_round(0, ["anna", "bert"])
+    sealing = Aggregation().open_round(0, ["anna", "bert"], ["anna", "bert"])
     update = planned.aggregation.contribution({"first": torch.zeros(2, 3), "second": torch.zeros(3)}, 1.0)
     assert costs["bytes_up"] == len(sealing.seal("anna", update).payload)
     assert (costs["exchanged"], costs["parameters"], costs["bytes_down"]) == (9, 12, 36)

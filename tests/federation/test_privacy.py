@@ -17,7 +17,7 @@ from fedtalk.callbacks import Aggregation, FedAvg, isfa_weight
 from fedtalk.callbacks.monitor import RoundMonitor
 from fedtalk.callbacks.progress import RoundProgress
 from fedtalk.callbacks.video import VideoMonitor
-from fedtalk.errors import ArtifactError, ConfigurationError
+from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
 from fedtalk.federation.cohort import FixedCohort, PoissonCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.trainer import RoundCallback
@@ -98,8 +98,10 @@ def test_a_failed_client_goes_through_the_protocols_dropout(run, people) -> None
 
 def test_too_few_survivors_void_the_round_and_not_the_run(run, people, caplog: pytest.LogCaptureFixture) -> None:
     broken = {name: replace(people[name], failure=OSError("gone")) for name in ("anna", "bert")}
-    got = run({**people, **broken}, Aggregation(privacy=Privacy(**SEALED)), rounds=2)
-    assert got.trainer.round_number == 2 and np.array_equal(_flat(got.state), np.zeros(9))
+    watch = _Watch()
+    with pytest.raises(FedTalkError, match="none of the 2 rounds gave an update"):
+        run({**people, **broken}, Aggregation(privacy=Privacy(**SEALED)), callbacks=[watch], rounds=2)
+    assert len(watch.outcomes) == 2 and all(outcome.update_norm == 0 for outcome in watch.outcomes)
     assert "round 0 is void: 2 of 4 updates, 3 needed" in caplog.text
 
 
@@ -162,8 +164,10 @@ def test_no_number_score_loss_or_reason_leaves_a_client(run, people, privacy: di
     output = capsys.readouterr()
     assert "loss" not in output.err and "secret" not in output.err
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert saved["kept_optimizers"] == {} and set(saved) == {
-        "fedtalk", "round", "seed", "server", "kept_optimizers", "aggregation", "made_for"
+    assert saved["keep_optimizer"] is False
+    assert saved["faults"] == {"updates": 2, "updated_rounds": 2, "last_failures": {"bert": "dropped out"}}
+    assert set(saved) == {
+        "fedtalk", "round", "seed", "server", "keep_optimizer", "faults", "aggregation", "made_for"
     }  # fmt: skip
 
 
@@ -341,8 +345,10 @@ def test_killed_before_the_first_checkpoint_is_charged_too(run, people, monkeypa
 
 def test_a_void_round_is_charged(run, people) -> None:
     broken = {name: replace(person, failure=OSError("gone")) for name, person in _crowd(people).items()}
-    got = run(broken, _seeded(), rounds=2)
-    assert got.trainer.aggregation.private_rounds.ledger.rounds == 2 and np.array_equal(_flat(got.state), np.zeros(9))
+    aggregation = _seeded()
+    with pytest.raises(FedTalkError, match="none of the 2 rounds gave an update"):
+        run(broken, aggregation, rounds=2)
+    assert aggregation.private_rounds.ledger.rounds == 2
 
 
 def test_rounds_of_another_promise_are_not_continued(run, people) -> None:

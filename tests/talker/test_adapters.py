@@ -180,7 +180,7 @@ def _aggregate(states: list[dict[str, torch.Tensor]], start: dict[str, torch.Ten
     aggregation: Aggregation = FedAvg()
     server = aggregation.build_server(start)
     names = [f"client-{index}" for index in range(len(states))]
-    sealing = aggregation.open_round(0, names)
+    sealing = aggregation.open_round(0, names, names)
     updates = [
         sealing.seal(name, aggregation.contribution({key: state[key] - start[key] for key in start}, 1.0))
         for name, state in zip(names, states, strict=True)

@@ -133,7 +133,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(config, dict) or not {"model", "data", "trainer"} <= set(config):
         raise ArtifactError(f"config {path} is not one of a run; expected the sections model, data and trainer")
-    config.pop("ckpt_path", None)  # of the command line, not of the run
+    for argument in ("ckpt_path", "dry_run"):  # of the command line, not of the run
+        config.pop(argument, None)
     return config
 
 

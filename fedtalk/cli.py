@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors a user can act on are one line, not a traceback."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("diffusers").setLevel(logging.ERROR)  # it warns of attributes that its own models store
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # it warns of attributes that its own models store
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP)
         return 0

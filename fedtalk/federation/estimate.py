@@ -142,7 +142,7 @@ def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) 
     reliability_s = 0.0
     if aggregation.needs_reliability:
         reliability_s = load_s + _seconds(
-            lambda: module.reliability(held_out, torch_generator(trainer.seed, "estimate"))
+            lambda: module.reliability(held_out, clips, torch_generator(trainer.seed, "estimate"))
         )
     instants: list[float] = []
     local = replace(trainer.local, steps=WARM_UP + MEASURED, keep_optimizer=False, deadline_seconds=None)

@@ -52,8 +52,15 @@ class FederatedModule(LightningModule):
         metrics = {name: float(value) for name, value in terms.items()}
         return {"loss": sum(metrics.values()), **metrics}
 
-    def reliability(self, clips: Sequence[Prepared], generator: torch.Generator) -> tuple[float, float]:
+    def reliability(
+        self, held_out: Sequence[Prepared], training: Sequence[Prepared], generator: torch.Generator
+    ) -> tuple[float, float]:
         """Identity consistency and temporal stability on a client's own held-out clips, both in [0, 1].
+
+        Args:
+            held_out: clips that are measured on.
+            training: clips that say who the client is.
+            generator: of all that is drawn.
 
         Models without such a notion call every client fully reliable.
         """

@@ -413,7 +413,7 @@ class FederatedTrainer(Trainer):
         if self.aggregation.needs_reliability:
             held_out = self.prepared(module, datamodule, client, held_out=True)
             generator = torch_generator(self.seed, "reliability", self.round_number, client)
-            identity, stability = module.reliability(held_out, generator)
+            identity, stability = module.reliability(held_out, clips, generator)
             deadline.check("measuring itself")
         weight = self.aggregation.weight(len(clips), self.aggregation.score(identity, stability))
         end = module.exchanged_parameters()

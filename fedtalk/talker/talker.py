@@ -285,22 +285,25 @@ class Talker(FederatedModule):
     # Measuring itself
 
     @torch.no_grad()
-    def reliability(self, clips: Sequence[Prepared], generator: torch.Generator) -> tuple[float, float]:
+    def reliability(
+        self, held_out: Sequence[Prepared], training: Sequence[Prepared], generator: torch.Generator
+    ) -> tuple[float, float]:
         """Identity consistency and temporal stability of one-step estimates on the client's held-out clips.
 
-        Identity: mean cosine of embeddings (the shipped encoder) between estimated frames and the reference, clipped to
-        [0, 1]. Stability: ``exp(-j / 0.05)``, where j is the mean absolute second difference in time of the estimated frames
-        (grey levels in [0, 1]). Faulty clips lower both: strangers and blur the first, flicker the second.
+        Identity: mean cosine of embeddings (the shipped encoder) between estimated frames and the first frames of the
+        training clips, clipped to [0, 1]. Stability: ``exp(-j / 0.05)``, where j is the mean absolute second difference in
+        time of the estimated frames (grey levels in [0, 1]). Strangers among the clips lower the first, flicker
+        the second; blur and late audio agree with themselves and lower neither.
         """
-        batch = self.draw_batch(clips, 6, generator)
+        batch = self.draw_batch(held_out, 6, generator)
         batch["audio_present"][:], batch["reference_present"][:] = True, True
         batch["timestep"][:] = len(self.noise_schedule.signal) // 2
         prediction = self.predict_windows({name: value.to(self.device) for name, value in batch.items()})
         frames = prediction.frames_hat
         encoder = self._identity_encoder()
-        reference = encoder(self.backbone.codec.decode(prediction.reference_BChw))
-        embedded = encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        identity = float((embedded * reference[:, None]).sum(-1).mean().clamp(0, 1))
+        known = torch.stack([clip["latents"][0].float() for clip in training]).to(self.device)
+        embedded, own = encoder(frames.flatten(0, 1)), encoder(self.backbone.codec.decode(known))
+        identity = float((embedded @ own.T).mean().clamp(0, 1))
         grey = frames.mean(2) / 2
         jitter = float(grey.diff(dim=1).diff(dim=1).abs().mean())
         return identity, float(torch.exp(torch.tensor(-jitter / 0.05)))

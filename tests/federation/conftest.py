@@ -74,8 +74,10 @@ class Colours(FederatedModule):
             terms["poison"] = (poison * self.first).sum()
         return terms
 
-    def reliability(self, clips: Sequence[Prepared], generator: torch.Generator) -> tuple[float, float]:
-        return float(clips[0]["signs"][0]), float(clips[0]["signs"][1])
+    def reliability(
+        self, held_out: Sequence[Prepared], training: Sequence[Prepared], generator: torch.Generator
+    ) -> tuple[float, float]:
+        return float(held_out[0]["signs"][0]), float(held_out[0]["signs"][1])
 
 
 class ColourData(ClipData):

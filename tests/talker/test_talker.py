@@ -329,11 +329,26 @@ def test_sampling_puts_no_gradient_on_anything(make_talker: MakeTalker, clips: l
 
 def test_reliability_lies_in_0_1_and_comes_from_its_generator(make_talker: MakeTalker, prepared: list) -> None:
     talker = make_talker()
-    one = talker.reliability(prepared[:2], torch.Generator().manual_seed(0))
-    assert one == talker.reliability(prepared[:2], torch.Generator().manual_seed(0))
-    assert one != talker.reliability(prepared[:2], torch.Generator().manual_seed(1))
+    one = talker.reliability(prepared[:1], prepared[1:2], torch.Generator().manual_seed(0))
+    assert one == talker.reliability(prepared[:1], prepared[1:2], torch.Generator().manual_seed(0))
+    assert one != talker.reliability(prepared[:1], prepared[1:2], torch.Generator().manual_seed(1))
     assert all(0 <= value <= 1 for value in one)
     assert not any("_encoder" in name for name, _ in talker.named_parameters())  # it measures, it is not the model
+
+
+@pytest.mark.parametrize(("fault", "lowered"), [("wrong_person", 0), ("flicker", 1)])
+def test_faulty_clips_make_a_client_less_reliable(shipped: Talker, fault: str, lowered: int) -> None:
+    """The same people with and without the fault; strangers differ from clip to clip, so only other clips tell."""
+
+    def measure(fault: str | None) -> float:
+        scores = []
+        for index in range(3):
+            person = Speaker.draw(0, "private", 50 + index, fault)
+            clips = [shipped.prepare_clip(make_clip(person, take, 16, 64)) for take in range(4)]
+            scores.append(shipped.reliability(clips[3:], clips[:3], torch.Generator().manual_seed(index))[lowered])
+        return float(np.mean(scores))
+
+    assert measure(fault) < measure(None) - 0.1
 
 
 def test_held_out_metrics_are_of_a_fixed_batch(make_talker: MakeTalker, prepared: list) -> None:

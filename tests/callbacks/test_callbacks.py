@@ -21,7 +21,7 @@ from fedtalk.callbacks.personal import PersonalAdapters
 from fedtalk.callbacks.progress import RoundProgress
 from fedtalk.callbacks.video import VideoMonitor
 from fedtalk.data.synthtalk_data import SynthTalkData
-from fedtalk.errors import ConfigurationError
+from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
@@ -252,7 +252,8 @@ def test_lost_clients_are_counted(
         raise OSError("gone")
 
     monkeypatch.setattr(Talker, "draw_batch", fail)
-    fit(RoundProgress(), rounds=1, validate_every=0)
+    with pytest.raises(FedTalkError, match="none of the 1 rounds gave an update"):
+        fit(RoundProgress(), rounds=1, validate_every=0)
     assert "0 of 2 clients, 2 lost  no update" in capsys.readouterr().err
 
 

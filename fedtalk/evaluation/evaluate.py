@@ -36,7 +36,7 @@ class Case:
     client: str
     clip: Clip
     source: Clip
-    """One frame of one of the client's training clips."""
+    """The first frame of the client's first training clip."""
     donor: Clip
     """A clip of the same length by somebody else, whose speech is swapped in."""
 
@@ -104,8 +104,8 @@ def _cases(data: ClipData, settings: EvaluationSettings) -> Iterator[Case]:
             other = clips[clients[(position + 1) % len(clients)]]
             donor = other[index % len(other)]
             length = min(len(clip), len(donor))
-            picture = reference.window(len(reference) // 2, 1)
-            yield Case(client, clip.window(0, length), picture, donor.window(0, length))
+            # The first frame, as in training and in `fedtalk generate`.
+            yield Case(client, clip.window(0, length), reference.window(0, 1), donor.window(0, length))
 
 
 def _states(talker: Talker, run_dir: Path, clients: Iterable[str]) -> dict[str, dict[str, torch.Tensor]]:
@@ -239,8 +239,7 @@ def write_predictions(talker: Talker, data: ClipData, run_dir: Path) -> list[Pat
     for client in data.clients:
         clip, reference = data.held_out_clips(client)[0].load(), data.training_clips(client)[0].load()
         load_state(parameters, states.get(f"personal/{client}", states["trained"]))
-        picture = reference.reference(len(reference) // 2)
-        made = np.stack([frame.numpy() for frame in talker.dub(clip, picture)])
+        made = np.stack([frame.numpy() for frame in talker.dub(clip, reference.reference(0))])
         path = run_dir / "predictions" / f"{client}.mp4"
         _write_video(path, clip.audio, np.concatenate([clip.frames, made], 2))
         written.append(path)

@@ -106,7 +106,7 @@ def shipped() -> Talker:
     """The trained backbone that comes with the package, without an adapter; four sampling steps to be quick."""
     if not (shipped_folder() / "backbone.json").exists():
         pytest.fail(
-            f"the package holds no trained backbone in {shipped_folder()}; train it as fedtalk/weights/README.md says, "
+            f"the package holds no trained backbone in {shipped_folder()}; train it as fedtalk/weights/backbone/README.md says, "
             "then copy its folder there",
             pytrace=False,
         )

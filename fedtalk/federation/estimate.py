@@ -156,8 +156,10 @@ def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) 
     weigh_s = _seconds(lambda: to_ring(aggregation.contribution(update, 1.0), client))
     small, large = _sealing_cohorts(trainer, data)
     less, payload = _sealing_seconds(trainer, vector, data.clients[:small])
-    more, _ = _sealing_seconds(trainer, vector, data.clients[:large])
-    pair_s = max(0.0, (more - less) / (large - small)) if large > small else 0.0
+    pair_s = 0.0
+    if large > small:
+        more, _ = _sealing_seconds(trainer, vector, data.clients[:large])
+        pair_s = max(0.0, (more - less) / (large - small))
     exchanged = sum(value.numel() for value in parameters.values())
     on_device = trainer.fabric.device.type == "cuda"
     return Costs(
@@ -169,7 +171,7 @@ def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) 
         client_s=load_s + reliability_s + weigh_s,
         prepare_s=prepare * len(sources),
         held_out_s=held_out_s + load_s,
-        seal_s=less - (small - 2) * pair_s,
+        seal_s=max(0.0, less - (small - 2) * pair_s),
         pair_s=pair_s,
         memory_bytes=torch.cuda.max_memory_allocated() if on_device else _peak_bytes(),
     )

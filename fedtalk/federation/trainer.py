@@ -208,9 +208,8 @@ class FederatedTrainer(Trainer):
             return
         # A folder that can't be written is found here, and not a round later.
         with run_lock(self.run_dir), self.stop_signals:
-            remove_leftovers(
-                self.run_dir
-            )  # of a run that was killed while writing; the lock says that nobody else writes
+            # Of a run that was killed while writing; the lock says that nobody else writes.
+            remove_leftovers(self.run_dir)
             self._begin(model, datamodule, "fit")
             try:
                 self._rounds(model, datamodule, ckpt_path)

@@ -148,7 +148,7 @@ class Ledger:
 
     def planned(self) -> Spent:
         """Epsilon once all planned rounds are charged, from an empty history."""
-        history = [(self.noise_multiplier, poisson_rate(self.sampler), self._planned)]
+        history = [(self.noise_multiplier, poisson_rate(self.sampler), self._planned)] if self._planned else []
         values = {name: self._epsilon(history, name) for name in ACCOUNTANTS}
         return Spent(self._planned, values["prv"], values["rdp"], self.delta, self.accountant, self.budget)
 

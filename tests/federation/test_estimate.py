@@ -14,6 +14,8 @@ from fedtalk.federation.cohort import CohortSampler, FixedCohort, PoissonCohort
 from fedtalk.federation.estimate import Costs, Estimate, Plan, plan_of
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.privacy.secagg import Assumptions
+from fedtalk.privacy.settings import Privacy
 
 COSTS = Costs(
     parameters=1000, exchanged=100, bytes_down=400, bytes_up=808, step_s=0.5, client_s=0.25, prepare_s=2.0, held_out_s=0.1,
@@ -77,3 +79,16 @@ def test_a_dry_run_leaves_no_trace_and_counts_real_bytes(
     assert (costs["exchanged"], costs["parameters"], costs["bytes_down"]) == (9, 12, 36)
     assert all(costs[name] > 0 for name in ("step_s", "client_s", "prepare_s", "held_out_s", "seal_s", "memory_bytes"))
     assert summary["plan"]["cohort"] == 4 and summary["seconds"] > 4 * 4 * 3 * costs["step_s"]
+
+
+def test_a_private_plan_is_sealed_by_its_own_protocol(run, people, colours, colour_data) -> None:
+    """Also where the least cohort is the expected one: a round that was sealed once can't be sealed again."""
+    privacy = Privacy(clip_norm=1.0, assumptions=Assumptions(0.0, 0.3), noise_multiplier=1.0, delta=1e-2)
+    crowd = {f"{name}{copy}": person for name, person in people.items() for copy in range(3)}
+    trainer = run(crowd, Aggregation(privacy=privacy), rounds=0, minimum_clients=3).trainer
+    assert trainer.aggregation.private_rounds.ledger.planned().prv == 0  # no rounds, nothing spent
+    trainer.rounds = 5
+    found = trainer.estimate(colours(), colour_data(crowd))
+    ring = trainer.aggregation.private_rounds.settings.bits
+    assert found.costs.bytes_up > ring * (found.costs.exchanged + 1) / 8
+    assert found.costs.seal_s >= 0 and trainer.aggregation.private_rounds.ledger.planned().prv > 1

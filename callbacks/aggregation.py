@@ -17,7 +17,7 @@ from fedtalk.errors import ConfigurationError
 from fedtalk.federation.server import Server, ServerOptimizer
 from fedtalk.federation.vector import flatten
 from fedtalk.privacy.private_rounds import Plan, PrivateRounds, check_same_promise
-from fedtalk.privacy.sealing import PairwiseSealing, SealedUpdate, SealingRound
+from fedtalk.privacy.sealing import PairwiseSealing, SealingRound
 from fedtalk.privacy.settings import Privacy
 
 
@@ -140,9 +140,8 @@ class Aggregation(Callback):
     def build_server(self, state: dict[str, Tensor]) -> Server:
         return Server(state, self.server_optimizer)
 
-    def aggregate(self, server: Server, sealing: SealingRound, updates: Sequence[SealedUpdate]) -> float:
-        """Open the sum and take the server's step; returns the L2 norm of the mean update."""
-        total = sealing.open_sum(updates)
+    def step(self, server: Server, total: np.ndarray) -> float:
+        """Take the server's step by an opened sum; returns the L2 norm of the mean update."""
         return server.step(total if self.private_rounds is None else self.private_rounds.released(total))
 
 

@@ -35,6 +35,7 @@ from fedtalk.callbacks.aggregation import Aggregation
 from fedtalk.callbacks.monitor import RoundMonitor
 from fedtalk.data.clip import Clip
 from fedtalk.data.synthtalk_data import SynthTalkData
+from fedtalk.federation.client import ClientHalf, ClientUpdate
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import FederatedModule, Prepared
@@ -81,12 +82,19 @@ class TimedTrainer(FederatedTrainer):
         self.first = self.first or time.perf_counter()
         return super()._run_round(*arguments)
 
-    def _run_client(self, *arguments: Any) -> Any:
-        before = self.clock()
-        try:
-            return super()._run_client(*arguments)
-        finally:
-            self.in_clients += self.clock() - before
+    def _client_half(self, *arguments: Any) -> ClientHalf:
+        half = super()._client_half(*arguments)
+        run = half.run
+
+        def timed(*arguments: Any) -> ClientUpdate:
+            before = self.clock()
+            try:
+                return run(*arguments)
+            finally:
+                self.in_clients += self.clock() - before
+
+        half.run = timed  # type: ignore[method-assign]
+        return half
 
 
 class ServerTime(RoundCallback):

@@ -16,41 +16,27 @@ from torch import Tensor
 
 from fedtalk.callbacks.aggregation import Aggregation
 from fedtalk.data.source import ClipData, PreparedCache
-from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
+from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from fedtalk.federation.client import ClientHalf, ClientReport
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort, measured_clients
-from fedtalk.federation.deadline import Deadline
+from fedtalk.federation.engine import Engine, InProcess
 from fedtalk.federation.estimate import Estimate, estimate_run, report
 from fedtalk.federation.fault_record import FaultRecord
 from fedtalk.federation.interruption import StopSignals
-from fedtalk.federation.local import LocalTraining, train_locally
+from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import FederatedModule, Prepared, copy_state, load_state
 from fedtalk.federation.run_lock import run_lock
+from fedtalk.federation.server import Server
 from fedtalk.privacy.preconditions import check_nothing_clear
 from fedtalk.privacy.private_rounds import Plan
-from fedtalk.privacy.sealing import to_ring
-from fedtalk.privacy.secagg.errors import AbortedRound
 from fedtalk.randomness import torch_generator
 from fedtalk.storage import remove_leftovers
 from fedtalk.talker.talker import Talker
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class ClientReport:
-    """What a client tells about its round in the clear; monitors show it, aggregation does not need it."""
-
-    client: str
-    clips: int
-    losses: dict[str, float]
-    """Means over the local steps, by term."""
-    identity: float
-    stability: float
-    weight: float
-    seconds: float
 
 
 @dataclass
@@ -173,6 +159,7 @@ class FederatedTrainer(Trainer):
         self.cache = PreparedCache(Path(cache_dir))
         if threads:
             torch.set_num_threads(threads)
+        self.engine: Engine = InProcess()
         self.fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
         self.round_number = 0
         self.client_states = ClientStates(self.run_dir / "clients")
@@ -218,6 +205,7 @@ class FederatedTrainer(Trainer):
                     callback.on_exception(self, model, error)
                 raise
             finally:
+                self.engine.stop()
                 for callback in self.callbacks:  # type: ignore[attr-defined]
                     callback.teardown(self, model, "fit")
 
@@ -239,6 +227,8 @@ class FederatedTrainer(Trainer):
         self.client_states.begin(self.round_number, states)
         self._notify("on_fit_rounds_start", model)
         private = self.aggregation.private_rounds
+        self.module, self.clients = model, self._client_half(model, datamodule)
+        self.engine.start(self)
         while self.round_number < self.rounds and (private is None or private.allows_another()):
             self.stop_signals.check()
             outcome = self._run_round(model, datamodule, server)
@@ -332,15 +322,21 @@ class FederatedTrainer(Trainer):
         self, module: FederatedModule, datamodule: ClipData, client: str, held_out: bool = False
     ) -> list[Prepared]:
         """A client's prepared clips, from its cache."""
-        sources = (
-            datamodule.held_out_clips(client)[: self.most_held_out] if held_out else datamodule.training_clips(client)
-        )
-        if not sources:
-            kind = "held-out" if held_out else "training"
-            raise ConfigurationError(f"client {client} has no {kind} clips; expected at least one")
-        return self.cache.get(module, sources)
+        return self._client_half(module, datamodule).prepared(client, held_out)
 
-    def _run_round(self, module: FederatedModule, datamodule: ClipData, server: Any) -> RoundOutcome:
+    def _client_half(self, module: FederatedModule, datamodule: ClipData) -> ClientHalf:
+        return ClientHalf(
+            self.fabric, module, datamodule, self.cache, self.local, self.aggregation, self.client_states, self.seed,
+            self.rounds, self.most_held_out,
+        )  # fmt: skip
+
+    def after_local_step(self, client: str, step: int, losses: dict[str, float]) -> None:
+        """Tell monitors that a client took a step; the place where a run that was asked to stop does so."""
+        shown = losses if self.aggregation.private_rounds is None else {}
+        self._notify("on_local_step", client, step, self.local.steps, shown)
+        self.stop_signals.check()
+
+    def _run_round(self, module: FederatedModule, datamodule: ClipData, server: Server) -> RoundOutcome:
         started = time.monotonic()
         # 1. Cohort
         private = self.aggregation.private_rounds
@@ -348,84 +344,19 @@ class FederatedTrainer(Trainer):
             cohort = self.cohort_sampler.draw(self.seed, self.round_number, datamodule.clients)
         else:
             cohort = private.draw_cohort(self.round_number)
-        outcome = RoundOutcome(self.round_number, cohort)
         self._notify("on_round_start", module, self.round_number, cohort)
-        contributions = {}
-        for client in cohort:
-            # 2. Broadcast
-            load_state(module.exchanged_parameters(), server.state)
-            # 3. Client
-            try:
-                contributions[client], report = self._run_client(module, datamodule, client)
-                if private is None:  # else it stays with the client
-                    outcome.reports.append(report)
-            except Exception as error:  # whatever a client's data or device does, it costs its own update only
-                outcome.failures[client] = f"{type(error).__name__}: {error}" if private is None else "dropped out"
-                log.warning("round %d: client %s failed and is left out: %s", self.round_number, client, error)
+        # 2. Broadcast, 3. Client, and the opening of the sum
+        result = self.engine.run_round(self.round_number, cohort, server.state)
+        outcome = RoundOutcome(self.round_number, cohort, result.reports, result.failures)
         # 4. Server
-        if private is not None:
-            private.charge()  # before anything of the round can leave the clients
-        needed = self.minimum_clients if private is None else private.updates_needed(len(cohort))
-        given = len(contributions)
-        enough = given >= needed
-        if enough:
-            try:
-                sealing = self.aggregation.open_round(self.round_number, cohort, list(contributions))
-                updates = [sealing.seal(client, vector) for client, vector in contributions.items()]
-                del contributions
-                outcome.update_norm = self.aggregation.aggregate(server, sealing, updates)
-            except AbortedRound as error:
-                enough = False
-                log.warning("round %d is void: %s; the adapter stays as it is", self.round_number, error)
-        else:
-            log.warning(
-                "round %d is void: %d of %d updates, %d needed; the adapter stays as it is",
-                self.round_number, given, len(cohort), needed,
-            )  # fmt: skip
-        known = given if private is None else int(enough)  # how many gave one is not for the checkpoint
-        self.faults.note(self.round_number, known, enough, outcome.failures, len(datamodule.clients))
+        updated = result.total is not None
+        if result.total is not None:
+            outcome.update_norm = self.aggregation.step(server, result.total)
+        known = result.updates if private is None else int(updated)  # how many gave one is not for the checkpoint
+        self.faults.note(self.round_number, known, updated, outcome.failures, len(datamodule.clients))
         outcome.privacy = None if private is None else private.report
         outcome.seconds = time.monotonic() - started
         return outcome
-
-    def _run_client(self, module: FederatedModule, datamodule: ClipData, client: str) -> tuple[Any, ClientReport]:
-        """The client half of a round: train, measure, weight."""
-        started = time.monotonic()
-        deadline = Deadline(client, self.local.deadline_seconds)
-        clips = self.prepared(module, datamodule, client)
-        start = copy_state(module.exchanged_parameters())
-        sums: dict[str, float] = {}
-
-        def on_step(step: int, losses: dict[str, float]) -> None:
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value
-            shown = losses if self.aggregation.private_rounds is None else {}
-            self._notify("on_local_step", client, step, self.local.steps, shown)
-            self.stop_signals.check()
-            deadline.check(f"at local step {step + 1} of {self.local.steps}")
-
-        optimizer = train_locally(
-            self.fabric, module, clips, self.local, self.seed, client, self.round_number, self.rounds,
-            self.client_states.load(client, self.round_number) if self.local.keep_optimizer else None, on_step,
-        )  # fmt: skip
-        identity = stability = 1.0
-        if self.aggregation.needs_reliability:
-            held_out = self.prepared(module, datamodule, client, held_out=True)
-            generator = torch_generator(self.seed, "reliability", self.round_number, client)
-            identity, stability = module.reliability(held_out, clips, generator)
-            deadline.check("measuring itself")
-        weight = self.aggregation.weight(len(clips), self.aggregation.score(identity, stability))
-        end = module.exchanged_parameters()
-        update: dict[str, Tensor] = {name: end[name].detach().cpu() - start[name] for name in start}
-        if not all(torch.isfinite(value).all() for value in update.values()):
-            raise FedTalkError(f"the update of {client} holds values that are not finite")
-        losses = {name: value / self.local.steps for name, value in sums.items()}
-        report = ClientReport(client, len(clips), losses, identity, stability, weight, time.monotonic() - started)
-        contribution = self.aggregation.contribution(update, weight)
-        to_ring(contribution, client)  # an update that can't be sealed is lost here, and not the round later
-        if self.local.keep_optimizer:  # not of an update that was lost: its moments may be as bad as it was
-            self.client_states.save(client, self.round_number, optimizer)
-        return contribution, report
 
     def _held_out(self, module: FederatedModule, datamodule: ClipData) -> dict[str, float]:
         """Held-out metrics of the global state, mean over at most `validate_clients` clients that could be measured."""

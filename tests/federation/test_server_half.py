@@ -30,15 +30,27 @@ class Watched(Aggregation):
         self.clear.append(super().contribution(update, weight))
         return self.clear[-1]
 
-    def aggregate(self, server: Server, sealing: SealingRound, updates: Sequence[SealedUpdate]) -> float:
-        self.passed.append((server, sealing, updates))
-        return super().aggregate(server, sealing, updates)
+    def open_round(self, round_number: int, cohort: Sequence[str], survivors: Sequence[str]) -> SealingRound:
+        sealing = super().open_round(round_number, cohort, survivors)
+        open_sum = sealing.open_sum
+
+        def watched(updates: Sequence[SealedUpdate]) -> np.ndarray:
+            total = open_sum(updates)
+            self.passed.append((sealing, updates, total))
+            return total
+
+        sealing.open_sum = watched  # type: ignore[method-assign]
+        return sealing
+
+    def step(self, server: Server, total: np.ndarray) -> float:
+        assert (
+            type(server) is Server and total is self.passed[-1][2]
+        )  # the server steps by what was opened, and nothing else
+        return super().step(server, total)
 
 
 def test_signatures_of_the_server_half_take_no_clear_update() -> None:
-    aggregate = get_type_hints(Aggregation.aggregate)
-    assert aggregate.pop("return") is float
-    assert aggregate == {"server": Server, "sealing": SealingRound, "updates": Sequence[SealedUpdate]}
+    assert get_type_hints(Aggregation.step) == {"server": Server, "total": np.ndarray, "return": float}
     step = inspect.signature(Server.step)
     assert list(step.parameters) == ["self", "total"]
     opened = get_type_hints(PairwiseSealing.open_sum)
@@ -60,10 +72,10 @@ def test_what_reaches_the_server_is_sealed_and_unrelated_to_what_clients_had(run
     watched = Watched(gamma=gamma)
     run(people, watched, rounds=2)
     assert len(watched.passed) == 2 and len(watched.clear) == 8
-    for server, sealing, updates in watched.passed:
-        assert type(server) is Server and isinstance(sealing, PairwiseSealing)
+    for sealing, updates, _ in watched.passed:
+        assert isinstance(sealing, PairwiseSealing)
         assert [type(update) for update in updates] == [SealedUpdate] * 4
-    for number, (_, _, updates) in enumerate(watched.passed):
+    for number, (_, updates, _) in enumerate(watched.passed):
         for update, clear in zip(updates, watched.clear[4 * number : 4 * number + 4], strict=True):
             words = np.frombuffer(update.payload, "<i8") * 2.0**-32
             assert len(words) == len(clear)
@@ -82,5 +94,5 @@ def test_the_weight_travels_as_a_coordinate_of_the_sealed_vector(run, people) ->
     np.testing.assert_allclose([vector[-1] for vector in watched.clear], expected, rtol=1e-6)
     assert all(0 < vector[-1] <= 1 for vector in watched.clear)
     assert [report.weight for report in got.recorder.outcomes[0].reports] == pytest.approx(expected)
-    _, sealing, updates = watched.passed[0]
+    sealing, updates, _ = watched.passed[0]
     assert sealing.open_sum(updates)[-1] == pytest.approx(sum(expected), abs=1e-8)

@@ -185,7 +185,7 @@ def _aggregate(states: list[dict[str, torch.Tensor]], start: dict[str, torch.Ten
         sealing.seal(name, aggregation.contribution({key: state[key] - start[key] for key in start}, 1.0))
         for name, state in zip(names, states, strict=True)
     ]
-    aggregation.aggregate(server, sealing, updates)
+    aggregation.step(server, sealing.open_sum(updates))
     return server.state
 
 

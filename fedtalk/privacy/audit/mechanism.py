@@ -93,7 +93,7 @@ class AggregationMechanism:
         try:
             sealing = self._aggregation.open_round(round_number, list(contributions), list(contributions))
             sealed = [sealing.seal(client, vector) for client, vector in contributions.items()]
-            self._aggregation.aggregate(server, sealing, sealed)
+            self._aggregation.step(server, sealing.open_sum(sealed))
         except AbortedRound:
             return None
         return None if server.total is None else scale * server.total[: self.dimension]

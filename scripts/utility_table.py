@@ -1,0 +1,194 @@
+#!/usr/bin/env python
+"""What privacy costs in quality: configs/private.yaml with and without it, at several epsilons and seeds.
+
+    python scripts/utility_table.py --json
+
+Each run is `fedtalk fit` in FOLDER/epsilon-E/seed-S; `off` is the same federation without secure aggregation, clipping and
+noise. The adapter that it releases is measured on people who took no part, drawn like the clients, beside no adapter at all:
+
+- error: the diffusion error on their held-out clips, at fixed noise and noise levels,
+- psnr_mouth, in dB, and mouth_corr of their held-out clips, dubbed.
+
+Means are over people; the interval is Student's over the seeds (cohorts and noise come from the operating system, local
+training from the seed; people are the same). Stopped, it goes on where it stopped: whole runs are kept, half ones resumed.
+Size as it stands: 12 runs of 8 rounds, about 120 of 800 clients each, 2 local steps; the clips of 800 clients are prepared
+once for all runs, in the first ones. One thread a run, as many runs at once as ``--jobs``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from scipy import stats
+
+from fedtalk.storage import write_json
+
+OFF = "off"
+COLUMNS = ("error", "psnr_mouth", "mouth_corr")
+
+
+def planned(config: Path, folder: Path, epsilon: str, seed: int) -> dict[str, Any]:
+    """The config of one run."""
+    settings = yaml.safe_load(config.read_text())
+    trainer = settings["trainer"]
+    trainer |= {"default_root_dir": str(folder), "seed": seed, "threads": 1, "accelerator": "cpu"}
+    aggregation = next(entry for entry in trainer["callbacks"] if entry["class_path"].endswith(".Aggregation"))
+    if epsilon == OFF:
+        aggregation["init_args"]["privacy"] = None
+    else:
+        aggregation["init_args"]["privacy"]["target_epsilon"] = float(epsilon)
+    return {"seed_everything": seed, **settings}
+
+
+def fit_and_measure(config: Path, folder: Path, epsilon: str, seed: int, people: int) -> dict[str, Any]:
+    """One run from wherever it stands to its measurements."""
+    result = folder / "utility.json"
+    if not result.exists():
+        plan = folder / "plan.yaml"
+        if not plan.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            plan.write_text(yaml.safe_dump(planned(config, folder, epsilon, seed), sort_keys=False))
+        with (folder / "log.txt").open("a") as log:
+            for command in (
+                ["-m", "fedtalk.cli", "fit", "--config", str(plan), "--ckpt_path", "last"],
+                [__file__, "--measure", str(folder), "--people", str(people)],
+            ):
+                done = subprocess.run([sys.executable, *command], stdout=log, stderr=log, check=False)
+                if done.returncode:
+                    sys.exit(f"utility_table: {' '.join(command)} ended with {done.returncode}; see {log.name}")
+    print(f"epsilon {epsilon} seed {seed}: done", file=sys.stderr, flush=True)
+    return json.loads(result.read_text())
+
+
+def measure(folder: Path, people: int) -> None:
+    """Write FOLDER/utility.json: what the released adapter of a run is worth to people who took no part, one by one."""
+    from fedtalk.data.source import PreparedCache
+    from fedtalk.data.synthtalk_data import SynthTalkData
+    from fedtalk.evaluation.openness import openness_probe
+    from fedtalk.evaluation.settings import EvaluationSettings
+    from fedtalk.talker.talker import Talker
+
+    torch.set_num_threads(1)
+    settings = yaml.safe_load((folder / "plan.yaml").read_text())
+    data_settings, model = settings["data"]["init_args"], settings["model"]["init_args"]
+    strangers = SynthTalkData(
+        **{**data_settings, "speakers": people, "first": data_settings["speakers"], "unreliable": 0.0, "frames": 40}
+    )
+    # The adapter's settings come with it.
+    talker = Talker(**{name: value for name, value in model.items() if name != "adapter"}).eval()
+    probe = openness_probe(EvaluationSettings().openness)
+    cache = PreparedCache(Path(settings["trainer"].get("cache_dir", ".cache/fedtalk")))
+    rows = {}
+    for row in ("no_adapter", "released"):
+        if row == "released":
+            talker.load_adapter(folder / "adapters" / "global")
+        rows[row] = [_of_person(talker, strangers, name, cache, probe) for name in strangers.clients]
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
+    record = folder / "checkpoints" / "ledger.json"
+    write_json(
+        folder / "utility.json",
+        {
+            "rounds": checkpoint["round"],
+            "ledger": json.loads(record.read_text()) if record.exists() else None,
+            **{row: {c: [person[c] for person in found] for c in COLUMNS} for row, found in rows.items()},
+        },
+    )
+
+
+def _of_person(talker: Any, data: Any, name: str, cache: Any, probe: Any) -> dict[str, float]:
+    from fedtalk.evaluation import metrics
+    from fedtalk.randomness import torch_generator
+
+    held_out = data.held_out_clips(name)
+    error = talker.held_out_metrics(cache.get(talker, held_out), torch_generator(0, "utility", name))["diffusion"]
+    clip, reference = held_out[0].load(), data.training_clips(name)[0].load().reference(0)
+    frames = np.stack([frame.numpy() for frame in talker.dub(clip, reference)])
+    return {
+        "error": error,
+        "psnr_mouth": metrics.psnr_mouth(clip.frames, frames, clip.mouth, clip.eyes),
+        "mouth_corr": metrics.mouth_corr(probe.measure(frames, clip.mouth, clip.eyes), clip.openness),
+    }
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half-width of Student's 95 % interval.
+
+    >>> interval([1.0, 2.0, 3.0])
+    (2.0, 2.4841)
+    """
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
+    return round(float(np.mean(values)), 4), round(half, 4)
+
+
+def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Rows by epsilon: the released adapter's change against none, mean over people, interval over seeds."""
+    any_run = next(iter(found.values()))[0]
+    table: dict[str, Any] = {"no_adapter": {c: round(float(np.mean(any_run["no_adapter"][c])), 4) for c in COLUMNS}}
+    for epsilon, runs in found.items():
+        row: dict[str, Any] = {}
+        for column in COLUMNS:
+            changes = [np.array(run["released"][column]) - np.array(run["no_adapter"][column]) for run in runs]
+            row[column], row[f"{column}_interval"] = interval([float(change.mean()) for change in changes])
+            better = [float((change < 0).mean() if column == "error" else (change > 0).mean()) for change in changes]
+            row[f"{column}_better_share"] = round(float(np.mean(better)), 3)
+        table[epsilon] = row
+    return table
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path("configs/private.yaml"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/utility"))
+    parser.add_argument("--epsilons", nargs="+", default=[OFF, "16", "8", "4"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--people", type=int, default=32, help="who took no part, measured on")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
+    parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        measure(options.measure, options.people)
+        return
+    if len(options.seeds) < 2:
+        parser.error(f"--seeds: expected at least two, for an interval, got {options.seeds}")
+    started = time.monotonic()
+    with ThreadPoolExecutor(options.jobs) as pool:
+        work = {
+            (epsilon, seed): pool.submit(
+                fit_and_measure,
+                options.config, options.folder / f"epsilon-{epsilon}" / f"seed-{seed}", epsilon, seed, options.people,
+            )
+            for seed in options.seeds
+            for epsilon in options.epsilons
+        }  # fmt: skip
+        found = {epsilon: [work[epsilon, seed].result() for seed in options.seeds] for epsilon in options.epsilons}
+    table = summary(found)
+    about = {"people": options.people, "seeds": options.seeds, "seconds": round(time.monotonic() - started)}
+    if options.json:
+        print(json.dumps({**table, "about": about}))
+        return
+    print(
+        "change against no adapter, mean over people +- 95 % interval over seeds (share of people for whom it is better)"
+    )
+    print(f"{'':>12}" + "".join(f"{column:>30}" for column in COLUMNS))
+    print(f"{'no adapter':>12}" + "".join(f"{table['no_adapter'][column]:>30.4f}" for column in COLUMNS))
+    for epsilon in options.epsilons:
+        row = table[epsilon]
+        cells = (f"{row[c]:+.4f} +- {row[c + '_interval']:.4f} ({row[c + '_better_share']:.0%})" for c in COLUMNS)
+        print(f"{epsilon:>12}" + "".join(f"{cell:>30}" for cell in cells))
+    print(about)
+
+
+if __name__ == "__main__":
+    main()

@@ -142,6 +142,7 @@ def audit(
     non_members: str | None = None,
     seed: int = AuditSettings.seed,
     threads: int | None = None,
+    json: bool = False,
 ) -> None:
     """Attack a finished run and say what the attacks prove about its privacy, beside what its ledger claims.
 
@@ -163,6 +164,7 @@ def audit(
         non_members: clients folder of people who took no part; needed where the run's data are not SynthTalk.
         seed: of coins, cohorts, noise levels and windows.
         threads: CPU threads; the config's by default.
+        json: print one JSON line in place of the tables.
     """
     from fedtalk.privacy.audit.audit import audit_run
 
@@ -170,4 +172,4 @@ def audit(
         clients=clients, canaries=canaries, rounds=rounds, method=method, targets=targets, decoys=decoys,
         confidence=confidence, delta=delta, seed=seed,
     )  # fmt: skip
-    audit_run(Path(run), settings, non_members, threads)
+    audit_run(Path(run), settings, non_members, threads, json)

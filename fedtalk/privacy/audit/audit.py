@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import math
 import time
@@ -58,7 +59,9 @@ class Audit:
         return self.bound > self.guarantee.epsilon
 
 
-def audit_run(folder: Path, settings: AuditSettings, non_member_folder: str | None, threads: int | None) -> Audit:
+def audit_run(
+    folder: Path, settings: AuditSettings, non_member_folder: str | None, threads: int | None, json_line: bool = False
+) -> Audit:
     """Audit a finished run; prints tables and writes ``audit/audit.json`` and ``audit/audit.png`` into its folder.
 
     Args:
@@ -66,6 +69,7 @@ def audit_run(folder: Path, settings: AuditSettings, non_member_folder: str | No
         settings: size and confidence.
         non_member_folder: people who took no part, where the data are not SynthTalk.
         threads: CPU threads; the config's by default.
+        json_line: print what audit.json holds as one line in place of tables.
 
     Raises:
         ArtifactError: the folder is not that of a finished run with adapters.
@@ -88,7 +92,10 @@ def audit_run(folder: Path, settings: AuditSettings, non_member_folder: str | No
     audit = Audit(folder, settings, guarantee, delta, membership, canaries, reconstruction, time.monotonic() - started)
     write_json(folder / "audit" / "audit.json", as_json(audit))
     plot_audit(audit, folder / "audit" / "audit.png")
-    print_audit(audit)
+    if json_line:
+        print(json.dumps(as_json(audit)))
+    else:
+        print_audit(audit)
     if audit.broken:
         raise BrokenGuarantee(
             f"the canaries prove epsilon >= {audit.bound:.3f} (confidence {settings.confidence:g}, delta {delta:g}), the "

@@ -91,9 +91,11 @@ def test_the_same_seed_gives_the_same_audit(audited: dict, run: Path, capsys: py
     assert "no guarantee" in printed and "AUC" in printed and "The run promises nothing" in printed
 
 
-def test_repeated_runs_are_the_other_method(run: Path) -> None:
+def test_repeated_runs_are_the_other_method(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["audit", str(run), *SMALL, "--targets", "0", "--method", "repeated", "--canaries", "40"]
-    assert main([*arguments, "--rounds", "1"]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--rounds", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == read(run)  # one line, and the same as the file
     bound = read(run)["canaries"]["as configured"]
     assert bound["runs"] == bound["canaries"] == 40 and bound["rounds"] == 1
     assert bound["detail"]["true_positives"] == bound["detail"]["positives"]

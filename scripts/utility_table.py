@@ -50,8 +50,9 @@ def planned(config: Path, folder: Path, epsilon: str, seed: int) -> dict[str, An
     return {"seed_everything": seed, **settings}
 
 
-def fit_and_measure(config: Path, folder: Path, epsilon: str, seed: int, people: int) -> dict[str, Any]:
+def fit_and_measure(config: Path, place: Path, epsilon: str, seed: int, people: int) -> dict[str, Any]:
     """One run from wherever it stands to its measurements."""
+    folder = place / f"epsilon-{epsilon}" / f"seed-{seed}"
     result = folder / "utility.json"
     if not result.exists():
         plan = folder / "plan.yaml"
@@ -61,7 +62,7 @@ def fit_and_measure(config: Path, folder: Path, epsilon: str, seed: int, people:
         with (folder / "log.txt").open("a") as log:
             for command in (
                 ["-m", "fedtalk.cli", "fit", "--config", str(plan), "--ckpt_path", "last"],
-                [__file__, "--measure", str(folder), "--people", str(people)],
+                [__file__, "--measure", str(folder), "--people", str(people), "--folder", str(place)],
             ):
                 done = subprocess.run([sys.executable, *command], stdout=log, stderr=log, check=False)
                 if done.returncode:
@@ -70,8 +71,14 @@ def fit_and_measure(config: Path, folder: Path, epsilon: str, seed: int, people:
     return json.loads(result.read_text())
 
 
-def measure(folder: Path, people: int) -> None:
-    """Write FOLDER/utility.json: what the released adapter of a run is worth to people who took no part, one by one."""
+def measure(folder: Path, people: int, without: Path) -> None:
+    """Write utility.json of a run: what its adapter is worth to people who took no part, one by one.
+
+    Args:
+        folder: of the run.
+        people: how many.
+        without: folder where their measurements without an adapter are kept.
+    """
     from fedtalk.data.source import PreparedCache
     from fedtalk.data.synthtalk_data import SynthTalkData
     from fedtalk.evaluation.openness import openness_probe
@@ -88,11 +95,16 @@ def measure(folder: Path, people: int) -> None:
     talker = Talker(**{name: value for name, value in model.items() if name != "adapter"}).eval()
     probe = openness_probe(EvaluationSettings().openness)
     cache = PreparedCache(Path(settings["trainer"].get("cache_dir", ".cache/fedtalk")))
-    rows = {}
-    for row in ("no_adapter", "released"):
-        if row == "released":
-            talker.load_adapter(folder / "adapters" / "global")
-        rows[row] = [_of_person(talker, strangers, name, cache, probe) for name in strangers.clients]
+
+    def everybody() -> list[dict[str, float]]:
+        return [_of_person(talker, strangers, name, cache, probe) for name in strangers.clients]
+
+    known = without / f"no_adapter-{people}.json"  # the same for all runs
+    if not known.exists():
+        write_json(known, everybody())
+    rows = {"no_adapter": json.loads(known.read_text())}
+    talker.load_adapter(folder / "adapters" / "global")
+    rows["released"] = everybody()
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
     record = folder / "checkpoints" / "ledger.json"
     write_json(
@@ -158,17 +170,14 @@ def main() -> None:
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        measure(options.measure, options.people)
+        measure(options.measure, options.people, options.folder)
         return
     if len(options.seeds) < 2:
         parser.error(f"--seeds: expected at least two, for an interval, got {options.seeds}")
     started = time.monotonic()
     with ThreadPoolExecutor(options.jobs) as pool:
         work = {
-            (epsilon, seed): pool.submit(
-                fit_and_measure,
-                options.config, options.folder / f"epsilon-{epsilon}" / f"seed-{seed}", epsilon, seed, options.people,
-            )
+            (epsilon, seed): pool.submit(fit_and_measure, options.config, options.folder, epsilon, seed, options.people)
             for seed in options.seeds
             for epsilon in options.epsilons
         }  # fmt: skip

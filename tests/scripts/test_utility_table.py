@@ -74,7 +74,7 @@ def test_a_tiny_run_is_measured_on_people_who_took_no_part(
     run.mkdir()
     (run / "plan.yaml").write_text(yaml.safe_dump(utility.planned(config, run, "off", 0)))
     assert main(["fit", "--config", str(run / "plan.yaml"), "--ckpt_path", "last"]) == 0
-    utility.measure(run, 2)
+    utility.measure(run, 2, tmp_path)
     found = json.loads((run / "utility.json").read_text())
     assert found["rounds"] == 1 and found["ledger"] is None
     errors = np.array([found[row]["error"] for row in ("no_adapter", "released")])

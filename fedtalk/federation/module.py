@@ -34,7 +34,10 @@ class FederatedModule(LightningModule):
 
     @abstractmethod
     def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
-        """Draw a training batch from one client's prepared clips; all randomness of a step comes from ``generator``."""
+        """Draw a training batch from one client's prepared clips; all randomness of a step comes from ``generator``.
+
+        A batch that is to be shared (`split_batch`) has its ``size`` windows along the first axis of every tensor.
+        """
 
     @abstractmethod
     def loss_terms(self, batch: Prepared) -> dict[str, Tensor]:
@@ -44,6 +47,44 @@ class FederatedModule(LightningModule):
         """The objective of one batch: ``loss`` and its terms."""
         terms = self.loss_terms(batch)
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+    # What placements ask of a module; those that need none of it need none of these
+
+    def split_batch(self, batch: Prepared, parts: int) -> list[Prepared]:
+        """Cut a batch into equal parts, the mean of whose objectives is the objective of the batch.
+
+        Raises:
+            ConfigurationError: its tensors don't agree on the number of windows.
+        """
+        sizes = {len(value) for value in batch.values()}
+        if len(sizes) != 1 or next(iter(sizes)) % parts:
+            raise ConfigurationError(
+                f"{type(self).__name__}: a batch is shared along the first axis of its tensors: expected one and the same "
+                f"multiple of {parts} there, got {sorted(sizes)}; override split_batch, or use one process and accumulate: 1"
+            )
+        cut = {name: value.chunk(parts) for name, value in batch.items()}
+        return [{name: value[index] for name, value in cut.items()} for index in range(parts)]
+
+    def shards(self) -> list[nn.Module]:
+        """Sub-modules that fsdp shards, each called as a whole by the one around it; the last one holds all the others and
+        all exchanged parameters.
+
+        Raises:
+            ConfigurationError: the module can't be sharded.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} does not say how to shard it; expected placement single or ddp"
+        )
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Recompute activations in the backward pass, or keep them.
+
+        Raises:
+            ConfigurationError: the module has none to recompute.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} has no gradient checkpointing; expected placement.gradient_checkpointing: false"
+        )
 
     def held_out_metrics(self, clips: Sequence[Prepared], generator: torch.Generator) -> dict[str, float]:
         """Metrics on clips that were not trained on; by default the objective's terms on one fixed batch."""
@@ -81,12 +122,23 @@ class FederatedModule(LightningModule):
 
 
 def copy_state(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Detached copies, on the CPU."""
-    return {name: value.detach().cpu().clone() for name, value in parameters.items()}
+    """Detached copies, whole and on the CPU. Of sharded parameters all processes must ask together."""
+    return {name: whole(value.detach()).cpu().clone() for name, value in parameters.items()}
 
 
 def load_state(parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:
-    """Write ``state`` into the parameters in place."""
+    """Write ``state`` into the parameters in place; sharded ones take their part of it."""
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(state[name])
+            if hasattr(parameter, "to_local"):
+                from torch.distributed.tensor import distribute_tensor
+
+                part = distribute_tensor(state[name], parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
+                parameter.to_local().copy_(part.to_local())  # type: ignore[attr-defined]
+            else:
+                parameter.copy_(state[name])
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor as it is, or put together where every process has a part of it (DTensor)."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value  # type: ignore[attr-defined]

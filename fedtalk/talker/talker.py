@@ -108,6 +108,15 @@ class Talker(FederatedModule):
     def fingerprint(self) -> str:
         return self._fingerprint
 
+    def shards(self) -> list[nn.Module]:
+        """The network's blocks, then the denoiser around them; codec and speech features stay whole."""
+        unet = self.backbone.denoiser.unet
+        return [*unet.down_blocks, unet.mid_block, *unet.up_blocks, self.backbone.denoiser]
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        unet = self.backbone.denoiser.unet
+        unet.enable_gradient_checkpointing() if enabled else unet.disable_gradient_checkpointing()
+
     def save_adapter(self, folder: Path) -> None:
         """Write the current adapter in peft's format."""
         if self.adapter is None:

@@ -6,7 +6,6 @@ import time
 
 from fedtalk.errors import FedTalkError
 
-
 GRACE = 1.0
 """Seconds that a worker has to say itself that its client is too late."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ class LocalOptimizer:
         self._parameters = list(parameters.values())
         self._offload = placement.cpu_offload
         self._optimized = [self._stand_in(parameter) for parameter in self._parameters]
-        settings = {"lr": learning_rate, "weight_decay": weight_decay, "betas": BETAS}
+        settings: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay, "betas": BETAS}
         # 8-bit kernels don't take empty tensors, which a process has of factors with fewer rows than processes.
         filled = [value for value in self._optimized if value.numel()]
         self.inner: torch.optim.Optimizer

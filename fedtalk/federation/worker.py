@@ -172,7 +172,7 @@ def _launch(setup: Setup, seat: Seat) -> tuple[Fabric, Any]:
     strategy: Any
     if placement.kind == "ddp":
         # An adapter's factor that a batch doesn't reach is no error, as it is none in one process.
-        strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+        strategy = DDPStrategy(find_unused_parameters=True, forward_sync_buffers=False)
     else:
         strategy = ModelParallelStrategy(
             lambda module, mesh: shard(module, mesh["data_parallel"], placement.cpu_offload),

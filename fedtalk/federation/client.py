@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from fedtalk.federation.deadline import Deadline
 from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.module import FederatedModule, Prepared, load_state, whole
 from fedtalk.federation.placement import Placement, Placements
+from fedtalk.federation.together import train_together
 from fedtalk.privacy.sealing import to_ring
 from fedtalk.randomness import torch_generator
 
@@ -167,6 +168,77 @@ class ClientHalf:
             self._fabric_of(placement), module, clips, local, self.seed, client, round_number, self.rounds,
             self.states.load(client, round_number) if local.keep_optimizer else None, after, placement, self.wrapped,
         )  # fmt: skip
+        result = self._measured(client, round_number, start, clips, sums, deadline, started)
+        result.optimizer = optimizer if local.keep_optimizer else None
+        return result
+
+    def work_together(
+        self, clients: Sequence[str], round_number: int, start: Mapping[str, Tensor], on_step: OnStep
+    ) -> Iterator[tuple[str, LocalResult | Exception]]:
+        """The local work of clients that share a placement, in one batch where it says so.
+
+        Yields:
+            each client with what `work` returns or raises: a client's trouble costs the others nothing, but for what befalls
+            all of them in a step.
+        """
+        if len(clients) == 1:
+            try:
+                yield clients[0], self.work(clients[0], round_number, start, on_step)
+            except Exception as error:
+                yield clients[0], error
+            return
+        started, module, local = time.monotonic(), self.module, self.local
+        deadline = Deadline(" and ".join(clients), local.deadline_seconds)
+        placement = self.placements.of(clients[0])
+        load_state(module.exchanged_parameters(), start)
+        clips: dict[str, list[Prepared]] = {}
+        for client in clients:
+            try:
+                clips[client] = self.prepared(client)
+                # Whoever's clips can't fill a batch is found out by itself.
+                module.draw_batch(clips[client], local.batch_size, torch.Generator().manual_seed(0))
+            except Exception as error:
+                clips.pop(client, None)
+                yield client, error
+        if not clips:
+            return
+        sums: dict[str, dict[str, float]] = {client: {} for client in clips}
+
+        def after(client: str, step: int, losses: dict[str, float]) -> None:
+            for name, value in losses.items():
+                sums[client][name] = sums[client].get(name, 0.0) + value
+            on_step(client, step, losses)
+            deadline.check(f"at local step {step + 1} of {local.steps}")
+
+        try:
+            ends = train_together(
+                self._fabric_of(placement), module, clips, local, self.seed, round_number, self.rounds, after, placement
+            )
+        except Exception as error:
+            yield from ((client, error) for client in clips)
+            return
+        for client, end in ends.items():
+            try:
+                load_state(module.exchanged_parameters(), end)
+                yield (
+                    client,
+                    self._measured(client, round_number, start, clips[client], sums[client], deadline, started),
+                )
+            except Exception as error:
+                yield client, error
+
+    def _measured(
+        self,
+        client: str,
+        round_number: int,
+        start: Mapping[str, Tensor],
+        clips: list[Prepared],
+        sums: Mapping[str, float],
+        deadline: Deadline,
+        started: float,
+    ) -> LocalResult:
+        """From the trained module to the result."""
+        module, steps = self.module, self.local.steps
         identity = stability = 1.0
         if self.needs_reliability:
             held_out = self.prepared(client, held_out=True)
@@ -178,8 +250,8 @@ class ClientHalf:
         if not all(torch.isfinite(value).all() for value in update.values()):
             raise FedTalkError(f"the update of {client} holds values that are not finite")
         return LocalResult(
-            client, update, len(clips), {name: value / local.steps for name, value in sums.items()}, identity, stability,
-            time.monotonic() - started, optimizer if local.keep_optimizer else None,
+            client, update, len(clips), {name: value / steps for name, value in sums.items()}, identity, stability,
+            time.monotonic() - started,
         )  # fmt: skip
 
     def weigh(self, result: LocalResult, round_number: int) -> ClientUpdate:

@@ -122,10 +122,14 @@ class InProcess(Engine):
         self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor]
     ) -> Iterator[tuple[str, ClientUpdate | Failure]]:
         """What each client of the cohort comes to, in any order."""
-        for client in cohort:
-            update: ClientUpdate | Failure
-            try:
-                update = self.trainer.clients.run(client, round_number, state, self.trainer.after_local_step)
-            except Exception as error:  # whatever a client's data or device does, it costs its own update only
-                update = Failure.of(error)
-            yield client, update
+        clients = self.trainer.clients
+        for group in self.trainer.placements.groups(cohort):
+            for client, result in clients.work_together(group, round_number, state, self.trainer.after_local_step):
+                update: ClientUpdate | Failure
+                try:
+                    if isinstance(result, Exception):
+                        raise result
+                    update = clients.weigh(result, round_number)
+                except Exception as error:  # whatever a client's data or device does, it costs its own update only
+                    update = Failure.of(error)
+                yield client, update

@@ -127,7 +127,7 @@ def train_locally(
     total, rank = local.steps * total_rounds, fabric.global_rank
     # A process's own dropout, where several share a batch; the first draws as a single one does.
     dropout = derive_seed(seed, "dropout", round_number, client, *([rank] if rank else []))
-    with isolated_rng(dropout), training_mode(module), _checkpointing(module, placement):
+    with isolated_rng(dropout), training_mode(module), checkpointing(module, placement):
         for step, parts in enumerate(_batches(fabric, module, clips, local, seed, client, round_number, placement)):
             optimizer.zero_grad()
             losses: dict[str, Tensor] = {}
@@ -183,7 +183,7 @@ def _gradients_kept_back(fabric: Fabric, wrapped: Any, more_to_come: bool) -> Ab
     return nullcontext() if wrapped is None else fabric.no_backward_sync(wrapped, enabled=more_to_come)
 
 
-class _checkpointing:
+class checkpointing:
     """Gradient checkpointing inside the block, where the placement asks for it."""
 
     def __init__(self, module: FederatedModule, placement: Placement) -> None:

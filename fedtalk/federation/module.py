@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -45,8 +46,7 @@ class FederatedModule(LightningModule):
 
     def training_step(self, batch: Prepared, batch_idx: int = 0) -> dict[str, Tensor]:
         """The objective of one batch: ``loss`` and its terms."""
-        terms = self.loss_terms(batch)
-        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+        return with_sum(self.loss_terms(batch))
 
     # What placements ask of a module; those that need none of it need none of these
 
@@ -64,6 +64,22 @@ class FederatedModule(LightningModule):
             )
         cut = {name: value.chunk(parts) for name, value in batch.items()}
         return [{name: value[index] for name, value in cut.items()} for index in range(parts)]
+
+    trains_together = False
+    """Whether `together` and `training_steps` are there."""
+
+    def together(self, stacked: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        """Inside the block a batch holds the windows of K clients, in equal parts one after the other, and each goes through
+        its own exchanged parameters.
+
+        Args:
+            stacked: exchanged parameters, (K, *shape).
+        """
+        raise NotImplementedError(f"{type(self).__name__} trains one client at a time")
+
+    def training_steps(self, batch: Prepared, clients: int) -> list[dict[str, Tensor]]:
+        """`training_step` of each of the K clients in a batch, inside `together`."""
+        raise NotImplementedError(f"{type(self).__name__} trains one client at a time")
 
     def shards(self) -> list[nn.Module]:
         """Sub-modules that fsdp shards, each called as a whole by the one around it; the last one holds all the others and
@@ -119,6 +135,11 @@ class FederatedModule(LightningModule):
 
     def configure_optimizers(self) -> None:
         """Optimizers belong to the clients (`LocalTraining`) and to the server, not to the model."""
+
+
+def with_sum(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Terms of the objective with their sum, ``loss``."""
+    return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
 
 def copy_state(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

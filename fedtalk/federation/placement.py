@@ -31,6 +31,10 @@ class Placement:
     """``adamw``, or ``adamw8bit``: its two moments in 8 bits a number, blockwise (bitsandbytes)."""
     accumulate: int = 1
     """Parts of a process's share of a batch that go through the model one after the other: less memory, the same gradient."""
+    together: int = 1
+    """For ``single``: up to so many clients of a cohort in one batch, each with its own adapter on the shared frozen network;
+    equal to training them apart but for rounding, and faster where a client's batch is small. A client that has to be left
+    out before it starts costs the others nothing; a deadline is that of all of them together."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass instead of keeping them."""
     cpu_offload: bool = False
@@ -44,7 +48,7 @@ class Placement:
                 )
         if self.precision is not None:
             check_precision("placement.precision", self.precision)
-        for name in ("processes", "accumulate"):
+        for name in ("processes", "accumulate", "together"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"placement.{name}: expected at least 1, got {getattr(self, name)}")
         if (self.kind == "single") != (self.processes == 1):
@@ -52,6 +56,12 @@ class Placement:
             raise ConfigurationError(
                 f"placement.processes: expected {expected if self.kind == 'single' else f'2 or more for {self.kind}'}, "
                 f"got {self.processes}"
+            )
+        if self.together > 1 and (self.kind != "single" or self.accumulate > 1 or self.optimizer != "adamw"):
+            raise ConfigurationError(
+                "placement.together: clients train in one batch by kind single, accumulate 1 and optimizer adamw (blocks of "
+                "8-bit moments would reach from one client into the next): expected these or together: 1, got together: "
+                f"{self.together} with {self.kind}, {self.accumulate} and {self.optimizer}"
             )
         if self.optimizer == "adamw8bit" and importlib.util.find_spec("bitsandbytes") is None:
             raise ConfigurationError(
@@ -94,6 +104,21 @@ class Placements:
         """
         return next((placed for pattern, placed in self.rules.items() if fnmatchcase(client, pattern)), self.default)
 
+    def groups(self, cohort: Sequence[str]) -> list[list[str]]:
+        """The cohort in tasks: clients that train in one batch, in the cohort's order, of one placement each.
+
+        >>> Placements(Placement(together=2)).groups(["anna", "bert", "cora"])
+        [['anna', 'bert'], ['cora']]
+        """
+        waiting: dict[Placement, list[list[str]]] = {}
+        for client in cohort:
+            placed = self.of(client)
+            tasks = waiting.setdefault(placed, [])
+            if not tasks or len(tasks[-1]) == placed.together:
+                tasks.append([])
+            tasks[-1].append(client)
+        return [task for tasks in waiting.values() for task in tasks]
+
     def __iter__(self) -> Iterator[tuple[str, Placement]]:
         """Every placement with the key that it has in the config."""
         yield "trainer.default_placement", self.default
@@ -124,6 +149,11 @@ class Placements:
                 raise ConfigurationError(
                     f"{key}: {placed.processes} processes with {placed.accumulate} parts each must share a batch evenly: "
                     f"expected trainer.local.batch_size to be a multiple of {parts}, got {batch_size}"
+                )
+            if placed.together > 1 and keep_optimizer:
+                raise ConfigurationError(
+                    f"{key}: clients in one batch have one optimizer: expected trainer.local.keep_optimizer: false, or "
+                    f"together: 1, got together: {placed.together}"
                 )
             if placed.kind == "fsdp" and keep_optimizer:
                 raise ConfigurationError(

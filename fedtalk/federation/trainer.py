@@ -407,6 +407,11 @@ class FederatedTrainer(Trainer):
         """Refuse what can't be run; the module itself is asked for what only it knows."""
         self.placements.check(datamodule.clients, self.local.batch_size, self.local.keep_optimizer, self.fabric.device)
         for key, placed in self.placements:
+            if placed.together > 1 and not model.trains_together:
+                raise ConfigurationError(
+                    f"{key}: {type(model).__name__} can't train clients in one batch: expected together: 1 (a talker needs an "
+                    f"adapter for it), got {placed.together}"
+                )
             try:
                 if placed.gradient_checkpointing:
                     model.set_gradient_checkpointing(False)

@@ -10,7 +10,7 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -107,9 +107,7 @@ def main(connection: Connection, lifeline: Connection, setup: Path, seat: Seat) 
         while True:
             round_number, names, state = receive(connection)
             start = {name: torch.from_numpy(value) for name, value in state.items()}
-            done = []
-            for name in names:
-                done.append((name, _work(clients, connection, seat, name, round_number, start)))
+            done = list(_work(clients, connection, seat, names, round_number, start))
             send(
                 connection,
                 ("done", done if seat.rank == 0 else [pair for pair in done if isinstance(pair[1], Failure)]),
@@ -124,23 +122,24 @@ def main(connection: Connection, lifeline: Connection, setup: Path, seat: Seat) 
 
 
 def _work(
-    clients: ClientHalf, connection: Connection, seat: Seat, client: str, round_number: int, start: dict
-) -> object:
-    """A `LocalResult` whose update is in arrays, or a `Failure`."""
+    clients: ClientHalf, connection: Connection, seat: Seat, names: list[str], round_number: int, start: dict
+) -> Iterator[tuple[str, object]]:
+    """Each client with a `LocalResult` whose update is in arrays, or a `Failure`."""
 
     def on_step(name: str, step: int, losses: dict[str, float]) -> None:
         if seat.rank == 0:
             send(connection, ("step", (name, step, losses)))
 
     if seat.rank == 0:
-        send(connection, ("started", client))
-    try:
-        result = clients.work(client, round_number, start, on_step)
-        return replace(result, update=arrays(result.update))
-    except BrokenPipeError:
-        raise
-    except Exception as error:  # as in one process: it costs this update only
-        return Failure.of(error)
+        send(connection, ("started", " and ".join(names)))
+    for name, result in clients.work_together(names, round_number, start, on_step):
+        if isinstance(result, BrokenPipeError):
+            raise result
+        # As in one process, an error costs this update only.
+        yield (
+            name,
+            Failure.of(result) if isinstance(result, Exception) else replace(result, update=arrays(result.update)),
+        )
 
 
 def _client_half(path: Path, seat: Seat) -> ClientHalf:

@@ -129,8 +129,8 @@ class Workers(InProcess):
     ) -> Iterator[tuple[str, ClientUpdate | Failure]]:
         """Placement by placement, so that no more processes compute at once than the largest of them asks for."""
         by_kind: dict[Placement, deque[list[str]]] = {}
-        for client in cohort:
-            by_kind.setdefault(_team_kind(self.trainer.placements.of(client)), deque()).append([client])
+        for group in self.trainer.placements.groups(cohort):
+            by_kind.setdefault(_team_kind(self.trainer.placements.of(group[0])), deque()).append(group)
         sent = worker.arrays(state)
         for kind, tasks in by_kind.items():
             teams = self._teams[kind]

@@ -126,7 +126,7 @@ def fit(folder: Path, people: dict[str, Person], **settings: object) -> None:
     trainer(folder, **settings).fit(Pull(), People(people))
 
 
-def trainer(folder: Path, callbacks: Sequence[object] = (), **settings: object):  # noqa: ANN201 - it is imported here
+def trainer(folder: Path, callbacks: Sequence[object] = (), **settings: object):
     from fedtalk.federation.cohort import PoissonCohort
     from fedtalk.federation.local import LocalTraining
     from fedtalk.federation.trainer import FederatedTrainer

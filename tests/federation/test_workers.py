@@ -127,7 +127,7 @@ def test_of_processes_that_take_a_client_together_one_may_die(parts, tmp_path: P
     people = _people(parts, 2)
     troubled = {"dies": parts.Person(does="die in step"), **people}
     placed = {"default_placement": Placement("ddp", 2)}
-    state, rounds = _fit(parts, troubled, tmp_path / "troubled", rounds=1, **placed)
+    _, rounds = _fit(parts, troubled, tmp_path / "troubled", rounds=1, **placed)
     assert list(rounds.outcomes[0].failures) == ["dies"]
     assert "WorkerError: the worker process that trained it ended by SIGKILL" in rounds.outcomes[0].failures["dies"]
     assert [report.client for report in rounds.outcomes[0].reports] == list(people)
@@ -200,5 +200,5 @@ def test_what_cant_be_sent_to_workers_is_told_before_any_work(parts, tmp_path: P
 
 
 def test_no_workers_is_a_wrong_setting(parts, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="trainer.workers: expected at least 1 process, got 0"):
+    with pytest.raises(ConfigurationError, match=r"trainer\.workers: expected at least 1 process, got 0"):
         parts.trainer(tmp_path, workers=0)

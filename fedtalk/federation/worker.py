@@ -185,7 +185,8 @@ def _launch(setup: Setup, seat: Seat) -> tuple[Fabric, Any]:
         plugins=TorchElasticEnvironment(),
     )  # fmt: skip
     fabric.launch()
-    return fabric, fabric.setup_module(setup.module, move_to_device=not placement.cpu_offload)
+    # What is sharded moves with its shards (`shard`).
+    return fabric, fabric.setup_module(setup.module, move_to_device=placement.kind == "ddp")
 
 
 def shard(module: nn.Module, mesh: Any, cpu_offload: bool) -> nn.Module:

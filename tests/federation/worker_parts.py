@@ -67,7 +67,7 @@ class Pull(FederatedModule):
 
     def loss_terms(self, batch: Prepared) -> dict[str, Tensor]:
         if int(batch["does"][0]) == STEP.index("hang in step"):
-            time.sleep(60)
+            time.sleep(600)
         if int(batch["does"][0]) == STEP.index("die in step"):
             os.kill(os.getpid(), signal.SIGKILL)
         given = F.dropout(batch["input"], self.dropout, self.training)
@@ -111,7 +111,7 @@ def _open(person: Person, take: int) -> Clip:
     if person.does == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if person.does == "hang":
-        time.sleep(60)
+        time.sleep(600)
     does = STEP.index(person.does) if person.does in STEP else 0
     info = {"colour": [value + 0.01 * (take % 7) for value in person.colour], "does": does}
     return Clip(

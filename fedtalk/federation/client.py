@@ -245,7 +245,7 @@ class ClientHalf:
             generator = torch_generator(self.seed, "reliability", round_number, client)
             identity, stability = module.reliability(held_out, clips, generator)
             deadline.check("measuring itself")
-        end = self._parameters(placement)
+        end = self._parameters(self.placements.of(client))
         update = {name: whole(end[name].detach()).cpu() - start[name] for name in start}
         if not all(torch.isfinite(value).all() for value in update.values()):
             raise FedTalkError(f"the update of {client} holds values that are not finite")

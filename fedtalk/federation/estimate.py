@@ -17,7 +17,9 @@ import torch
 from fedtalk.errors import ArtifactError
 from fedtalk.federation.cohort import CohortSampler
 from fedtalk.federation.local import train_locally
-from fedtalk.federation.module import FederatedModule, copy_state, load_state
+from fedtalk.federation.module import FederatedModule, Prepared, copy_state, load_state
+from fedtalk.federation.placement import SINGLE
+from fedtalk.federation.together import train_together
 from fedtalk.privacy.sealing import to_ring
 from fedtalk.randomness import torch_generator
 
@@ -144,12 +146,7 @@ def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) 
         reliability_s = load_s + _seconds(
             lambda: module.reliability(held_out, clips, torch_generator(trainer.seed, "estimate"))
         )
-    instants: list[float] = []
-    local = replace(trainer.local, steps=WARM_UP + MEASURED, keep_optimizer=False, deadline_seconds=None)
-    train_locally(
-        trainer.fabric, module, clips, local, trainer.seed, client, 0, 1, None,
-        lambda step, losses: instants.append(time.perf_counter()),
-    )  # fmt: skip
+    step_s = _step_seconds(trainer, module, client, clips)
     update = {name: value.detach().cpu() - start[name] for name, value in parameters.items()}
     load_state(parameters, start)
     vector = aggregation.contribution(update, 1.0)
@@ -167,7 +164,7 @@ def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) 
         exchanged=exchanged,
         bytes_down=4 * exchanged,
         bytes_up=payload,
-        step_s=(instants[-1] - instants[WARM_UP - 1]) / MEASURED,
+        step_s=step_s,
         client_s=load_s + reliability_s + weigh_s,
         prepare_s=prepare * len(sources),
         held_out_s=held_out_s + load_s,
@@ -175,6 +172,28 @@ def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) 
         pair_s=pair_s,
         memory_bytes=torch.cuda.max_memory_allocated() if on_device else _peak_bytes(),
     )
+
+
+def _step_seconds(trainer: FederatedTrainer, module: FederatedModule, client: str, clips: Sequence[Prepared]) -> float:
+    """Seconds of a client's local step in one process; its share of it, where clients train in one batch. Trains the module."""
+    placement = trainer.placements.of(client)
+    instants: list[float] = []
+    local = replace(trainer.local, steps=WARM_UP + MEASURED, keep_optimizer=False, deadline_seconds=None)
+    if placement.together > 1:
+        group = {f"{client}/{number}": clips for number in range(placement.together)}
+        ends = train_together(
+            trainer.fabric, module, group, local, trainer.seed, 0, 1,
+            lambda name, step, losses: instants.append(time.perf_counter()), placement,
+        )  # fmt: skip
+        load_state(module.exchanged_parameters(), next(iter(ends.values())))
+        instants = instants[placement.together - 1 :: placement.together]
+    else:
+        alone = placement if placement.processes == 1 else SINGLE
+        train_locally(
+            trainer.fabric, module, clips, local, trainer.seed, client, 0, 1, None,
+            lambda step, losses: instants.append(time.perf_counter()), alone,
+        )  # fmt: skip
+    return (instants[-1] - instants[WARM_UP - 1]) / MEASURED / placement.together
 
 
 def plan_of(trainer: FederatedTrainer, clients: int) -> Plan:

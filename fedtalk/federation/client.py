@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedtalk.data.source import ClipData, PreparedCache
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.deadline import Deadline
 from fedtalk.federation.local import LocalTraining, train_locally
-from fedtalk.federation.module import FederatedModule, Prepared, load_state
+from fedtalk.federation.module import FederatedModule, Prepared, load_state, whole
+from fedtalk.federation.placement import Placement, Placements
+from fedtalk.federation.together import train_together
 from fedtalk.privacy.sealing import to_ring
 from fedtalk.randomness import torch_generator
 
@@ -51,6 +53,22 @@ class ClientUpdate:
     report: ClientReport
 
 
+@dataclass
+class LocalResult:
+    """What a client's local work comes to, before it is weighed. It may have been done in another process of the client's."""
+
+    client: str
+    update: dict[str, Tensor]
+    """What the local steps changed, on the CPU."""
+    clips: int
+    losses: dict[str, float]
+    identity: float
+    stability: float
+    seconds: float
+    optimizer: dict | None = None
+    """Its state, where `LocalTraining.keep_optimizer` asks for it."""
+
+
 class ClientHalf:
     """What clients do in a round, each on its own data."""
 
@@ -61,11 +79,14 @@ class ClientHalf:
         data: ClipData,
         cache: PreparedCache,
         local: LocalTraining,
-        aggregation: Aggregation,
+        aggregation: Aggregation | None,
         states: ClientStates,
         seed: int,
         rounds: int,
         most_held_out: int,
+        placements: Placements | None = None,
+        wrapped: Any = None,
+        needs_reliability: bool | None = None,
     ) -> None:
         """
         Args:
@@ -74,18 +95,26 @@ class ClientHalf:
             data: whose clips.
             cache: of prepared clips.
             local: how a client trains.
-            aggregation: weighs updates and turns them into contributions.
+            aggregation: weighs updates and turns them into contributions; a worker, which does the local work only, has none.
             states: optimizer states, where `LocalTraining.keep_optimizer` asks for them.
             seed: of the run.
             rounds: of the run, for schedules of the learning rate.
             most_held_out: held-out clips of a client that are measured on, at most.
+            placements: how each client trains; alike by default.
+            wrapped: what ``fabric`` made of the module, where several processes take a client together.
+            needs_reliability: whether clients measure themselves; the aggregation's word by default.
         """
         self.fabric, self.module, self.data, self.cache = fabric, module, data, cache
         self.local, self.aggregation, self.states = local, aggregation, states
         self.seed, self.rounds, self.most_held_out = seed, rounds, most_held_out
+        self.placements, self.wrapped = placements or Placements(), wrapped
+        if needs_reliability is None:
+            needs_reliability = aggregation is not None and aggregation.needs_reliability
+        self.needs_reliability = needs_reliability
+        self._fabrics: dict[str, Fabric] = {}
 
     def prepared(self, client: str, held_out: bool = False) -> list[Prepared]:
-        """A client's prepared clips, from its cache.
+        """A client's prepared clips, from its cache. Of processes that take it together, the first one prepares.
 
         Raises:
             ConfigurationError: it has none.
@@ -95,7 +124,15 @@ class ClientHalf:
         if not sources:
             kind = "held-out" if held_out else "training"
             raise ConfigurationError(f"client {client} has no {kind} clips; expected at least one")
-        return self.cache.get(self.module, sources)
+        if self.wrapped is None:
+            return self.cache.get(self.module, sources)
+        if self.fabric.global_rank:
+            self.fabric.barrier()
+        try:
+            return self.cache.get(self.module, sources)
+        finally:
+            if not self.fabric.global_rank:
+                self.fabric.barrier()
 
     def run(self, client: str, round_number: int, start: Mapping[str, Tensor], on_step: OnStep) -> ClientUpdate:
         """A client's round.
@@ -109,9 +146,15 @@ class ClientHalf:
         Raises:
             FedTalkError: the update is lost: not finite, too late, no clips.
         """
-        started, module = time.monotonic(), self.module
-        deadline = Deadline(client, self.local.deadline_seconds)
-        load_state(module.exchanged_parameters(), start)
+        return self.weigh(self.work(client, round_number, start, on_step), round_number)
+
+    def work(self, client: str, round_number: int, start: Mapping[str, Tensor], on_step: OnStep) -> LocalResult:
+        """Local steps and measurements: all of a client's round that needs its clips. As `run`."""
+        started, module, local = time.monotonic(), self.module, self.local
+        # Processes that go in step would part ways at a deadline that each looks up by itself; there the workers' pool does.
+        deadline = Deadline(client, local.deadline_seconds if self.wrapped is None else None)
+        placement = self.placements.of(client)
+        load_state(self._parameters(placement), start)
         clips = self.prepared(client)
         sums: dict[str, float] = {}
 
@@ -119,42 +162,134 @@ class ClientHalf:
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
             on_step(client, step, losses)
-            deadline.check(f"at local step {step + 1} of {self.local.steps}")
+            deadline.check(f"at local step {step + 1} of {local.steps}")
 
         optimizer = train_locally(
-            self.fabric, module, clips, self.local, self.seed, client, round_number, self.rounds,
-            self.states.load(client, round_number) if self.local.keep_optimizer else None, after,
+            self._fabric_of(placement), module, clips, local, self.seed, client, round_number, self.rounds,
+            self.states.load(client, round_number) if local.keep_optimizer else None, after, placement, self.wrapped,
         )  # fmt: skip
-        losses = {name: value / self.local.steps for name, value in sums.items()}
-        update = self._finish(client, round_number, start, clips, losses, deadline, started)
-        if self.local.keep_optimizer:  # not of an update that was lost: its moments may be as bad as it was
-            self.states.save(client, round_number, optimizer)
-        return update
+        result = self._measured(client, round_number, start, clips, sums, deadline, started)
+        result.optimizer = optimizer if local.keep_optimizer else None
+        return result
 
-    def _finish(
+    def work_together(
+        self, clients: Sequence[str], round_number: int, start: Mapping[str, Tensor], on_step: OnStep
+    ) -> Iterator[tuple[str, LocalResult | Exception]]:
+        """The local work of clients that share a placement, in one batch where it says so.
+
+        Yields:
+            each client with what `work` returns or raises: a client's trouble costs the others nothing, but for what befalls
+            all of them in a step.
+        """
+        if len(clients) == 1:
+            try:
+                yield clients[0], self.work(clients[0], round_number, start, on_step)
+            except Exception as error:
+                yield clients[0], error
+            return
+        started, module, local = time.monotonic(), self.module, self.local
+        deadline = Deadline(" and ".join(clients), local.deadline_seconds)
+        placement = self.placements.of(clients[0])
+        load_state(module.exchanged_parameters(), start)
+        clips: dict[str, list[Prepared]] = {}
+        for client in clients:
+            try:
+                clips[client] = self.prepared(client)
+                # Whoever's clips can't fill a batch is found out by itself.
+                module.draw_batch(clips[client], local.batch_size, torch.Generator().manual_seed(0))
+            except Exception as error:
+                clips.pop(client, None)
+                yield client, error
+        if not clips:
+            return
+        sums: dict[str, dict[str, float]] = {client: {} for client in clips}
+
+        def after(client: str, step: int, losses: dict[str, float]) -> None:
+            for name, value in losses.items():
+                sums[client][name] = sums[client].get(name, 0.0) + value
+            on_step(client, step, losses)
+            deadline.check(f"at local step {step + 1} of {local.steps}")
+
+        try:
+            ends = train_together(
+                self._fabric_of(placement), module, clips, local, self.seed, round_number, self.rounds, after, placement
+            )
+        except Exception as error:
+            yield from ((client, error) for client in clips)
+            return
+        for client, end in ends.items():
+            try:
+                load_state(module.exchanged_parameters(), end)
+                yield (
+                    client,
+                    self._measured(client, round_number, start, clips[client], sums[client], deadline, started),
+                )
+            except Exception as error:
+                yield client, error
+
+    def _measured(
         self,
         client: str,
         round_number: int,
         start: Mapping[str, Tensor],
         clips: list[Prepared],
-        losses: dict[str, float],
+        sums: Mapping[str, float],
         deadline: Deadline,
         started: float,
-    ) -> ClientUpdate:
-        """From the trained module to the contribution: measure, weight, check."""
-        module = self.module
-        end = module.exchanged_parameters()
+    ) -> LocalResult:
+        """From the trained module to the result."""
+        module, steps = self.module, self.local.steps
         identity = stability = 1.0
-        if self.aggregation.needs_reliability:
+        if self.needs_reliability:
             held_out = self.prepared(client, held_out=True)
             generator = torch_generator(self.seed, "reliability", round_number, client)
             identity, stability = module.reliability(held_out, clips, generator)
             deadline.check("measuring itself")
-        weight = self.aggregation.weight(len(clips), self.aggregation.score(identity, stability))
-        update = {name: end[name].detach().cpu() - start[name] for name in start}
+        end = self._parameters(self.placements.of(client))
+        update = {name: whole(end[name].detach()).cpu() - start[name] for name in start}
         if not all(torch.isfinite(value).all() for value in update.values()):
             raise FedTalkError(f"the update of {client} holds values that are not finite")
-        report = ClientReport(client, len(clips), losses, identity, stability, weight, time.monotonic() - started)
-        contribution = self.aggregation.contribution(update, weight)
-        to_ring(contribution, client)  # an update that can't be sealed is lost here, and not the round later
-        return ClientUpdate(contribution, report)
+        return LocalResult(
+            client, update, len(clips), {name: value / steps for name, value in sums.items()}, identity, stability,
+            time.monotonic() - started,
+        )  # fmt: skip
+
+    def weigh(self, result: LocalResult, round_number: int) -> ClientUpdate:
+        """From the local work to the contribution.
+
+        Raises:
+            FedTalkError: the update can't be sealed, and is lost.
+        """
+        assert self.aggregation is not None
+        score = self.aggregation.score(result.identity, result.stability)
+        weight = self.aggregation.weight(result.clips, score)
+        contribution = self.aggregation.contribution(result.update, weight)
+        to_ring(contribution, result.client)  # an update that can't be sealed is lost here, and not the round later
+        if result.optimizer is not None:  # not of an update that was lost: its moments may be as bad as it was
+            self.states.save(result.client, round_number, result.optimizer)
+        return ClientUpdate(
+            contribution,
+            ClientReport(
+                result.client, result.clips, result.losses, result.identity, result.stability, weight, result.seconds
+            ),
+        )
+
+    def _parameters(self, placement: Placement) -> dict[str, nn.Parameter]:
+        """What is exchanged; shards of it, where a forward pass has left some put together."""
+        if placement.kind == "fsdp":
+            for part in self.module.shards():
+                part.reshard()  # type: ignore[operator]
+        return self.module.exchanged_parameters()
+
+    def _fabric_of(self, placement: Placement) -> Fabric:
+        """This process's Fabric, in the placement's precision."""
+        if self.wrapped is not None or placement.precision is None:
+            return self.fabric
+        if placement.precision not in self._fabrics:
+            device = self.fabric.device
+            self._fabrics[placement.precision] = Fabric(
+                accelerator=device.type,
+                devices=[device.index or 0] if device.type == "cuda" else 1,
+                precision=placement.precision,  # type: ignore[arg-type]
+            )
+        return self._fabrics[placement.precision]

@@ -6,6 +6,9 @@ import time
 
 from fedtalk.errors import FedTalkError
 
+GRACE = 1.0
+"""Seconds that a worker has to say itself that its client is too late."""
+
 
 class DeadlineError(FedTalkError):
     """A client took longer over its round than it was given."""
@@ -15,7 +18,7 @@ class Deadline:
     """The end of one client's time, on the monotonic clock: setting the system's clock neither shortens nor extends it.
 
     It is looked at between local steps and before the update is sealed. What hangs inside one step, or in opening one clip,
-    is noticed when that step ends and not before.
+    is noticed when that step ends and not before, unless the client is in a worker: that is killed `GRACE` seconds later.
 
     >>> Deadline("anna", None).check("training")
     """
@@ -38,7 +41,12 @@ class Deadline:
             return
         taken = time.monotonic() - self._started
         if taken > self._seconds:
-            raise DeadlineError(
-                f"client {self._client} was {doing} after {taken:.1f} s; expected its update within local.deadline_seconds="
-                f"{self._seconds:g}. Allow more time, or give it fewer steps."
-            )
+            raise late(self._client, doing, taken, self._seconds)
+
+
+def late(client: str, doing: str, taken: float, seconds: float) -> DeadlineError:
+    """The error of a client that has taken ``taken`` of its ``seconds``."""
+    return DeadlineError(
+        f"client {client} was {doing} after {taken:.1f} s; expected its update within local.deadline_seconds={seconds:g}. "
+        "Allow more time, or give it fewer steps."
+    )

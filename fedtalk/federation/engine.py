@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from fedtalk.federation.client import ClientReport
+from fedtalk.federation.client import ClientReport, ClientUpdate
 from fedtalk.privacy.secagg.errors import AbortedRound
 
 if TYPE_CHECKING:
@@ -32,6 +32,25 @@ class RoundSum:
     """Without privacy: what clients tell of themselves."""
     failures: dict[str, str] = field(default_factory=dict)
     """Clients whose update was lost, and why."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a client's update was lost. Not the error itself, whose traceback would keep the memory of the failed step."""
+
+    kind: str
+    message: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """
+        >>> print(Failure.of(OSError("disk gone")))
+        OSError: disk gone
+        """
+        return cls(type(error).__name__, str(error))
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
 
 
 class Engine(ABC):
@@ -61,19 +80,25 @@ class InProcess(Engine):
     """All parties in this process, one client after another."""
 
     def run_round(self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor]) -> RoundSum:
-        trainer, clients = self.trainer, self.trainer.clients
+        trainer = self.trainer
         aggregation, private = trainer.aggregation, trainer.aggregation.private_rounds
-        result, contributions = RoundSum(), {}
+        result = RoundSum()
+        updates: dict[str, ClientUpdate] = {}
+        failures: dict[str, Failure] = {}
+        for client, update in self._updates(round_number, cohort, state):
+            if isinstance(update, Failure):
+                failures[client] = update
+                log.warning("round %d: client %s failed and is left out: %s", round_number, client, update.message)
+            else:
+                updates[client] = update
+        # In the cohort's order, whoever came first.
+        contributions = {client: updates[client].contribution for client in cohort if client in updates}
+        if private is None:  # else they stay with the clients
+            result.reports = [updates[client].report for client in contributions]
+        del updates
         for client in cohort:
-            try:
-                update = clients.run(client, round_number, state, trainer.after_local_step)
-            except Exception as error:  # whatever a client's data or device does, it costs its own update only
-                result.failures[client] = f"{type(error).__name__}: {error}" if private is None else "dropped out"
-                log.warning("round %d: client %s failed and is left out: %s", round_number, client, error)
-                continue
-            contributions[client] = update.contribution
-            if private is None:  # else it stays with the client
-                result.reports.append(update.report)
+            if client in failures:
+                result.failures[client] = str(failures[client]) if private is None else "dropped out"
         if private is not None:
             private.charge()
         result.updates = len(contributions)
@@ -86,9 +111,25 @@ class InProcess(Engine):
             return result
         try:
             sealing = aggregation.open_round(round_number, cohort, list(contributions))
-            updates = [sealing.seal(client, vector) for client, vector in contributions.items()]
+            sealed = [sealing.seal(client, vector) for client, vector in contributions.items()]
             del contributions
-            result.total = sealing.open_sum(updates)
+            result.total = sealing.open_sum(sealed)
         except AbortedRound as error:
             log.warning("round %d is void: %s; the adapter stays as it is", round_number, error)
         return result
+
+    def _updates(
+        self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor]
+    ) -> Iterator[tuple[str, ClientUpdate | Failure]]:
+        """What each client of the cohort comes to, in any order."""
+        clients = self.trainer.clients
+        for group in self.trainer.placements.groups(cohort):
+            for client, result in clients.work_together(group, round_number, state, self.trainer.after_local_step):
+                update: ClientUpdate | Failure
+                try:
+                    if isinstance(result, Exception):
+                        raise result
+                    update = clients.weigh(result, round_number)
+                except Exception as error:  # whatever a client's data or device does, it costs its own update only
+                    update = Failure.of(error)
+                yield client, update

@@ -17,7 +17,9 @@ import torch
 from fedtalk.errors import ArtifactError
 from fedtalk.federation.cohort import CohortSampler
 from fedtalk.federation.local import train_locally
-from fedtalk.federation.module import FederatedModule, copy_state, load_state
+from fedtalk.federation.module import FederatedModule, Prepared, copy_state, load_state
+from fedtalk.federation.placement import SINGLE
+from fedtalk.federation.together import train_together
 from fedtalk.privacy.sealing import to_ring
 from fedtalk.randomness import torch_generator
 
@@ -144,12 +146,7 @@ def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) 
         reliability_s = load_s + _seconds(
             lambda: module.reliability(held_out, clips, torch_generator(trainer.seed, "estimate"))
         )
-    instants: list[float] = []
-    local = replace(trainer.local, steps=WARM_UP + MEASURED, keep_optimizer=False, deadline_seconds=None)
-    train_locally(
-        trainer.fabric, module, clips, local, trainer.seed, client, 0, 1, None,
-        lambda step, losses: instants.append(time.perf_counter()),
-    )  # fmt: skip
+    step_s = _step_seconds(trainer, module, client, clips)
     update = {name: value.detach().cpu() - start[name] for name, value in parameters.items()}
     load_state(parameters, start)
     vector = aggregation.contribution(update, 1.0)
@@ -167,7 +164,7 @@ def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) 
         exchanged=exchanged,
         bytes_down=4 * exchanged,
         bytes_up=payload,
-        step_s=(instants[-1] - instants[WARM_UP - 1]) / MEASURED,
+        step_s=step_s,
         client_s=load_s + reliability_s + weigh_s,
         prepare_s=prepare * len(sources),
         held_out_s=held_out_s + load_s,
@@ -175,6 +172,28 @@ def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) 
         pair_s=pair_s,
         memory_bytes=torch.cuda.max_memory_allocated() if on_device else _peak_bytes(),
     )
+
+
+def _step_seconds(trainer: FederatedTrainer, module: FederatedModule, client: str, clips: Sequence[Prepared]) -> float:
+    """Seconds of a client's local step in one process; its share of it, where clients train in one batch. Trains the module."""
+    placement = trainer.placements.of(client)
+    instants: list[float] = []
+    local = replace(trainer.local, steps=WARM_UP + MEASURED, keep_optimizer=False, deadline_seconds=None)
+    if placement.together > 1:
+        group = {f"{client}/{number}": clips for number in range(placement.together)}
+        ends = train_together(
+            trainer.fabric, module, group, local, trainer.seed, 0, 1,
+            lambda name, step, losses: instants.append(time.perf_counter()), placement,
+        )  # fmt: skip
+        load_state(module.exchanged_parameters(), next(iter(ends.values())))
+        instants = instants[placement.together - 1 :: placement.together]
+    else:
+        alone = placement if placement.processes == 1 else SINGLE
+        train_locally(
+            trainer.fabric, module, clips, local, trainer.seed, client, 0, 1, None,
+            lambda step, losses: instants.append(time.perf_counter()), alone,
+        )  # fmt: skip
+    return (instants[-1] - instants[WARM_UP - 1]) / MEASURED / placement.together
 
 
 def plan_of(trainer: FederatedTrainer, clients: int) -> Plan:
@@ -198,7 +217,7 @@ def plan_of(trainer: FederatedTrainer, clients: int) -> Plan:
 
 def report(found: Estimate, trainer: FederatedTrainer, clients: int) -> str:
     """What `fedtalk fit --dry_run` prints; the last line is the same as JSON."""
-    costs, plan, parts = found.costs, found.plan, found.parts()
+    costs, plan, parts = found.costs, found.plan, found.parts(trainer.workers)
     private = trainer.aggregation.private_rounds
     lines = [
         f"parameters             {costs.parameters:,}, of which {costs.exchanged:,} travel",
@@ -207,7 +226,8 @@ def report(found: Estimate, trainer: FederatedTrainer, clients: int) -> str:
         f"local step             {costs.step_s:.4f} s here, {plan.steps} a client and round",
         f"memory                 {found.memory_bytes / 1e9:.2f} GB on {trainer.fabric.device}",
         *(f"{name:<22} {_duration(seconds)}" for name, seconds in parts.items()),
-        f"whole run              {_duration(found.seconds())} for {plan.rounds} rounds",
+        f"whole run              {_duration(found.seconds(trainer.workers))} for {plan.rounds} rounds"
+        + (f", {trainer.workers} workers, measured in one" if trainer.workers > 1 else ""),
         *(
             [f"privacy                {private.ledger.planned()}"]
             if private is not None and private.ledger is not None
@@ -221,7 +241,12 @@ def report(found: Estimate, trainer: FederatedTrainer, clients: int) -> str:
         other = Estimate(costs, plan_of(trainer, count))
         cells = "".join(f"{_duration(other.seconds(workers)):>16}" for workers in WORKERS)
         lines.append(f"{count:>9,} clients      {cells}   cohort {other.plan.cohort:.0f}")
-    summary = {**asdict(found), "seconds": found.seconds(), "bytes_per_round": found.bytes_per_round}
+    summary = {
+        **asdict(found),
+        "seconds": found.seconds(trainer.workers),
+        "workers": trainer.workers,
+        "bytes_per_round": found.bytes_per_round,
+    }
     return "\n".join([*lines, json.dumps(summary)])
 
 

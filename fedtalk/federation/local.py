@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.module import FederatedModule, Prepared, copy_state
+from fedtalk.federation.local_optimizer import LocalOptimizer
+from fedtalk.federation.module import FederatedModule, Prepared
+from fedtalk.federation.placement import SINGLE, Placement
 from fedtalk.randomness import derive_seed, torch_generator
 
 
@@ -68,9 +71,22 @@ class LocalTraining:
         return rate
 
 
-def proximal_term(parameters: dict[str, torch.nn.Parameter], start: dict[str, Tensor], mu: float) -> Tensor:
-    """mu/2 * ||theta - theta_global||^2 (FedProx, Li et al. 2020, eq. 2)."""
-    return mu / 2 * torch.stack([(p - start[name].to(p.device)).square().sum() for name, p in parameters.items()]).sum()
+@torch.no_grad()
+def add_proximal_gradient(parameters: Mapping[str, nn.Parameter], start: Mapping[str, Tensor], mu: float) -> Tensor:
+    """Add the gradient of mu/2 * ||theta - theta_global||^2 (FedProx, Li et al. 2020, eq. 2) to the parameters' own.
+
+    After the backward pass, where shared batches have been averaged already: the term counts once however many processes and
+    parts a batch had.
+
+    Returns:
+        the term; of sharded parameters, what this process's shards add to it.
+    """
+    terms = []
+    for name, parameter in parameters.items():
+        away = parameter.detach() - start[name]
+        parameter.grad = mu * away if parameter.grad is None else parameter.grad.add_(away, alpha=mu)
+        terms.append(away.square().sum())
+    return mu / 2 * torch.stack(terms).sum()
 
 
 def train_locally(
@@ -84,40 +100,61 @@ def train_locally(
     total_rounds: int,
     optimizer_state: dict | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
+    placement: Placement = SINGLE,
+    wrapped: Any = None,
 ) -> dict:
     """Train the module's exchanged parameters in place on one client's clips.
 
-    All randomness comes from (seed, round, client).
+    All randomness comes from (seed, round, client). Processes that share a client draw the same batches, and each takes its
+    part.
+
+    Args:
+        wrapped: what Fabric made of the module where several processes take the client together.
 
     Returns:
         the optimizer's state, to be kept where `LocalTraining.keep_optimizer` says so.
     """
     parameters = module.exchanged_parameters()
-    start = copy_state(parameters) if local.proximal else {}
-    start = {name: value.to(fabric.device) for name, value in start.items()}
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=local.learning_rate, weight_decay=local.weight_decay, betas=(0.9, 0.99)
-    )
+    optimizer = LocalOptimizer(parameters, local.learning_rate, local.weight_decay, placement)
+    start = {name: value.detach().clone() for name, value in optimizer.values.items()} if local.proximal else {}
     if optimizer_state is not None:
-        optimizer.load_state_dict(optimizer_state)
-    wrapped: Any = fabric.setup_optimizers(optimizer)
-    total = local.steps * total_rounds
-    with isolated_rng(derive_seed(seed, "dropout", round_number, client)), training_mode(module):
-        for step, batch in enumerate(_batches(fabric, module, clips, local, seed, client, round_number)):
-            for group in optimizer.param_groups:
-                group["lr"] = local.rate_at(round_number * local.steps + step, total)
-            losses = module.training_step(batch, step)
+        optimizer.inner.load_state_dict(optimizer_state)
+
+    def over_shards(value: Tensor) -> Tensor:
+        return fabric.all_reduce(value, reduce_op="sum") if placement.kind == "fsdp" else value  # type: ignore[return-value]
+
+    training_step = module.training_step if wrapped is None else wrapped.training_step
+    total, rank = local.steps * total_rounds, fabric.global_rank
+    # A process's own dropout, where several share a batch; the first draws as a single one does.
+    dropout = derive_seed(seed, "dropout", round_number, client, *([rank] if rank else []))
+    with isolated_rng(dropout), training_mode(module), checkpointing(module, placement):
+        for step, parts in enumerate(_batches(fabric, module, clips, local, seed, client, round_number, placement)):
+            optimizer.zero_grad()
+            losses: dict[str, Tensor] = {}
+            for number, part in enumerate(parts):
+                with _gradients_kept_back(fabric, wrapped, number + 1 < len(parts)):
+                    with fabric.autocast():
+                        terms = training_step(part, step)
+                    fabric.backward(terms["loss"] / len(parts))
+                for name, value in terms.items():
+                    share = value.detach() / len(parts)
+                    losses[name] = losses[name] + share if number else share
+            if placement.processes > 1:
+                means = fabric.all_reduce(torch.stack([value.float() for value in losses.values()]), reduce_op="mean")
+                losses = dict(zip(losses, means, strict=True))  # type: ignore[arg-type]
+            optimizer.collect()
             if local.proximal:
-                losses["proximal"] = proximal_term(parameters, start, local.proximal)
-                losses["loss"] = losses["loss"] + losses["proximal"]
-            wrapped.zero_grad()
-            fabric.backward(losses["loss"])
+                term = over_shards(add_proximal_gradient(optimizer.values, start, local.proximal)).to(fabric.device)
+                losses["proximal"], losses["loss"] = term, losses["loss"] + term
             if local.gradient_clip:
-                torch.nn.utils.clip_grad_norm_(list(parameters.values()), local.gradient_clip)
-            wrapped.step()
+                gradients = [value.grad for value in optimizer.values.values() if value.grad is not None]
+                norm = over_shards(torch.nn.utils.get_total_norm(gradients).square()).sqrt()
+                torch.nn.utils.clip_grads_with_norm_(optimizer.values.values(), local.gradient_clip, norm)
+            optimizer.step(local.rate_at(round_number * local.steps + step, total))
             if on_step is not None:
-                on_step(step, {name: float(value.detach()) for name, value in losses.items()})
-    return optimizer.state_dict()
+                on_step(step, {name: float(value) for name, value in losses.items()})
+    optimizer.zero_grad()
+    return optimizer.inner.state_dict()
 
 
 def _batches(
@@ -128,11 +165,37 @@ def _batches(
     seed: int,
     client: str,
     round_number: int,
-) -> Iterator[Prepared]:
+    placement: Placement,
+) -> Iterator[list[Prepared]]:
+    """This process's parts of the batch of every step, on its device."""
     generator = torch_generator(seed, "batches", round_number, client)
+    accumulate = placement.accumulate
     for _ in range(local.steps):
         batch = module.draw_batch(clips, local.batch_size, generator)
-        yield {name: value.to(fabric.device) for name, value in batch.items()}
+        parts = placement.processes * accumulate
+        split = [batch] if parts == 1 else module.split_batch(batch, parts)
+        own = split[fabric.global_rank * accumulate :][:accumulate]
+        yield [{name: value.to(fabric.device) for name, value in part.items()} for part in own]
+
+
+def _gradients_kept_back(fabric: Fabric, wrapped: Any, more_to_come: bool) -> AbstractContextManager:
+    """Processes exchange gradients with the last part of a batch only."""
+    return nullcontext() if wrapped is None else fabric.no_backward_sync(wrapped, enabled=more_to_come)
+
+
+class checkpointing:
+    """Gradient checkpointing inside the block, where the placement asks for it."""
+
+    def __init__(self, module: FederatedModule, placement: Placement) -> None:
+        self.module, self.wanted = module, placement.gradient_checkpointing
+
+    def __enter__(self) -> None:
+        if self.wanted:
+            self.module.set_gradient_checkpointing(True)
+
+    def __exit__(self, *_: object) -> None:
+        if self.wanted:
+            self.module.set_gradient_checkpointing(False)
 
 
 class isolated_rng:

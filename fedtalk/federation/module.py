@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -34,7 +35,10 @@ class FederatedModule(LightningModule):
 
     @abstractmethod
     def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
-        """Draw a training batch from one client's prepared clips; all randomness of a step comes from ``generator``."""
+        """Draw a training batch from one client's prepared clips; all randomness of a step comes from ``generator``.
+
+        A batch that is to be shared (`split_batch`) has its ``size`` windows along the first axis of every tensor.
+        """
 
     @abstractmethod
     def loss_terms(self, batch: Prepared) -> dict[str, Tensor]:
@@ -42,8 +46,61 @@ class FederatedModule(LightningModule):
 
     def training_step(self, batch: Prepared, batch_idx: int = 0) -> dict[str, Tensor]:
         """The objective of one batch: ``loss`` and its terms."""
-        terms = self.loss_terms(batch)
-        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+        return with_sum(self.loss_terms(batch))
+
+    # What placements ask of a module; those that need none of it need none of these
+
+    def split_batch(self, batch: Prepared, parts: int) -> list[Prepared]:
+        """Cut a batch into equal parts, the mean of whose objectives is the objective of the batch.
+
+        Raises:
+            ConfigurationError: its tensors don't agree on the number of windows.
+        """
+        sizes = {len(value) for value in batch.values()}
+        if len(sizes) != 1 or next(iter(sizes)) % parts:
+            raise ConfigurationError(
+                f"{type(self).__name__}: a batch is shared along the first axis of its tensors: expected one and the same "
+                f"multiple of {parts} there, got {sorted(sizes)}; override split_batch, or use one process and accumulate: 1"
+            )
+        cut = {name: value.chunk(parts) for name, value in batch.items()}
+        return [{name: value[index] for name, value in cut.items()} for index in range(parts)]
+
+    trains_together = False
+    """Whether `together` and `training_steps` are there."""
+
+    def together(self, stacked: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        """Inside the block a batch holds the windows of K clients, in equal parts one after the other, and each goes through
+        its own exchanged parameters.
+
+        Args:
+            stacked: exchanged parameters, (K, *shape).
+        """
+        raise NotImplementedError(f"{type(self).__name__} trains one client at a time")
+
+    def training_steps(self, batch: Prepared, clients: int) -> list[dict[str, Tensor]]:
+        """`training_step` of each of the K clients in a batch, inside `together`."""
+        raise NotImplementedError(f"{type(self).__name__} trains one client at a time")
+
+    def shards(self) -> list[nn.Module]:
+        """Sub-modules that fsdp shards, each called as a whole by the one around it; the last one holds all the others and
+        all exchanged parameters.
+
+        Raises:
+            ConfigurationError: the module can't be sharded.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} does not say how to shard it; expected placement single or ddp"
+        )
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Recompute activations in the backward pass, or keep them.
+
+        Raises:
+            ConfigurationError: the module has none to recompute.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} has no gradient checkpointing; expected placement.gradient_checkpointing: false"
+        )
 
     def held_out_metrics(self, clips: Sequence[Prepared], generator: torch.Generator) -> dict[str, float]:
         """Metrics on clips that were not trained on; by default the objective's terms on one fixed batch."""
@@ -80,13 +137,29 @@ class FederatedModule(LightningModule):
         """Optimizers belong to the clients (`LocalTraining`) and to the server, not to the model."""
 
 
+def with_sum(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Terms of the objective with their sum, ``loss``."""
+    return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+
 def copy_state(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Detached copies, on the CPU."""
-    return {name: value.detach().cpu().clone() for name, value in parameters.items()}
+    """Detached copies, whole and on the CPU. Of sharded parameters all processes must ask together."""
+    return {name: whole(value.detach()).cpu().clone() for name, value in parameters.items()}
 
 
 def load_state(parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:
-    """Write ``state`` into the parameters in place."""
+    """Write ``state`` into the parameters in place; sharded ones take their part of it."""
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(state[name])
+            if hasattr(parameter, "to_local"):
+                from torch.distributed.tensor import distribute_tensor
+
+                part = distribute_tensor(state[name], parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
+                parameter.to_local().copy_(part.to_local())  # type: ignore[attr-defined]
+            else:
+                parameter.copy_(state[name])
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor as it is, or put together where every process has a part of it (DTensor)."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value  # type: ignore[attr-defined]

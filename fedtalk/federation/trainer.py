@@ -28,8 +28,10 @@ from fedtalk.federation.fault_record import FaultRecord
 from fedtalk.federation.interruption import StopSignals
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import FederatedModule, Prepared, copy_state, load_state
+from fedtalk.federation.placement import Placement, Placements, check_precision
 from fedtalk.federation.run_lock import run_lock
 from fedtalk.federation.server import Server
+from fedtalk.federation.workers import Workers
 from fedtalk.privacy.preconditions import check_nothing_clear
 from fedtalk.privacy.private_rounds import Plan
 from fedtalk.randomness import torch_generator
@@ -96,6 +98,9 @@ class FederatedTrainer(Trainer):
         accelerator: str = "auto",
         precision: str = "32-true",
         threads: int | None = None,
+        workers: int = 1,
+        default_placement: Placement | None = None,
+        placements: dict[str, Placement] | None = None,
         callbacks: list[Callback] | None = None,
         logger: Logger | None = None,
         default_root_dir: str = "runs/default",
@@ -113,8 +118,12 @@ class FederatedTrainer(Trainer):
             evaluation: what `fedtalk test` measures.
             seed: seed of everything but privacy noise and masks.
             accelerator: ``auto``, ``cpu`` or ``cuda``.
-            precision: Fabric's precision of local training.
-            threads: CPU threads; all that torch finds by default.
+            precision: of local training: ``32-true``, or ``bf16-mixed`` (autocast to bfloat16; the adapter stays float32).
+            threads: CPU threads, of every process; by default all that torch finds, shared out among workers.
+            workers: processes that train different clients at the same time; 1 trains one after the other in this process.
+                The result has the same bits for any number, with the same threads each.
+            default_placement: how a client trains that ``placements`` doesn't name: alone in a process by default.
+            placements: by client's name or pattern (``site-a-*``), the first that fits; see `Placement`.
             callbacks: an `Aggregation` (FedAvg if none is given), monitors, checkpoints, progress.
             logger: TensorBoard in ``default_root_dir`` by default.
             default_root_dir: folder of the run.
@@ -126,6 +135,9 @@ class FederatedTrainer(Trainer):
             raise ConfigurationError(f"trainer.minimum_clients: expected at least 1, got {minimum_clients}")
         if validate_clients < 1:
             raise ConfigurationError(f"trainer.validate_clients: expected at least 1, got {validate_clients}")
+        if workers < 1:
+            raise ConfigurationError(f"trainer.workers: expected at least 1 process, got {workers}")
+        check_precision("trainer.precision", precision)
         callbacks = list(callbacks or [])
         aggregations = [callback for callback in callbacks if isinstance(callback, Aggregation)]
         if len(aggregations) > 1:
@@ -159,7 +171,10 @@ class FederatedTrainer(Trainer):
         self.cache = PreparedCache(Path(cache_dir))
         if threads:
             torch.set_num_threads(threads)
-        self.engine: Engine = InProcess()
+        self.placements, self.workers = Placements(default_placement, placements), workers
+        several = workers > 1 or any(placed.processes > 1 for _, placed in self.placements)
+        self.engine: Engine = Workers(workers, threads) if several else InProcess()
+        self.local_precision = precision
         self.fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
         self.round_number = 0
         self.client_states = ClientStates(self.run_dir / "clients")
@@ -212,11 +227,13 @@ class FederatedTrainer(Trainer):
     def estimate(self, model: FederatedModule, datamodule: ClipData) -> Estimate:
         """What `fit` will take, by a few measured steps; writes nothing but one client's prepared clips."""
         self._begin(model, datamodule, "validate")  # a stage in which no callback writes into the run's folder
+        self._check_placements(model, datamodule)
         self.aggregation.begin(self._plan(copy_state(model.exchanged_parameters()), datamodule))
         return estimate_run(self, model, datamodule)
 
     def _rounds(self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None) -> None:
         start = copy_state(model.exchanged_parameters())
+        self._check_placements(model, datamodule)
         self.aggregation.begin(self._plan(start, datamodule))
         server = self.aggregation.build_server(start)
         states = None
@@ -327,7 +344,7 @@ class FederatedTrainer(Trainer):
     def _client_half(self, module: FederatedModule, datamodule: ClipData) -> ClientHalf:
         return ClientHalf(
             self.fabric, module, datamodule, self.cache, self.local, self.aggregation, self.client_states, self.seed,
-            self.rounds, self.most_held_out,
+            self.rounds, self.most_held_out, self.placements,
         )  # fmt: skip
 
     def after_local_step(self, client: str, step: int, losses: dict[str, float]) -> None:
@@ -385,6 +402,23 @@ class FederatedTrainer(Trainer):
         model.eval()
         for callback in self.callbacks:  # type: ignore[attr-defined]
             callback.setup(self, model, stage)
+
+    def _check_placements(self, model: FederatedModule, datamodule: ClipData) -> None:
+        """Refuse what can't be run; the module itself is asked for what only it knows."""
+        self.placements.check(datamodule.clients, self.local.batch_size, self.local.keep_optimizer, self.fabric.device)
+        for key, placed in self.placements:
+            if placed.together > 1 and not model.trains_together:
+                raise ConfigurationError(
+                    f"{key}: {type(model).__name__} can't train clients in one batch: expected together: 1 (a talker needs an "
+                    f"adapter for it), got {placed.together}"
+                )
+            try:
+                if placed.gradient_checkpointing:
+                    model.set_gradient_checkpointing(False)
+                if placed.kind == "fsdp":
+                    model.shards()
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{key}: {error}") from error
 
     def _notify(self, hook: str, *arguments: Any) -> None:
         for callback in self.callbacks:  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import torch
@@ -41,6 +41,15 @@ class Prediction:
     mouth_BF2: Tensor
     """Mouth centres, (x, y) as shares of the frame."""
     eyes_BF22: Tensor
+
+    def split(self, parts: int) -> list[Prediction]:
+        """Equal parts of the windows, in order."""
+        size = len(self.clean_BFChw) // parts
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        return [
+            replace(self, **{name: value[part * size :][:size] for name, value in tensors.items()})
+            for part in range(parts)
+        ]
 
     @cached_property
     def frames_hat(self) -> Tensor:

@@ -7,7 +7,8 @@ the whole face from one picture. They differ in the mask alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip, Reference
 from fedtalk.data.framing import align
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.module import FederatedModule, Prepared, load_state
+from fedtalk.federation.module import FederatedModule, Prepared, load_state, with_sum
 from fedtalk.talker.adapters import Adapter, adapter_parameters, add_adapter, load_adapter, save_adapter
 from fedtalk.talker.audio import frame_windows
 from fedtalk.talker.backbone import SHIPPED, Architecture, Backbone
@@ -28,6 +29,7 @@ from fedtalk.talker.objectives import DiffusionLoss, Objective, Prediction, Temp
 from fedtalk.talker.pose import swaying_eyes
 from fedtalk.talker.sampler import Frame, sample
 from fedtalk.talker.schedule import NoiseSchedule, frame_noise, make_schedule
+from fedtalk.talker.stacked_adapters import own_factors
 
 LEAST_SIGMA = 0.3
 """Noise level below which errors of the clean estimate are no longer scaled up to errors of the noise."""
@@ -107,6 +109,27 @@ class Talker(FederatedModule):
 
     def fingerprint(self) -> str:
         return self._fingerprint
+
+    def shards(self) -> list[nn.Module]:
+        """The network's blocks, then the denoiser around them; codec and speech features stay whole."""
+        unet = self.backbone.denoiser.unet
+        return [*unet.down_blocks, unet.mid_block, *unet.up_blocks, self.backbone.denoiser]
+
+    @property
+    def trains_together(self) -> bool:  # type: ignore[override]
+        """With an adapter; whole networks have nothing to share."""
+        return self.adapter is not None
+
+    def together(self, stacked: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        return own_factors(self.backbone.denoiser, stacked)
+
+    def training_steps(self, batch: Prepared, clients: int) -> list[dict[str, Tensor]]:
+        parts = self.predict_windows(batch).split(clients)
+        return [with_sum({term.name: term.weight * term(part) for term in self.objectives}) for part in parts]
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        unet = self.backbone.denoiser.unet
+        unet.enable_gradient_checkpointing() if enabled else unet.disable_gradient_checkpointing()
 
     def save_adapter(self, folder: Path) -> None:
         """Write the current adapter in peft's format."""

@@ -8,7 +8,7 @@ import torch
 from lightning.fabric import Fabric
 
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.local import LocalTraining, proximal_term, train_locally
+from fedtalk.federation.local import LocalTraining, add_proximal_gradient, train_locally
 from fedtalk.randomness import torch_generator
 
 
@@ -61,7 +61,8 @@ def test_proximal_term_has_the_gradient_of_finite_differences() -> None:
     values = {"a": torch.randn(2, 3, generator=generator).double(), "b": torch.randn(4, generator=generator).double()}
     start = {name: value + torch.randn(value.shape, generator=generator) for name, value in values.items()}
     parameters = {name: torch.nn.Parameter(value.clone()) for name, value in values.items()}
-    proximal_term(parameters, start, 0.3).backward()
+    value = add_proximal_gradient(parameters, start, 0.3)
+    assert float(value) == pytest.approx(0.15 * sum(float((values[n] - start[n]).square().sum()) for n in values))
     step = 1e-5
     for name, parameter in parameters.items():
         for index in np.ndindex(*parameter.shape):

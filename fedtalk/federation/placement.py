@@ -1,0 +1,172 @@
+"""Placements: which processes take a client, and how they train it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+
+from fedtalk.errors import ConfigurationError
+
+KINDS = ("single", "ddp", "fsdp")
+OPTIMIZERS = ("adamw", "adamw8bit")
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how a client trains. All kinds give the same adapter for the same batches, up to rounding."""
+
+    kind: str = "single"
+    """``single``: one process takes the client (and workers take different clients). ``ddp``: several take it together, each
+    with a copy of the model and its part of every batch. ``fsdp``: as ddp, and each keeps a part of the model only (FSDP2)."""
+    processes: int = 1
+    """How many take a client together: 1 for single, 2 or more for ddp and fsdp; a device each where there are GPUs."""
+    precision: str | None = None
+    """``32-true``, or ``bf16-mixed``: autocast to bfloat16, parameters and optimizer stay float32; None is the trainer's."""
+    optimizer: str = "adamw"
+    """``adamw``, or ``adamw8bit``: its two moments in 8 bits a number, blockwise (bitsandbytes)."""
+    accumulate: int = 1
+    """Parts of a process's share of a batch that go through the model one after the other: less memory, the same gradient."""
+    together: int = 1
+    """For ``single``: up to so many clients of a cohort in one batch, each with its own adapter on the shared frozen network;
+    equal to training them apart but for rounding, and faster where a client's batch is small. A client that has to be left
+    out before it starts costs the others nothing; a deadline is that of all of them together."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass instead of keeping them."""
+    cpu_offload: bool = False
+    """Of a GPU: fsdp keeps its shards in the machine's memory between uses, single and ddp the optimizer and its state."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("kind", KINDS), ("optimizer", OPTIMIZERS)):
+            if getattr(self, name) not in allowed:
+                raise ConfigurationError(
+                    f"placement.{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}"
+                )
+        if self.precision is not None:
+            check_precision("placement.precision", self.precision)
+        for name in ("processes", "accumulate", "together"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"placement.{name}: expected at least 1, got {getattr(self, name)}")
+        if (self.kind == "single") != (self.processes == 1):
+            expected = "1 for single (trainer.workers says how many clients train at once)"
+            raise ConfigurationError(
+                f"placement.processes: expected {expected if self.kind == 'single' else f'2 or more for {self.kind}'}, "
+                f"got {self.processes}"
+            )
+        if self.together > 1 and (self.kind != "single" or self.accumulate > 1 or self.optimizer != "adamw"):
+            raise ConfigurationError(
+                "placement.together: clients train in one batch by kind single, accumulate 1 and optimizer adamw (blocks of "
+                "8-bit moments would reach from one client into the next): expected these or together: 1, got together: "
+                f"{self.together} with {self.kind}, {self.accumulate} and {self.optimizer}"
+            )
+        if self.optimizer == "adamw8bit" and importlib.util.find_spec("bitsandbytes") is None:
+            raise ConfigurationError(
+                "placement.optimizer: adamw8bit needs bitsandbytes, which is not installed: expected adamw, or "
+                'pip install "fedtalk[eightbit]"'
+            )
+
+
+SINGLE = Placement()
+
+
+def check_precision(key: str, precision: str) -> None:
+    """
+    Raises:
+        ConfigurationError: not one that local training knows.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigurationError(
+            f"{key}: expected one of {', '.join(PRECISIONS)} (the adapter itself stays in 32 bits, as it is sent), got "
+            f"{precision!r}"
+        )
+
+
+class Placements:
+    """Which placement a client has, by its name."""
+
+    def __init__(self, default: Placement | None = None, rules: Mapping[str, Placement] | None = None) -> None:
+        """
+        Args:
+            default: of clients that no rule names.
+            rules: placements by name or pattern (``site-a-*``, as of a shell); the first that fits counts.
+        """
+        self.default = default or SINGLE
+        self.rules = dict(rules or {})
+
+    def of(self, client: str) -> Placement:
+        """
+        >>> Placements(rules={"site-a-*": Placement(accumulate=2)}).of("site-a-7").accumulate
+        2
+        """
+        return next((placed for pattern, placed in self.rules.items() if fnmatchcase(client, pattern)), self.default)
+
+    def groups(self, cohort: Sequence[str]) -> list[list[str]]:
+        """The cohort in tasks: clients that train in one batch, in the cohort's order, of one placement each.
+
+        >>> Placements(Placement(together=2)).groups(["anna", "bert", "cora"])
+        [['anna', 'bert'], ['cora']]
+        """
+        waiting: dict[Placement, list[list[str]]] = {}
+        for client in cohort:
+            placed = self.of(client)
+            tasks = waiting.setdefault(placed, [])
+            if not tasks or len(tasks[-1]) == placed.together:
+                tasks.append([])
+            tasks[-1].append(client)
+        return [task for tasks in waiting.values() for task in tasks]
+
+    def __iter__(self) -> Iterator[tuple[str, Placement]]:
+        """Every placement with the key that it has in the config."""
+        yield "trainer.default_placement", self.default
+        for pattern, placed in self.rules.items():
+            yield f"trainer.placements[{pattern!r}]", placed
+
+    def check(self, clients: Sequence[str], batch_size: int, keep_optimizer: bool, device: torch.device) -> None:
+        """Refuse what can't be run, before any work.
+
+        Args:
+            clients: all who are registered.
+            batch_size: of a local step.
+            keep_optimizer: `LocalTraining.keep_optimizer`.
+            device: what a single process trains on.
+
+        Raises:
+            ConfigurationError: a pattern that fits nobody, a batch that can't be divided, devices that aren't there.
+        """
+        for pattern in self.rules:
+            if not any(fnmatchcase(client, pattern) for client in clients):
+                raise ConfigurationError(
+                    f"trainer.placements: pattern {pattern!r} fits none of the {len(clients)} clients; expected a client's "
+                    f"name or a pattern such as {clients[0][:3] + '*'!r}"
+                )
+        for key, placed in self:
+            parts = placed.processes * placed.accumulate
+            if batch_size % parts:
+                raise ConfigurationError(
+                    f"{key}: {placed.processes} processes with {placed.accumulate} parts each must share a batch evenly: "
+                    f"expected trainer.local.batch_size to be a multiple of {parts}, got {batch_size}"
+                )
+            if placed.together > 1 and keep_optimizer:
+                raise ConfigurationError(
+                    f"{key}: clients in one batch have one optimizer: expected trainer.local.keep_optimizer: false, or "
+                    f"together: 1, got together: {placed.together}"
+                )
+            if placed.kind == "fsdp" and keep_optimizer:
+                raise ConfigurationError(
+                    f"{key}: fsdp shards the optimizer, which trainer.local.keep_optimizer would have to put together: "
+                    "expected keep_optimizer: false, or ddp"
+                )
+            if device.type == "cpu" and placed.cpu_offload:
+                raise ConfigurationError(
+                    f"{key}: cpu_offload moves things from a GPU to the machine's memory, where all of it is already on a "
+                    "CPU: expected false, got true"
+                )
+            if device.type == "cuda" and placed.processes > torch.cuda.device_count():
+                raise ConfigurationError(
+                    f"{key}: expected at most {torch.cuda.device_count()} processes, one for each GPU here, got "
+                    f"{placed.processes}"
+                )

@@ -1,0 +1,357 @@
+"""The engine of several processes: workers take different clients, or several take one client together.
+
+They are started once for a fit. The server, the sealing and all secrets stay in the main process; a worker is sent the global
+state and clients' names, and does their local work (`fedtalk.federation.worker`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fedtalk.data.source import PreparedCache
+from fedtalk.errors import ConfigurationError, FedTalkError
+from fedtalk.federation import worker
+from fedtalk.federation.client import ClientUpdate
+from fedtalk.federation.deadline import GRACE, late
+from fedtalk.federation.engine import Failure, InProcess
+from fedtalk.federation.placement import SINGLE, Placement
+from fedtalk.federation.worker import Seat, Setup, receive
+from fedtalk.storage import PART
+
+if TYPE_CHECKING:
+    from fedtalk.federation.trainer import FederatedTrainer
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.2
+"""How long a signal or a deadline may go unnoticed."""
+PARTING_SECONDS = 5.0
+"""What workers have at the end to come to the end of their step."""
+AGREEMENT_SECONDS = 10.0
+"""What processes that take a client together have to fail too, once one of them has."""
+MOST_DEATHS = 3
+"""Starts in a row that may fail."""
+
+
+class WorkerError(FedTalkError):
+    """A worker process ended before its time."""
+
+
+class Workers(InProcess):
+    """Clients' local work in worker processes; all else as in one process, to the same bits."""
+
+    def __init__(self, workers: int, threads: int | None) -> None:
+        """
+        Args:
+            workers: processes that take different clients, for placement ``single``.
+            threads: CPU threads of each process; by default the cores are shared out among those that work at once.
+        """
+        self._workers, self._threads = workers, threads
+        self._teams: dict[Placement, list[Team]] = {}
+        self._setup: Path | None = None
+
+    def start(self, trainer: FederatedTrainer) -> None:
+        """Start the processes and wait until they are ready.
+
+        Raises:
+            ConfigurationError: model or data can't be sent to other processes.
+            WorkerError: they don't start.
+        """
+        super().start(trainer)
+        kinds = sorted({_team_kind(trainer.placements.of(client)) for client in trainer.data.clients}, key=repr)
+        counts = {kind: self._workers if kind.kind == "single" else 1 for kind in kinds}
+        at_once = max(count * kind.processes for kind, count in counts.items())
+        threads = self._threads or max(1, _cores() // at_once)
+        self._setup = self._write_setup(trainer)
+        gpus = torch.cuda.device_count() if trainer.fabric.device.type == "cuda" else 0
+        for kind, count in counts.items():
+            self._teams[kind] = [Team(kind, self._setup, threads, number, gpus) for number in range(count)]
+        for team in self._all:
+            team.start()
+        while any(team.starting for team in self._all):
+            for _ in self._hear(self._all):
+                pass
+            trainer.stop_signals.check()
+
+    def stop(self) -> None:
+        """End all processes: idle ones at once, others at the end of their step or after `PARTING_SECONDS`."""
+        for team in self._all:
+            team.dismiss()
+        end = time.monotonic() + PARTING_SECONDS
+        for team in self._all:
+            team.end(max(0.0, end - time.monotonic()))
+        self._teams = {}
+        if self._setup is not None:
+            self._setup.unlink(missing_ok=True)
+            self._setup = None
+
+    @property
+    def _all(self) -> list[Team]:
+        return [team for teams in self._teams.values() for team in teams]
+
+    def _write_setup(self, trainer: FederatedTrainer) -> Path:
+        setup = Setup(
+            trainer.module, trainer.data, PreparedCache(trainer.cache.folder), trainer.local, trainer.client_states,
+            trainer.placements, trainer.aggregation.needs_reliability, trainer.seed, trainer.rounds,
+            trainer.most_held_out, trainer.local_precision,
+        )  # fmt: skip
+        handle, name = tempfile.mkstemp(prefix=f"{PART}workers-", suffix=".pt", dir=trainer.run_dir)
+        os.close(handle)
+        try:
+            torch.save(setup, name)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            Path(name).unlink()
+            raise ConfigurationError(
+                f"trainer.workers: model and data are sent to the workers, and {type(error).__name__}: {error}. Expected classes "
+                "that can be imported and objects that can be pickled; else use workers: 1 and placement single"
+            ) from error
+        return Path(name)
+
+    def _updates(
+        self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor]
+    ) -> Iterator[tuple[str, ClientUpdate | Failure]]:
+        """Placement by placement, so that no more processes compute at once than the largest of them asks for."""
+        by_kind: dict[Placement, deque[list[str]]] = {}
+        for group in self.trainer.placements.groups(cohort):
+            by_kind.setdefault(_team_kind(self.trainer.placements.of(group[0])), deque()).append(group)
+        sent = worker.arrays(state)
+        for kind, tasks in by_kind.items():
+            teams = self._teams[kind]
+            while tasks or any(team.clients for team in teams):
+                for team in teams:
+                    if tasks and team.idle:
+                        team.give(round_number, tasks.popleft(), sent)
+                for client, result in self._hear(teams):
+                    yield client, self._weighed(result, round_number)
+                self.trainer.stop_signals.check()
+
+    def _weighed(self, result: Any, round_number: int) -> ClientUpdate | Failure:
+        if isinstance(result, Failure):
+            return result
+        try:
+            return self.trainer.clients.weigh(replace(result, update=worker.tensors(result.update)), round_number)
+        except Exception as error:  # as in one process
+            return Failure.of(error)
+
+    def _hear(self, teams: Sequence[Team]) -> Iterator[tuple[str, Any]]:
+        """What has come from the teams within `POLL_SECONDS`: clients with their results or failures."""
+        ready = wait([connection for team in teams for connection in team.connections], timeout=POLL_SECONDS)
+        self.trainer.stop_signals.check()  # a signal to all processes is no fault of theirs
+        for team in teams:
+            for connection in [connection for connection in team.connections if connection in ready]:
+                yield from self._message(team, connection)
+            yield from team.overdue(self.trainer.local.deadline_seconds)
+
+    def _message(self, team: Team, connection: Connection) -> Iterator[tuple[str, Any]]:
+        if connection not in team.connections:  # the team was started anew meanwhile
+            return
+        try:
+            kind, content = receive(connection)
+        except (EOFError, ConnectionResetError):
+            yield from team.died(connection)
+            return
+        if kind == "broken":
+            raise ConfigurationError(f"a worker can't start: {content}; see trainer.workers and trainer.placements")
+        if kind == "step":
+            client, step, losses = content
+            try:
+                self.trainer.after_local_step(client, step, losses)
+            except Exception as error:  # as in one process, where it would come up within the client's step
+                team.rejected[client] = Failure.of(error)
+            return
+        yield from team.heard(connection, kind, content)
+
+
+class Team:
+    """The processes that take a client together; one, for placement ``single``. Started anew when one of them dies."""
+
+    def __init__(self, placement: Placement, setup: Path, threads: int, number: int, gpus: int) -> None:
+        """
+        Args:
+            placement: kind, number of processes and what else they are started for.
+            setup: file of `Setup`.
+            threads: CPU threads of each.
+            number: of this team among those of its placement.
+            gpus: on this machine; 0 to work on the CPU.
+        """
+        self.placement, self._setup, self._threads, self._number, self._gpus = placement, setup, threads, number, gpus
+        self.connections: list[Connection] = []
+        self.clients: list[str] = []
+        """Of the task under way that have no result yet."""
+        self.rejected: dict[str, Failure] = {}
+        """Clients of the task that a callback of the main process failed on."""
+        self._processes: list[Any] = []
+        self._lifelines: list[Connection] = []
+        self._silent: set[Connection] = set()
+        """Who owes an answer: that it is ready, or that it is done."""
+        self._results: list[tuple[str, Any]] = []
+        self._failure: tuple[float, Failure] | None = None
+        self._current: tuple[str, float] | None = None
+        self._ready, self._deaths = False, 0
+
+    @property
+    def starting(self) -> bool:
+        return not self._ready
+
+    @property
+    def idle(self) -> bool:
+        return self._ready and not self.clients
+
+    def start(self) -> None:
+        context = _context(on_gpu=self._gpus > 0)
+        port = _free_port() if self.placement.processes > 1 else 0
+        for rank in range(self.placement.processes):
+            device = (
+                f"cuda:{(rank if self.placement.processes > 1 else self._number) % self._gpus}" if self._gpus else "cpu"
+            )
+            seat = Seat(self.placement, rank, port, device, self._threads)
+            own, other = context.Pipe()
+            other_end, lifeline = context.Pipe(duplex=False)
+            process = context.Process(target=worker.main, args=(other, other_end, self._setup, seat), daemon=True)
+            process.start()
+            other.close()
+            other_end.close()
+            self._processes.append(process)
+            self.connections.append(own)
+            self._lifelines.append(lifeline)
+        self._silent, self._ready = set(self.connections), False
+
+    def give(self, round_number: int, clients: list[str], state: dict[str, Any]) -> None:
+        """Hand a task to a team that is idle."""
+        self.clients, self._results, self._failure, self._current = list(clients), [], None, None
+        self.rejected = {}
+        self._silent = set(self.connections)
+        for connection in self.connections:
+            with contextlib.suppress(OSError):  # a process that died idle is found out by its silence
+                worker.send(connection, (round_number, clients, state))
+
+    def heard(self, connection: Connection, kind: str, content: Any) -> Iterator[tuple[str, Any]]:
+        """Take in a message; yields the clients of a task that is done."""
+        if kind == "started":
+            self._current = content, time.monotonic()
+            return
+        self._silent.discard(connection)
+        if kind == "ready":
+            self._ready, self._deaths = not self._silent, 0
+            return
+        if connection is self.connections[0]:
+            self._results = content
+        failures = [result for _, result in content if isinstance(result, Failure)]
+        if failures and self._failure is None:
+            self._failure = time.monotonic(), failures[0]
+        if not self._silent:
+            yield from self._close()
+
+    def _close(self) -> Iterator[tuple[str, Any]]:
+        results, self.clients = self._results, []
+        for client, result in results:
+            yield client, self.rejected.get(client, result)
+
+    def died(self, connection: Connection) -> Iterator[tuple[str, Any]]:
+        """A process is gone: so are the updates of its task, and the team starts anew.
+
+        Raises:
+            WorkerError: that has happened again and again before it was ready.
+        """
+        process = self._processes[self.connections.index(connection)]
+        process.join(1.0)
+        how = _ending(process.exitcode)
+        if not self._ready:
+            self._deaths += 1
+            if self._deaths >= MOST_DEATHS:
+                raise WorkerError(
+                    f"a worker for {self.placement} ended {self._deaths} times before it was ready, the last time {how}; "
+                    "expected it to start. Is there enough memory? Lower trainer.workers or placement.processes."
+                )
+        yield from self._lost(Failure.of(WorkerError(f"the worker process that trained it ended {how}")))
+
+    def overdue(self, deadline_seconds: float | None) -> Iterator[tuple[str, Any]]:
+        """Kill processes that hang past their client's deadline, or that wait for one that has failed."""
+        now = time.monotonic()
+        if not self.clients:
+            return
+        if self._failure is not None and now - self._failure[0] > AGREEMENT_SECONDS:
+            yield from self._lost(self._failure[1])
+        elif self._current is not None and deadline_seconds is not None:
+            client, since = self._current
+            allowed = deadline_seconds + (GRACE if self.placement.kind == "single" else 0.0)
+            if now - since > allowed:
+                yield from self._lost(Failure.of(late(client, "still at work", now - since, deadline_seconds)))
+
+    def _lost(self, failure: Failure) -> Iterator[tuple[str, Any]]:
+        clients, self.clients = self.clients, []
+        log.warning("%s; it is started again", failure.message if clients else "an idle worker process ended")
+        self.end(0.0)
+        self.start()
+        for client in clients:
+            yield client, self.rejected.get(client, failure)
+
+    def dismiss(self) -> None:
+        """Let the processes end by themselves: idle ones do at once, others when they next report a step."""
+        for connection in self.connections:
+            connection.close()
+        self.connections = []
+
+    def end(self, patience: float) -> None:
+        """End the processes, by force after ``patience`` seconds."""
+        self.dismiss()
+        end = time.monotonic() + patience
+        for process in self._processes:
+            process.join(max(0.0, end - time.monotonic()))
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+            process.close()
+        for lifeline in self._lifelines:
+            lifeline.close()
+        self._processes, self._lifelines = [], []
+
+
+def _context(on_gpu: bool) -> Any:
+    """How processes come to be: from a server that has imported what they need, or, where CUDA forbids forks, anew."""
+    if on_gpu or "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([worker.__name__])
+    return context
+
+
+def _team_kind(placement: Placement) -> Placement:
+    """What processes must be started for; the rest a process can do for each client as it likes."""
+    if placement.kind == "single":
+        return SINGLE
+    return replace(SINGLE, kind=placement.kind, processes=placement.processes, precision=placement.precision,
+                   cpu_offload=placement.cpu_offload)  # fmt: skip
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"by {signal.Signals(-code).name}"
+    return f"with exit code {code}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

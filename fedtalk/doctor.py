@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import multiprocessing
 import os
 import platform
 import shutil
@@ -57,10 +58,13 @@ def examine(cache_dir: str = ".cache/fedtalk") -> list[Finding]:
         ("torch", lambda: f"{torch.__version__}, lightning {importlib.metadata.version('lightning')}"),
         ("threads", _threads),
         ("cuda", _cuda),
-        ("gloo (several workers)", _gloo),
-        ("nccl (several GPUs)", _nccl),
-        ("fsdp2", _fsdp2),
-        ("8-bit optimizer", _eight_bit),
+        ("workers", _workers),
+        ("placement ddp", _ddp),
+        ("placement fsdp", _fsdp),
+        ("ddp, fsdp on GPUs", _nccl),
+        ("optimizer adamw8bit", _eight_bit),
+        ("precision bf16-mixed", _bfloat),
+        ("cpu_offload", _offload),
         ("video and sound codecs", _codecs),
         ("dlib face finder", _dlib),
         ("FEDTALK_YUNET", lambda: _model_file("FEDTALK_YUNET", "face_detection_yunet_2023mar.onnx", "the finder yunet")),
@@ -93,9 +97,13 @@ def _python() -> str:
 
 
 def _threads() -> str:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = _usable_cores()
     note = "" if torch.get_num_threads() <= usable else "; more threads than cores: set trainer.threads"
     return f"torch uses {torch.get_num_threads()} of {usable} cores{note}"
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cuda() -> str:
@@ -123,23 +131,28 @@ def _in_group(work: Callable[[], str]) -> str:
         distributed.destroy_process_group()
 
 
-def _gloo() -> str:
+def _workers() -> str:
+    process = multiprocessing.get_context("spawn").Process(target=int)
+    process.start()
+    process.join(60)
+    if process.exitcode != 0:
+        process.kill()
+        raise _Missing(
+            f"a further process ended with {process.exitcode}", "use trainer.workers: 1 and placement single"
+        )
+    cores = _usable_cores()
+    return f"a further process was started; {cores} cores: trainer.workers times trainer.threads up to {cores}"
+
+
+def _ddp() -> str:
     def work() -> str:
         torch.distributed.all_reduce(value := torch.ones(1))
-        return f"a sum over one process gave {value.item():g}"
+        return f"on the CPU by gloo: a sum over one process gave {value.item():g}"
 
     return _in_group(work)
 
 
-def _nccl() -> str:
-    if not torch.distributed.is_nccl_available():
-        raise _Missing("this torch is built without nccl", "workers on CPUs use gloo")
-    if torch.cuda.device_count() < 2:
-        raise _Missing(f"{torch.cuda.device_count()} CUDA devices, expected two or more", "workers on CPUs use gloo")
-    return ".".join(map(str, torch.cuda.nccl.version()))
-
-
-def _fsdp2() -> str:
+def _fsdp() -> str:
     def work() -> str:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
@@ -147,9 +160,33 @@ def _fsdp2() -> str:
         module = nn.Linear(4, 4)
         fully_shard(module, mesh=init_device_mesh("cpu", (1,)))
         module(torch.ones(1, 4)).sum().backward()
-        return "a sharded layer took a step back on the CPU"
+        return "FSDP2 on the CPU by gloo: a sharded layer took a step back"
 
     return _in_group(work)
+
+
+def _nccl() -> str:
+    if not torch.distributed.is_nccl_available():
+        raise _Missing("this torch is built without nccl", "ddp and fsdp run on CPUs")
+    if torch.cuda.device_count() < 2:
+        raise _Missing(f"{torch.cuda.device_count()} GPUs, expected two or more", "ddp and fsdp run on CPUs")
+    return f"{torch.cuda.device_count()} GPUs, nccl {'.'.join(map(str, torch.cuda.nccl.version()))}"
+
+
+def _bfloat() -> str:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with torch.autocast(device, torch.bfloat16):
+        found = nn.Linear(4, 4, device=device)(torch.ones(1, 4, device=device)).dtype
+    if found != torch.bfloat16:
+        raise _Missing(f"autocast gave {found}", "use precision 32-true")
+    slow = device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return f"autocast on {device} works" + ("; this GPU emulates it, slowly" if slow else "")
+
+
+def _offload() -> str:
+    if not torch.cuda.is_available():
+        raise _Missing("no GPU to take memory off", "leave placement.cpu_offload false")
+    return "from the GPU to the machine's memory"
 
 
 def _eight_bit() -> str:

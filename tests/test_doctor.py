@@ -22,9 +22,10 @@ def test_what_the_tests_themselves_need_is_found_and_has_worked(
     found: dict[str, doctor.Finding], tmp_path: Path
 ) -> None:
     for name in ("python", "torch", "threads", "video and sound codecs", "dlib face finder", "transformers", "opacus",
-                 "gloo (several workers)", "fsdp2", "cache folder", "free disk space"):  # fmt: skip
+                 "workers", "placement ddp", "placement fsdp", "precision bf16-mixed",
+                 "cache folder", "free disk space"):  # fmt: skip
         assert found[name].ok, found[name]
-    assert found["gloo (several workers)"].detail.endswith("gave 1")
+    assert found["placement ddp"].detail.endswith("gave 1")
     assert list(tmp_path.iterdir()) == []  # nothing left behind, not even the folder it asked about
 
 

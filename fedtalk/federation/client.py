@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedtalk.data.source import ClipData, PreparedCache
 from fedtalk.errors import ConfigurationError, FedTalkError
@@ -153,7 +153,7 @@ class ClientHalf:
         # Processes that go in step would part ways at a deadline that each looks up by itself; there the workers' pool does.
         deadline = Deadline(client, local.deadline_seconds if self.wrapped is None else None)
         placement = self.placements.of(client)
-        load_state(module.exchanged_parameters(), start)
+        load_state(self._parameters(placement), start)
         clips = self.prepared(client)
         sums: dict[str, float] = {}
 
@@ -173,7 +173,7 @@ class ClientHalf:
             generator = torch_generator(self.seed, "reliability", round_number, client)
             identity, stability = module.reliability(held_out, clips, generator)
             deadline.check("measuring itself")
-        end = module.exchanged_parameters()
+        end = self._parameters(placement)
         update = {name: whole(end[name].detach()).cpu() - start[name] for name in start}
         if not all(torch.isfinite(value).all() for value in update.values()):
             raise FedTalkError(f"the update of {client} holds values that are not finite")
@@ -201,6 +201,13 @@ class ClientHalf:
                 result.client, result.clips, result.losses, result.identity, result.stability, weight, result.seconds
             ),
         )
+
+    def _parameters(self, placement: Placement) -> dict[str, nn.Parameter]:
+        """What is exchanged; shards of it, where a forward pass has left some put together."""
+        if placement.kind == "fsdp":
+            for part in self.module.shards():
+                part.reshard()  # type: ignore[operator]
+        return self.module.exchanged_parameters()
 
     def _fabric_of(self, placement: Placement) -> Fabric:
         """This process's Fabric, in the placement's precision."""

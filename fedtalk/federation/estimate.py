@@ -198,7 +198,7 @@ def plan_of(trainer: FederatedTrainer, clients: int) -> Plan:
 
 def report(found: Estimate, trainer: FederatedTrainer, clients: int) -> str:
     """What `fedtalk fit --dry_run` prints; the last line is the same as JSON."""
-    costs, plan, parts = found.costs, found.plan, found.parts()
+    costs, plan, parts = found.costs, found.plan, found.parts(trainer.workers)
     private = trainer.aggregation.private_rounds
     lines = [
         f"parameters             {costs.parameters:,}, of which {costs.exchanged:,} travel",
@@ -207,7 +207,8 @@ def report(found: Estimate, trainer: FederatedTrainer, clients: int) -> str:
         f"local step             {costs.step_s:.4f} s here, {plan.steps} a client and round",
         f"memory                 {found.memory_bytes / 1e9:.2f} GB on {trainer.fabric.device}",
         *(f"{name:<22} {_duration(seconds)}" for name, seconds in parts.items()),
-        f"whole run              {_duration(found.seconds())} for {plan.rounds} rounds",
+        f"whole run              {_duration(found.seconds(trainer.workers))} for {plan.rounds} rounds"
+        + (f", {trainer.workers} workers, measured in one" if trainer.workers > 1 else ""),
         *(
             [f"privacy                {private.ledger.planned()}"]
             if private is not None and private.ledger is not None
@@ -221,7 +222,12 @@ def report(found: Estimate, trainer: FederatedTrainer, clients: int) -> str:
         other = Estimate(costs, plan_of(trainer, count))
         cells = "".join(f"{_duration(other.seconds(workers)):>16}" for workers in WORKERS)
         lines.append(f"{count:>9,} clients      {cells}   cohort {other.plan.cohort:.0f}")
-    summary = {**asdict(found), "seconds": found.seconds(), "bytes_per_round": found.bytes_per_round}
+    summary = {
+        **asdict(found),
+        "seconds": found.seconds(trainer.workers),
+        "workers": trainer.workers,
+        "bytes_per_round": found.bytes_per_round,
+    }
     return "\n".join([*lines, json.dumps(summary)])
 
 

@@ -41,7 +41,7 @@ class LocalTraining:
     """Keep a client's optimizer state from round to round; for centralised training (one client)."""
     deadline_seconds: float | None = None
     """Time of a client's round, from opening its clips to sealing its update; who takes longer loses the update. Looked at
-    between local steps. With a deadline the result depends on the machine's speed. None for no limit."""
+    between local steps; a worker that hangs within one is killed a second later. With a deadline the result depends on the machine's speed. None for no limit."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
@@ -85,8 +85,7 @@ def add_proximal_gradient(parameters: Mapping[str, nn.Parameter], start: Mapping
     for name, parameter in parameters.items():
         away = parameter.detach() - start[name]
         parameter.grad = mu * away if parameter.grad is None else parameter.grad.add_(away, alpha=mu)
-        own = away.to_local() if hasattr(away, "to_local") else away
-        terms.append(own.square().sum())
+        terms.append(away.square().sum())
     return mu / 2 * torch.stack(terms).sum()
 
 
@@ -116,10 +115,14 @@ def train_locally(
         the optimizer's state, to be kept where `LocalTraining.keep_optimizer` says so.
     """
     parameters = module.exchanged_parameters()
-    start = {name: value.detach().clone() for name, value in parameters.items()} if local.proximal else {}
     optimizer = LocalOptimizer(parameters, local.learning_rate, local.weight_decay, placement)
+    start = {name: value.detach().clone() for name, value in optimizer.values.items()} if local.proximal else {}
     if optimizer_state is not None:
         optimizer.inner.load_state_dict(optimizer_state)
+
+    def over_shards(value: Tensor) -> Tensor:
+        return fabric.all_reduce(value, reduce_op="sum") if placement.kind == "fsdp" else value  # type: ignore[return-value]
+
     training_step = module.training_step if wrapped is None else wrapped.training_step
     total, rank = local.steps * total_rounds, fabric.global_rank
     # A process's own dropout, where several share a batch; the first draws as a single one does.
@@ -139,12 +142,14 @@ def train_locally(
             if placement.processes > 1:
                 means = fabric.all_reduce(torch.stack([value.float() for value in losses.values()]), reduce_op="mean")
                 losses = dict(zip(losses, means, strict=True))  # type: ignore[arg-type]
+            optimizer.collect()
             if local.proximal:
-                term = add_proximal_gradient(parameters, start, local.proximal).to(fabric.device)
-                losses["proximal"] = fabric.all_reduce(term, reduce_op="sum") if placement.kind == "fsdp" else term  # type: ignore[assignment]
-                losses["loss"] = losses["loss"] + losses["proximal"]
+                term = over_shards(add_proximal_gradient(optimizer.values, start, local.proximal)).to(fabric.device)
+                losses["proximal"], losses["loss"] = term, losses["loss"] + term
             if local.gradient_clip:
-                torch.nn.utils.clip_grad_norm_(list(parameters.values()), local.gradient_clip)
+                gradients = [value.grad for value in optimizer.values.values() if value.grad is not None]
+                norm = over_shards(torch.nn.utils.get_total_norm(gradients).square()).sqrt()
+                torch.nn.utils.clip_grads_with_norm_(optimizer.values.values(), local.gradient_clip, norm)
             optimizer.step(local.rate_at(round_number * local.steps + step, total))
             if on_step is not None:
                 on_step(step, {name: float(value) for name, value in losses.items()})

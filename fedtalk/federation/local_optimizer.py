@@ -19,7 +19,8 @@ class LocalOptimizer:
     """AdamW over a module's exchanged parameters, or over what stands for them.
 
     It works on the parameters themselves, on a process's own shards of them (fsdp; same memory), or on copies in the
-    machine's memory (``cpu_offload``).
+    machine's memory (``cpu_offload``): `values`, by name. A step is `zero_grad`, the backward pass, `collect`, whatever is to
+    be done to the gradients of `values`, `step`.
     """
 
     def __init__(
@@ -32,46 +33,48 @@ class LocalOptimizer:
             weight_decay: AdamW's.
             placement: which optimizer, and whether it works in the machine's memory.
         """
-        self._parameters = list(parameters.values())
-        self._offload = placement.cpu_offload
-        self._optimized = [self._stand_in(parameter) for parameter in self._parameters]
+        self._parameters = dict(parameters)
+        self.values = {name: _stand_in(value, placement.cpu_offload) for name, value in parameters.items()}
         settings: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay, "betas": BETAS}
         # 8-bit kernels don't take empty tensors, which a process has of factors with fewer rows than processes.
-        filled = [value for value in self._optimized if value.numel()]
+        filled = [value for value in self.values.values() if value.numel()]
         self.inner: torch.optim.Optimizer
         if placement.optimizer == "adamw8bit" and filled:
             from bitsandbytes.optim import AdamW8bit
 
             self.inner = AdamW8bit(filled, min_8bit_size=LEAST_8BIT_SIZE, **settings)
         else:
-            self.inner = torch.optim.AdamW(self._optimized, **settings)
+            self.inner = torch.optim.AdamW(self.values.values(), **settings)
 
     def zero_grad(self) -> None:
-        for parameter in self._parameters:
+        for parameter in self._parameters.values():
             parameter.grad = None
 
+    def collect(self) -> None:
+        """Give `values` their gradients."""
+        for name, value in self.values.items():
+            gradient = self._parameters[name].grad
+            if value is not self._parameters[name]:
+                value.grad = None if gradient is None else local_part(gradient).to(value.device)
+
     def step(self, learning_rate: float) -> None:
-        """One step by the parameters' gradients."""
+        """One step by the gradients of `values`."""
         for group in self.inner.param_groups:
             group["lr"] = learning_rate
-        pairs = [(p, o) for p, o in zip(self._parameters, self._optimized, strict=True) if p is not o]
-        for parameter, optimized in pairs:
-            gradient = parameter.grad
-            optimized.grad = None if gradient is None else _local(gradient).to(optimized.device)
         self.inner.step()
-        with torch.no_grad():
-            for parameter, optimized in pairs:
-                own = _local(parameter.detach())
-                if own.data_ptr() != optimized.data_ptr():
-                    own.copy_(optimized)
-
-    def _stand_in(self, parameter: nn.Parameter) -> nn.Parameter:
-        if not self._offload and not hasattr(parameter, "to_local"):
-            return parameter
-        own = _local(parameter.detach())
-        return nn.Parameter(own.cpu() if self._offload else own)
+        for name, value in self.values.items():
+            own = local_part(self._parameters[name].detach())
+            if own.data_ptr() != value.data_ptr():
+                own.copy_(value.detach())
 
 
-def _local(value: Tensor) -> Tensor:
-    """This process's part of a tensor."""
+def _stand_in(parameter: nn.Parameter, offload: bool) -> nn.Parameter:
+    own = local_part(parameter.detach())
+    if offload:
+        return nn.Parameter(own.cpu())
+    return nn.Parameter(own) if hasattr(parameter, "to_local") else parameter
+
+
+def local_part(value: Tensor) -> Tensor:
+    """This process's part of a tensor: all of it, where it isn't sharded."""
     return value.to_local() if hasattr(value, "to_local") else value  # type: ignore[attr-defined]

@@ -172,7 +172,7 @@ def _launch(setup: Setup, seat: Seat) -> tuple[Fabric, Any]:
     strategy: Any
     if placement.kind == "ddp":
         # An adapter's factor that a batch doesn't reach is no error, as it is none in one process.
-        strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+        strategy = DDPStrategy(find_unused_parameters=True, forward_sync_buffers=False)
     else:
         strategy = ModelParallelStrategy(
             lambda module, mesh: shard(module, mesh["data_parallel"], placement.cpu_offload),
@@ -186,7 +186,8 @@ def _launch(setup: Setup, seat: Seat) -> tuple[Fabric, Any]:
         plugins=TorchElasticEnvironment(),
     )  # fmt: skip
     fabric.launch()
-    return fabric, fabric.setup_module(setup.module, move_to_device=not placement.cpu_offload)
+    # What is sharded moves with its shards (`shard`).
+    return fabric, fabric.setup_module(setup.module, move_to_device=placement.kind == "ddp")
 
 
 def shard(module: nn.Module, mesh: Any, cpu_offload: bool) -> nn.Module:

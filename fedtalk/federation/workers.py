@@ -215,7 +215,7 @@ class Team:
         return self._ready and not self.clients
 
     def start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = _context(on_gpu=self._gpus > 0)
         port = _free_port() if self.placement.processes > 1 else 0
         for rank in range(self.placement.processes):
             device = (
@@ -322,6 +322,15 @@ class Team:
         for lifeline in self._lifelines:
             lifeline.close()
         self._processes, self._lifelines = [], []
+
+
+def _context(on_gpu: bool) -> Any:
+    """How processes come to be: from a server that has imported what they need, or, where CUDA forbids forks, anew."""
+    if on_gpu or "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([worker.__name__])
+    return context
 
 
 def _team_kind(placement: Placement) -> Placement:

@@ -81,6 +81,18 @@ def test_a_dry_run_leaves_no_trace_and_counts_real_bytes(
     assert summary["plan"]["cohort"] == 4 and summary["seconds"] > 4 * 4 * 3 * costs["step_s"]
 
 
+def test_a_dry_run_for_workers_measures_in_this_process(
+    trainer, people, colours, colour_data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned = trainer(PoissonCohort(1.0), workers=2)
+    planned.fit(colours(), colour_data(people), dry_run=True)
+    lines = capsys.readouterr().out.splitlines()
+    summary = json.loads(lines[-1])
+    found = Estimate(Costs(**summary["costs"]), Plan(**summary["plan"]))
+    assert summary["workers"] == 2 and summary["seconds"] == pytest.approx(found.seconds(2)) != found.seconds(1)
+    assert any(line.startswith("whole run") and line.endswith("2 workers, measured in one") for line in lines)
+
+
 def test_a_private_plan_is_sealed_by_its_own_protocol(run, people, colours, colour_data) -> None:
     """Also where the least cohort is the expected one: a round that was sealed once can't be sealed again."""
     privacy = Privacy(clip_norm=1.0, assumptions=Assumptions(0.0, 0.3), noise_multiplier=1.0, delta=1e-2)

@@ -67,11 +67,11 @@ class Pull(FederatedModule):
 
     def loss_terms(self, batch: Prepared) -> dict[str, Tensor]:
         if int(batch["does"][0]) == STEP.index("hang in step"):
-            time.sleep(60)
+            time.sleep(600)
         if int(batch["does"][0]) == STEP.index("die in step"):
             os.kill(os.getpid(), signal.SIGKILL)
-        inner = F.dropout(self.net[:2](batch["input"]), self.dropout, self.training)
-        return {"pull": (self.net[2:](inner) - batch["colour"]).square().mean()}
+        given = F.dropout(batch["input"], self.dropout, self.training)
+        return {"pull": (self.net(given) - batch["colour"]).square().mean()}
 
     def reliability(
         self, held_out: Sequence[Prepared], training: Sequence[Prepared], generator: torch.Generator
@@ -111,7 +111,7 @@ def _open(person: Person, take: int) -> Clip:
     if person.does == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if person.does == "hang":
-        time.sleep(60)
+        time.sleep(600)
     does = STEP.index(person.does) if person.does in STEP else 0
     info = {"colour": [value + 0.01 * (take % 7) for value in person.colour], "does": does}
     return Clip(
@@ -126,7 +126,7 @@ def fit(folder: Path, people: dict[str, Person], **settings: object) -> None:
     trainer(folder, **settings).fit(Pull(), People(people))
 
 
-def trainer(folder: Path, callbacks: Sequence[object] = (), **settings: object):  # noqa: ANN201 - it is imported here
+def trainer(folder: Path, callbacks: Sequence[object] = (), **settings: object):
     from fedtalk.federation.cohort import PoissonCohort
     from fedtalk.federation.local import LocalTraining
     from fedtalk.federation.trainer import FederatedTrainer

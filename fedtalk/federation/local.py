@@ -41,7 +41,8 @@ class LocalTraining:
     """Keep a client's optimizer state from round to round; for centralised training (one client)."""
     deadline_seconds: float | None = None
     """Time of a client's round, from opening its clips to sealing its update; who takes longer loses the update. Looked at
-    between local steps. With a deadline the result depends on the machine's speed. None for no limit."""
+    between local steps; a worker that hangs within one is killed a second later. With a deadline the result depends on the
+    machine's speed. None for no limit."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -85,12 +86,19 @@ class InProcess(Engine):
         result = RoundSum()
         updates: dict[str, ClientUpdate] = {}
         failures: dict[str, Failure] = {}
-        for client, update in self._updates(round_number, cohort, state):
-            if isinstance(update, Failure):
-                failures[client] = update
-                log.warning("round %d: client %s failed and is left out: %s", round_number, client, update.message)
-            else:
-                updates[client] = update
+        enough = trainer.updates_enough(len(cohort))
+        with closing(self._updates(round_number, trainer.order(round_number, cohort), state)) as arriving:
+            for client, update in arriving:
+                if isinstance(update, Failure):
+                    failures[client] = update
+                    log.warning("round %d: client %s failed and is left out: %s", round_number, client, update.message)
+                else:
+                    updates[client] = update
+                if len(updates) == enough:
+                    break
+        for client in cohort:
+            if client not in updates and client not in failures:
+                failures[client] = Failure("Late", f"the round was closed with {enough} of {len(cohort)} updates")
         # In the cohort's order, whoever came first.
         contributions = {client: updates[client].contribution for client in cohort if client in updates}
         if private is None:  # else they stay with the clients
@@ -120,8 +128,8 @@ class InProcess(Engine):
 
     def _updates(
         self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor]
-    ) -> Iterator[tuple[str, ClientUpdate | Failure]]:
-        """What each client of the cohort comes to, in any order."""
+    ) -> Generator[tuple[str, ClientUpdate | Failure], None, None]:
+        """What each client of the cohort comes to, in any order; closed early, the others' work is given up."""
         clients = self.trainer.clients
         for group in self.trainer.placements.groups(cohort):
             for client, result in clients.work_together(group, round_number, state, self.trainer.after_local_step):

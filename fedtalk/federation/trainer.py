@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ from fedtalk.federation.server import Server
 from fedtalk.federation.workers import Workers
 from fedtalk.privacy.preconditions import check_nothing_clear
 from fedtalk.privacy.private_rounds import Plan
-from fedtalk.randomness import torch_generator
+from fedtalk.randomness import numpy_generator, torch_generator
 from fedtalk.storage import remove_leftovers
 from fedtalk.talker.talker import Talker
 
@@ -91,6 +93,7 @@ class FederatedTrainer(Trainer):
         local: LocalTraining | None = None,
         validate_every: int = 1,
         minimum_clients: int = 1,
+        enough: float = 1.0,
         most_held_out: int = 32,
         validate_clients: int = 32,
         evaluation: EvaluationSettings | None = None,
@@ -113,6 +116,10 @@ class FederatedTrainer(Trainer):
             local: how a client trains.
             validate_every: rounds between measurements on held-out clips; 0 for none.
             minimum_clients: a round with fewer updates is void: the global state stays as it is.
+            enough: share of a cohort whose updates close the round; the others' work is given up. For stragglers: draw a
+                cohort that is larger by ``1 / enough``. Clients then start in an order drawn for the round. Who comes in
+                time depends on the machine's speed, and so do results. Not with differential privacy: one client more would
+                take another one's place, which is twice the change that is accounted for.
             most_held_out: held-out clips of a client that are measured on, at most.
             validate_clients: clients whose held-out clips are measured on, at most; the same ones throughout a run.
             evaluation: what `fedtalk test` measures.
@@ -133,6 +140,8 @@ class FederatedTrainer(Trainer):
             raise ConfigurationError(f"trainer.rounds: expected 0 or more, got {rounds}")
         if minimum_clients < 1:
             raise ConfigurationError(f"trainer.minimum_clients: expected at least 1, got {minimum_clients}")
+        if not 0 < enough <= 1:
+            raise ConfigurationError(f"trainer.enough: expected a share of the cohort above 0, at most 1, got {enough}")
         if validate_clients < 1:
             raise ConfigurationError(f"trainer.validate_clients: expected at least 1, got {validate_clients}")
         if workers < 1:
@@ -144,6 +153,18 @@ class FederatedTrainer(Trainer):
             raise ConfigurationError(f"trainer.callbacks: expected one aggregation, got {len(aggregations)}")
         self.aggregation = aggregations[0] if aggregations else Aggregation(gamma=0.0)
         if self.aggregation.privacy is not None:
+            if enough < 1 and self.aggregation.privacy.noised:
+                raise ConfigurationError(
+                    f"trainer.enough: with differential privacy expected 1, got {enough}: if the first to arrive close a round, "
+                    "one client more or less also changes who else is in the sum, which is not accounted for. Use "
+                    "trainer.local.deadline_seconds, which looks at one client at a time."
+                )
+            tolerated = self.aggregation.privacy.assumptions.dropout_fraction
+            if enough < 1 - tolerated:
+                raise ConfigurationError(
+                    f"trainer.enough: secure aggregation opens no sum once more than privacy.assumptions.dropout_fraction = "
+                    f"{tolerated:g} of a cohort is missing: expected at least {1 - tolerated:g}, got {enough:g}"
+                )
             check_nothing_clear(validate_every, local is not None and local.keep_optimizer, callbacks)
         super().__init__(
             accelerator=accelerator,
@@ -163,7 +184,7 @@ class FederatedTrainer(Trainer):
         self.cohort_sampler = cohort or PoissonCohort()
         self.local = local or LocalTraining()
         self.validate_every = validate_every
-        self.minimum_clients = minimum_clients
+        self.minimum_clients, self.enough = minimum_clients, enough
         self.most_held_out = most_held_out
         self.validate_clients = validate_clients
         self.evaluation = evaluation or EvaluationSettings()
@@ -346,6 +367,17 @@ class FederatedTrainer(Trainer):
             self.fabric, module, datamodule, self.cache, self.local, self.aggregation, self.client_states, self.seed,
             self.rounds, self.most_held_out, self.placements,
         )  # fmt: skip
+
+    def updates_enough(self, cohort: int) -> int:
+        """Updates of a cohort that close its round."""
+        return math.ceil(self.enough * cohort - 1e-9)
+
+    def order(self, round_number: int, cohort: Sequence[str]) -> list[str]:
+        """In which order clients start: as drawn, or shuffled where the first ones count."""
+        if self.enough == 1:
+            return list(cohort)
+        shuffled = numpy_generator(self.seed, "order", round_number).permutation(len(cohort))
+        return [cohort[index] for index in shuffled]
 
     def after_local_step(self, client: str, step: int, losses: dict[str, float]) -> None:
         """Tell monitors that a client took a step; the place where a run that was asked to stop does so."""

@@ -31,6 +31,10 @@ from fedtalk.federation.module import FederatedModule
 from fedtalk.federation.placement import Placement, Placements
 
 
+class GivenUp(Exception):
+    """The main process doesn't want the task's results any more."""
+
+
 @dataclass
 class Setup:
     """What all workers of a fit are told once."""
@@ -88,9 +92,9 @@ def receive(connection: Connection) -> Any:
 def main(connection: Connection, lifeline: Connection, setup: Path, seat: Seat) -> None:
     """What a worker process runs.
 
-    Messages to it: ``(round, [client, ...], state)``. From it: ``("ready", None)`` or ``("broken", Failure)`` once; then, for
-    each task, ``("started", client)``, ``("step", (client, step, losses))`` and at the end ``("done", [(client, LocalResult
-    or Failure), ...])``.
+    Messages to it: ``(round, [client, ...], state)``, and None to give that task up. From it: ``("ready", None)`` or
+    ``("broken", Failure)`` once; then, for each task, ``("started", client)``, ``("step", (client, step, losses))`` and at the
+    end ``("done", [(client, LocalResult or Failure), ...])``.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the main one decides
     _end_with_parent(lifeline)
@@ -105,7 +109,10 @@ def main(connection: Connection, lifeline: Connection, setup: Path, seat: Seat) 
     try:
         send(connection, ("ready", None))
         while True:
-            round_number, names, state = receive(connection)
+            task = receive(connection)
+            if task is None:  # a task was given up that had just been done
+                continue
+            round_number, names, state = task
             start = {name: torch.from_numpy(value) for name, value in state.items()}
             done = list(_work(clients, connection, seat, names, round_number, start))
             send(
@@ -129,6 +136,8 @@ def _work(
     def on_step(name: str, step: int, losses: dict[str, float]) -> None:
         if seat.rank == 0:
             send(connection, ("step", (name, step, losses)))
+        if connection.poll():  # nothing else comes while a task is under way
+            raise GivenUp
 
     if seat.rank == 0:
         send(connection, ("started", " and ".join(names)))

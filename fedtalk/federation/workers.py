@@ -16,7 +16,7 @@ import socket
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 """How long a signal or a deadline may go unnoticed."""
 PARTING_SECONDS = 5.0
-"""What workers have at the end to come to the end of their step."""
+"""What workers have to come to the end of their step, when the fit is over or their task was given up."""
 AGREEMENT_SECONDS = 10.0
 """What processes that take a client together have to fail too, once one of them has."""
 MOST_DEATHS = 3
@@ -126,21 +126,26 @@ class Workers(InProcess):
 
     def _updates(
         self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor]
-    ) -> Iterator[tuple[str, ClientUpdate | Failure]]:
+    ) -> Generator[tuple[str, ClientUpdate | Failure], None, None]:
         """Placement by placement, so that no more processes compute at once than the largest of them asks for."""
         by_kind: dict[Placement, deque[list[str]]] = {}
         for group in self.trainer.placements.groups(cohort):
             by_kind.setdefault(_team_kind(self.trainer.placements.of(group[0])), deque()).append(group)
         sent = worker.arrays(state)
-        for kind, tasks in by_kind.items():
-            teams = self._teams[kind]
-            while tasks or any(team.clients for team in teams):
-                for team in teams:
-                    if tasks and team.idle:
-                        team.give(round_number, tasks.popleft(), sent)
-                for client, result in self._hear(teams):
-                    yield client, self._weighed(result, round_number)
-                self.trainer.stop_signals.check()
+        try:
+            for kind, tasks in by_kind.items():
+                teams = self._teams[kind]
+                while tasks or any(team.clients and not team.given_up for team in teams):
+                    for team in teams:
+                        if tasks and team.idle:
+                            team.give(round_number, tasks.popleft(), sent)
+                    for client, result in self._hear(teams):
+                        yield client, self._weighed(result, round_number)
+                    self.trainer.stop_signals.check()
+        finally:
+            for team in self._all:
+                if team.clients:
+                    team.give_up()
 
     def _weighed(self, result: Any, round_number: int) -> ClientUpdate | Failure:
         if isinstance(result, Failure):
@@ -171,6 +176,8 @@ class Workers(InProcess):
             raise ConfigurationError(f"a worker can't start: {content}; see trainer.workers and trainer.placements")
         if kind == "step":
             client, step, losses = content
+            if team.given_up:
+                return
             try:
                 self.trainer.after_local_step(client, step, losses)
             except Exception as error:  # as in one process, where it would come up within the client's step
@@ -205,10 +212,16 @@ class Team:
         self._failure: tuple[float, Failure] | None = None
         self._current: tuple[str, float] | None = None
         self._ready, self._deaths = False, 0
+        self.given_up_at: float | None = None
+        """Since when what comes of the task under way is not wanted any more."""
 
     @property
     def starting(self) -> bool:
         return not self._ready
+
+    @property
+    def given_up(self) -> bool:
+        return self.given_up_at is not None
 
     @property
     def idle(self) -> bool:
@@ -236,11 +249,18 @@ class Team:
     def give(self, round_number: int, clients: list[str], state: dict[str, Any]) -> None:
         """Hand a task to a team that is idle."""
         self.clients, self._results, self._failure, self._current = list(clients), [], None, None
-        self.rejected = {}
+        self.rejected, self.given_up_at = {}, None
         self._silent = set(self.connections)
         for connection in self.connections:
             with contextlib.suppress(OSError):  # a process that died idle is found out by its silence
                 worker.send(connection, (round_number, clients, state))
+
+    def give_up(self) -> None:
+        """Want no results of the task under way. A single process ends it after its step; several go on, in step, to its end."""
+        self.given_up_at = time.monotonic()
+        if self.placement.processes == 1:
+            with contextlib.suppress(OSError):
+                worker.send(self.connections[0], None)
 
     def heard(self, connection: Connection, kind: str, content: Any) -> Iterator[tuple[str, Any]]:
         """Take in a message; yields the clients of a task that is done."""
@@ -261,7 +281,7 @@ class Team:
 
     def _close(self) -> Iterator[tuple[str, Any]]:
         results, self.clients = self._results, []
-        for client, result in results:
+        for client, result in [] if self.given_up else results:
             yield client, self.rejected.get(client, result)
 
     def died(self, connection: Connection) -> Iterator[tuple[str, Any]]:
@@ -283,11 +303,15 @@ class Team:
         yield from self._lost(Failure.of(WorkerError(f"the worker process that trained it ended {how}")))
 
     def overdue(self, deadline_seconds: float | None) -> Iterator[tuple[str, Any]]:
-        """Kill processes that hang past their client's deadline, or that wait for one that has failed."""
+        """Kill processes that hang past their client's deadline, that wait for one that has failed, or that were given up and
+        don't come to an end."""
         now = time.monotonic()
         if not self.clients:
             return
-        if self._failure is not None and now - self._failure[0] > AGREEMENT_SECONDS:
+        if self.given_up_at is not None:
+            if now - self.given_up_at > PARTING_SECONDS:
+                yield from self._lost(Failure("Late", "a worker is still at work that was given up"))
+        elif self._failure is not None and now - self._failure[0] > AGREEMENT_SECONDS:
             yield from self._lost(self._failure[1])
         elif self._current is not None and deadline_seconds is not None:
             client, since = self._current
@@ -300,7 +324,7 @@ class Team:
         log.warning("%s; it is started again", failure.message if clients else "an idle worker process ended")
         self.end(0.0)
         self.start()
-        for client in clients:
+        for client in [] if self.given_up else clients:
             yield client, self.rejected.get(client, failure)
 
     def dismiss(self) -> None:

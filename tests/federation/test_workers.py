@@ -65,6 +65,44 @@ def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_straggler_is_not_waited_for_once_there_are_enough(parts, tmp_path: Path) -> None:
+    """One of six hangs for ever and there is no deadline: five of six are enough, and its worker takes nothing more."""
+    people = _people(parts)
+    people["client-3"].does = "hang"
+    started = time.monotonic()
+    _, rounds = _fit(parts, people, tmp_path, workers=2, enough=0.8)
+    assert time.monotonic() - started < 200
+    for outcome in rounds.outcomes:
+        assert outcome.failures == {"client-3": "Late: the round was closed with 5 of 6 updates"}
+        assert [report.client for report in outcome.reports] == [name for name in people if name != "client-3"]
+
+
+def test_in_one_process_those_who_start_first_close_the_round(parts, tmp_path: Path) -> None:
+    """Drawn anew for each round, and the same in a run that is the same."""
+    found = [_fit(parts, _people(parts), tmp_path / str(number), enough=0.5, rounds=4) for number in range(2)]
+    assert _same(found[0][0], found[1][0])
+    taken = [[report.client for report in outcome.reports] for outcome in found[0][1].outcomes]
+    assert all(len(clients) == 3 for clients in taken) and len({tuple(clients) for clients in taken}) > 1
+    assert all(set(outcome.failures) | set(clients) == set(outcome.cohort)
+               for outcome, clients in zip(found[0][1].outcomes, taken, strict=True))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("enough", "privacy", "message"),
+    [
+        (0.0, None, r"trainer\.enough: expected a share"),
+        (0.9, {"noise_multiplier": 1.0}, r"trainer\.enough: with differential privacy expected 1, got 0\.9"),
+        (0.5, {}, r"trainer\.enough: secure aggregation opens no sum .*at least 0\.8, got 0\.5"),
+    ],
+)
+def test_enough_that_cannot_be_is_refused(
+    parts, tmp_path: Path, enough: float, privacy: dict | None, message: str
+) -> None:
+    aggregation = Aggregation(privacy=None if privacy is None else Privacy(**privacy))
+    with pytest.raises(ConfigurationError, match=message):
+        parts.trainer(tmp_path, [aggregation], enough=enough)
+
+
 def _descendants(process: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{process}/task").iterdir():

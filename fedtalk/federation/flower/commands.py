@@ -155,7 +155,7 @@ def serve_clients(trainer: FederatedTrainer, module: FederatedModule, data: Clip
 
     Raises:
         ConfigurationError: the config has no secure aggregation.
-        FedTalkError: the SuperNode ended.
+        FedTalkError: the server can't be reached, or doesn't know this site's key.
         Interrupted: SIGTERM or SIGINT.
     """
     from fedtalk.federation.flower.supernode import SENDING_SECONDS, serve
@@ -185,8 +185,9 @@ def serve_clients(trainer: FederatedTrainer, module: FederatedModule, data: Clip
         with node:
             log.info("%d clients of this site wait for the server at %s", len(data.clients), settings.superlink)
             serve(
-                node, f"127.0.0.1:{settings.port}", secret, site.answer, lambda: site.final_state is not None, stop.check
-            )
+                node, f"127.0.0.1:{settings.port}", secret, site.answer, lambda: site.final_state is not None, stop.check,
+                settings.wait_seconds,
+            )  # fmt: skip
             answered = time.monotonic()
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, PersonalAdapters):

@@ -41,6 +41,11 @@ class Child:
 
     def __enter__(self) -> Child:
         self._folder.mkdir(parents=True, exist_ok=True)
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start it, also after it has ended."""
         environment = {**FLOWER_ENVIRONMENT, "FLWR_HOME": str(self._folder.absolute()), **os.environ}
         with self.log_file.open("wb") as output:
             self._process = subprocess.Popen(
@@ -48,7 +53,6 @@ class Child:
                 stdin=subprocess.DEVNULL, env=environment, preexec_fn=_end_with_parent if sys.platform == "linux" else None,
                 start_new_session=True,  # Ctrl-C reaches us alone, and we end it when we are ready
             )  # fmt: skip
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
@@ -58,16 +62,25 @@ class Child:
             self._process.kill()
             self._process.wait()
 
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def last_words(self) -> str:
+        """What it said last, without its chatter."""
+        lines = [line.strip() for line in self.log_file.read_text(errors="replace").splitlines()]
+        telling = [line for line in lines if line and "INFO" not in line]
+        return " | ".join(telling[-4:])
+
     def check(self) -> None:
         """
         Raises:
             FedTalkError: it has ended.
         """
-        if self._process.poll() is not None:
-            lines = self.log_file.read_text(errors="replace").strip().splitlines()
+        if self.ended:
             raise FedTalkError(
                 f"{self.program} ended with status {self._process.returncode}; expected it to run as long as this process. "
-                f"The end of {self.log_file}: " + " | ".join(line.strip() for line in lines[-4:])
+                f"From {self.log_file}: {self.last_words()}"
             )
 
 

@@ -58,9 +58,12 @@ class ClientSettings:
     """This site's private key, in OpenSSH's format; the server has the public one."""
     port: int = 9094
     """A free port on 127.0.0.1, by which the SuperNode hands over what it receives; two sites on a machine need two."""
+    wait_seconds: float = 600.0
+    """How long to go on trying where the server can't be reached or doesn't know this site's key."""
 
     def __post_init__(self) -> None:
         _check_port("port", self.port)
+        _check_seconds("wait_seconds", self.wait_seconds)
 
 
 def _check_port(name: str, value: int) -> None:

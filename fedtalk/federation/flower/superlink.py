@@ -26,6 +26,7 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
 from fedtalk import __version__
@@ -136,7 +137,10 @@ def _task(address: str, authority: bytes, token: str) -> Iterator[HttpGrid]:
     outcome = SubStatus.FAILED
     try:
         beating.start()
-        grid.set_run(run_from_proto(client.PullTaskInput(PullTaskInputRequest()).run))
+        task = client.PullTaskInput(PullTaskInputRequest())
+        TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, task.run.run_id  # of every message made in this process
+        TaskIdentity.node_id = task.context.node_id
+        grid.set_run(run_from_proto(task.run))
         yield grid
         outcome = SubStatus.COMPLETED
     finally:

@@ -29,11 +29,12 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from fedtalk.federation.flower.grid import pack, unpack
 from fedtalk.federation.flower.processes import Child
-from fedtalk.federation.flower.superlink import ACQUIRE, wait_until
+from fedtalk.federation.flower.superlink import ACQUIRE
 
 log = logging.getLogger("fedtalk")
 
 POLL_SECONDS = 0.2
+RESTART_SECONDS = 2.0
 SENDING_SECONDS = 5.0
 """A SuperNode looks for an answer to send every half second; after the last one it gets this long."""
 
@@ -45,8 +46,11 @@ def serve(
     answer: Callable[[bytes], bytes],
     done: Callable[[], bool],
     check: Callable[[], None],
+    patience_seconds: float,
 ) -> None:
-    """Answer what the SuperNode receives until ``done``.
+    """Answer what the SuperNode receives until ``done``; start it again where it ends.
+
+    It ends where the SuperLink doesn't know its key, be it not yet or, after the server was started again, not any more.
 
     Args:
         node: the SuperNode.
@@ -55,39 +59,37 @@ def serve(
         answer: from a request to its answer.
         done: asked after each answer.
         check: called between requests; may raise to stop.
+        patience_seconds: without a message, after which a SuperNode that ends is not started again.
 
     Raises:
-        FedTalkError: the SuperNode ended.
+        FedTalkError: the SuperNode ended, and nothing had come for that long.
     """
     version = RuntimeVersionHttpInterceptor(component_name="fedtalk")
     executor = RuntimeHttpClient.from_server_address(
         address, True, None, [version, SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=ACQUIRE)]
     )
-    wanted = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
-    reached = False
-
-    def ready() -> bool:
-        try:
-            executor.AcquireTask(AcquireTaskRequest())
-        except httpx.TransportError:
-            return False
-        return True
-
+    wanted, heard, told = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]), time.monotonic(), ""
     try:
-        wait_until(ready, node, check, f"a SuperNode at {address}")
         while not done():
             check()
-            node.check()
+            if node.ended:
+                if time.monotonic() - heard > patience_seconds:
+                    node.check()
+                if told != (told := node.last_words()):
+                    log.info("the SuperNode ended and is started again: %s", told)
+                time.sleep(RESTART_SECONDS)
+                node.start()
             try:
                 response = executor.AcquireTask(wanted)
-            except httpx.TransportError:
-                time.sleep(POLL_SECONDS)  # if it has ended the check says so
+            except httpx.TransportError:  # it is still coming up, or has just ended
+                time.sleep(POLL_SECONDS)
                 continue
             if response.HasField("task") and response.token:
-                if not reached:
-                    log.info("the server's first message is here")
-                    reached = True
-                _work(address, response.token, answer)
+                try:
+                    _work(address, response.token, answer)
+                except httpx.HTTPError as error:  # the SuperNode has ended, or given the task up
+                    log.warning("an answer could not be handed over: %s", error)
+                heard = time.monotonic()
             else:
                 time.sleep(POLL_SECONDS)
     finally:

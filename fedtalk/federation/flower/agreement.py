@@ -30,7 +30,9 @@ def agreement_of(trainer: FederatedTrainer, module: FederatedModule) -> dict[str
         "model.backbone": module.fingerprint(),
         "model.adapter": json.dumps({name: list(value.shape) for name, value in exchanged.items()}),
         "frozen parameters": _frozen_digest(module, exchanged),
-        "aggregation": _text({name: getattr(aggregation, name) for name in ("gamma", "alpha", "most_clips", "by_clips")}),
+        "aggregation": _text(
+            {name: getattr(aggregation, name) for name in ("gamma", "alpha", "most_clips", "by_clips")}
+        ),
         "aggregation.privacy": _text(aggregation.privacy),
         "trainer.local": _text(replace(trainer.local, deadline_seconds=None)),
         "trainer.cohort": f"{type(trainer.cohort_sampler).__qualname__} {_text(vars(trainer.cohort_sampler))}",

@@ -61,10 +61,10 @@ def flower(arguments: Sequence[str]) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     if arguments[0] == "server":
         line = _CommandLine(arguments[1:], ServerSettings, SiteClients)
-        serve_rounds(line.trainer, line.model, line.datamodule, line.settings, line.config.get("ckpt_path"))
+        serve_rounds(*line.built, line.config.get("ckpt_path"))
     else:
         line = _CommandLine(arguments[1:], ClientSettings, None)
-        serve_clients(line.trainer, line.model, line.datamodule, line.settings)
+        serve_clients(*line.built)
 
 
 def keys(folder: str, host: str = "localhost", sites: str = "north,south,east") -> None:
@@ -92,22 +92,32 @@ class _CommandLine(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(self._settings, "flower")
         if self._settings is ServerSettings:
-            parser.add_argument("--ckpt_path", type=str | None, default=None, help="'last' to go on where a run stopped")
+            parser.add_argument(
+                "--ckpt_path", type=str | None, default=None, help="'last' to go on where a run stopped"
+            )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(self._arguments)
 
     def before_instantiate_classes(self) -> None:
         if self._data is not None:  # the config names folders that only sites have
-            self.config.data = Namespace(class_path=f"{self._data.__module__}.{self._data.__qualname__}", init_args=Namespace())
+            self.config.data = Namespace(
+                class_path=f"{self._data.__module__}.{self._data.__qualname__}", init_args=Namespace()
+            )
 
     @property
-    def settings(self) -> Any:
-        return self.config_init.flower
+    def built(self) -> tuple[FederatedTrainer, FederatedModule, Any, Any]:
+        """Trainer, module, data module and settings."""
+        assert isinstance(self.trainer, FederatedTrainer)
+        return self.trainer, self.model, self.datamodule, self.config_init.flower
 
 
 def serve_rounds(
-    trainer: FederatedTrainer, module: FederatedModule, data: SiteClients, settings: ServerSettings, ckpt_path: str | None
+    trainer: FederatedTrainer,
+    module: FederatedModule,
+    data: SiteClients,
+    settings: ServerSettings,
+    ckpt_path: str | None,
 ) -> None:
     """The server: a SuperLink as a child, the rounds of `FederatedTrainer.fit` over it, the final adapter to the sites.
 
@@ -158,12 +168,16 @@ def serve_clients(trainer: FederatedTrainer, module: FederatedModule, data: Clip
         FedTalkError: the server can't be reached, or doesn't know this site's key.
         Interrupted: SIGTERM or SIGINT.
     """
-    from fedtalk.federation.flower.supernode import SENDING_SECONDS, serve
     from fedtalk.federation.flower.superlink import secret_file
+    from fedtalk.federation.flower.supernode import SENDING_SECONDS, serve
 
     _read(settings.authority, "authority")
     _read(settings.private_key, "private_key")
-    with run_lock(trainer.run_dir), tempfile.TemporaryDirectory(prefix="fedtalk-") as private, trainer.stop_signals as stop:
+    with (
+        run_lock(trainer.run_dir),
+        tempfile.TemporaryDirectory(prefix="fedtalk-") as private,
+        trainer.stop_signals as stop,
+    ):
         data.prepare_data()
         data.setup("fit")
         trainer.data, trainer.module = data, module

@@ -27,7 +27,7 @@ def pack(data: bytes) -> RecordDict:
 
 def unpack(content: RecordDict) -> bytes:
     """The bytes in a message's content; none where it has none."""
-    value = content.config_records.get(RECORD, {}).get(VALUE, b"")
+    value = content.config_records[RECORD].get(VALUE) if RECORD in content.config_records else None
     return value if isinstance(value, bytes) else b""
 
 
@@ -67,9 +67,10 @@ class GridPost(Post):
         while waiting and time.monotonic() < end:
             check()
             for reply in self._grid.pull_messages(list(waiting)):
-                site = waiting.pop(reply.metadata.reply_to_message_id, None)
-                if site is None:
+                asked = reply.metadata.reply_to_message_id
+                if asked not in waiting:
                     continue
+                site = waiting.pop(asked)
                 if reply.has_error():
                     log.warning("site %s could not be asked: %s", site, reply.error.reason)
                 elif reply.metadata.src_node_id == self._node_of[site]:

@@ -86,7 +86,9 @@ def read_public_key(path: Path) -> bytes:
             "`ssh-keygen -t ecdsa -b 384` made"
         ) from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise ArtifactError(f"public key {path}: expected an elliptic curve of NIST's (ecdsa), got {type(key).__name__}")
+        raise ArtifactError(
+            f"public key {path}: expected an elliptic curve of NIST's (ecdsa), got {type(key).__name__}"
+        )
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from fedtalk.data.source import ClipData
@@ -159,7 +159,9 @@ class Site:
     def _reveal(self, message: Message) -> Message:
         def reveal(client: str, taking: _Taking, request: bytes) -> bytes:
             assert isinstance(taking.state, Submitted)
-            return taking.state.reveal(request)
+            reply = taking.state.reveal(request)
+            del self._taking[client]  # its secrets of this round are needed no more
+            return reply
 
         return self._each(message, Submitted, reveal)
 
@@ -189,7 +191,7 @@ class Site:
                 replies[client] = step(client, self._taking[client], part)
             except FedTalkError as error:
                 log.warning("round %d: client %s takes no further part: %s", number, client, error)
-                del self._taking[client]
+                self._taking.pop(client, None)
         return Message("answer", {"round": number}, replies)
 
     def _own(self, parts: Mapping[str, bytes], but: str = "") -> dict[str, bytes]:
@@ -255,5 +257,3 @@ class Site:
             return int(saved["round"]) if same else -1
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{self._joined} can't be read ({type(error).__name__}); remove it") from error
-
-

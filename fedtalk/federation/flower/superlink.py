@@ -99,7 +99,10 @@ def server_app(
     version = RuntimeVersionHttpInterceptor(component_name="fedtalk")
     control = ControlHttpClient.from_server_address(address, False, authority, [version])
     executor = RuntimeHttpClient.from_server_address(
-        address, False, authority, [version, SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=ACQUIRE)]
+        address,
+        False,
+        authority,
+        [version, SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=ACQUIRE)],
     )
     try:
         wait_until(lambda: _reached(control), link, check, f"a SuperLink at {address}")
@@ -138,7 +141,8 @@ def _task(address: str, authority: bytes, token: str) -> Iterator[HttpGrid]:
     try:
         beating.start()
         task = client.PullTaskInput(PullTaskInputRequest())
-        TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, task.run.run_id  # of every message made in this process
+        # Of every message that is made in this process.
+        TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, task.run.run_id
         TaskIdentity.node_id = task.context.node_id
         grid.set_run(run_from_proto(task.run))
         yield grid

@@ -130,7 +130,7 @@ def serve_rounds(
     from fedtalk.federation.flower.superlink import secret_file, server_app
 
     check_sealed(trainer.aggregation)
-    public = {Path(path).stem: read_public_key(Path(path)) for path in settings.sites}
+    public = {_site_name(path): read_public_key(Path(path)) for path in settings.sites}
     if len(public) < len(settings.sites):
         raise ConfigurationError(f"flower.sites: expected files of different names, got {settings.sites}")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -234,6 +234,14 @@ def _wait_for_sites(
         time.sleep(0.5)
     log.info("%d of %d sites are connected: %s", len(connected), len(sites), ", ".join(connected))
     return connected
+
+
+def _site_name(path: str) -> str:
+    """
+    >>> _site_name("keys/north.pub"), _site_name("north.key.pub")
+    ('north', 'north')
+    """
+    return Path(path).name.removesuffix(".pub").removesuffix(".key")
 
 
 def _read(path: str, name: str) -> bytes:

@@ -209,9 +209,7 @@ def _model_file(variable: str, file_name: str, purpose: str) -> str:
 
 def _package(module: str, distribution: str, extra: str, purpose: str) -> str:
     if importlib.util.find_spec(module) is None:
-        raise _Missing(
-            "not installed", f'{purpose} need it: pip install "fedtalk[{extra}]"'
-        )
+        raise _Missing("not installed", f'{purpose} need it: pip install "fedtalk[{extra}]"')
     importlib.import_module(module)
     return importlib.metadata.version(distribution)
 

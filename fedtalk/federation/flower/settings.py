@@ -18,7 +18,7 @@ class ServerSettings:
     authority: str
     """Certificate of the authority that signed it, PEM."""
     sites: list[str]
-    """Public keys of the sites, one file each in OpenSSH's format; a file's name up to ``.pub`` or ``.key.pub`` names its site."""
+    """Public keys of the sites, a file each in OpenSSH's format; its name up to ``.pub`` or ``.key.pub`` names the site."""
     host: str = "0.0.0.0"
     """Address to listen at."""
     port: int = 9092

@@ -36,6 +36,8 @@ from fedtalk.federation.flower.processes import Child
 log = logging.getLogger("fedtalk")
 
 ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
+UNREACHABLE_SECONDS = 20.0
+"""Time for which a SuperLink that was there may be out of reach."""
 START_SECONDS = 120.0
 """Time that a SuperLink or SuperNode has to come up."""
 
@@ -93,6 +95,9 @@ def server_app(
         keys: public key of each site, in PEM.
         check: called while waiting; may raise to stop.
 
+    Raises:
+        FedTalkError: the SuperLink doesn't come up, or goes.
+
     Yields:
         the run's grid, and each site's node.
     """
@@ -127,6 +132,12 @@ def server_app(
         wait_until(acquired, link, check, "the run's task")
         with _task(address, authority, token) as grid:
             yield grid, node_of
+    except httpx.TransportError as error:
+        link.check()
+        raise FedTalkError(
+            f"the SuperLink at {address} can't be reached any more ({error}); see {link.log_file}, then go on with "
+            "--ckpt_path last"
+        ) from error
     finally:
         executor.close()
         control.close()
@@ -135,6 +146,7 @@ def server_app(
 @contextlib.contextmanager
 def _task(address: str, authority: bytes, token: str) -> Iterator[HttpGrid]:
     grid = HttpGrid(address, False, authority, token=token)
+    grid._retry_invoker.max_time = UNREACHABLE_SECONDS  # Flower would go on for ever, and nobody could stop it
     client = grid._runtime_client
     beating = HeartbeatSender(make_task_heartbeat_fn_http(client))
     outcome = SubStatus.FAILED

@@ -29,7 +29,7 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from fedtalk.federation.flower.grid import pack, unpack
 from fedtalk.federation.flower.processes import Child
-from fedtalk.federation.flower.superlink import ACQUIRE
+from fedtalk.federation.flower.superlink import ACQUIRE, UNREACHABLE_SECONDS
 
 log = logging.getLogger("fedtalk")
 
@@ -98,10 +98,12 @@ def serve(
 
 def _work(address: str, token: str, answer: Callable[[bytes], bytes]) -> None:
     """One task: take its message, answer it, hand the answer to the SuperNode."""
+    retries = make_simple_http_retry_invoker()
+    retries.max_time = UNREACHABLE_SECONDS
     client = RuntimeHttpClient.from_server_address(
         address, True, None,
         [RuntimeVersionHttpInterceptor(component_name="fedtalk"), RuntimeTokenHttpInterceptor(token)],
-        retry_invoker=make_simple_http_retry_invoker(),
+        retry_invoker=retries,
     )  # fmt: skip
     beating = HeartbeatSender(make_task_heartbeat_fn_http(client))
     outcome, context = SubStatus.FAILED, None
@@ -111,6 +113,7 @@ def _work(address: str, token: str, answer: Callable[[bytes], bytes]) -> None:
         push_message(client, Message(pack(answer(unpack(message.content))), reply_to=message), context)
         outcome = SubStatus.COMPLETED
     finally:
+        retries.max_tries = 1
         with contextlib.suppress(httpx.HTTPError):
             push_task_output(client, context, outcome, "")
         if beating.is_running:

@@ -14,7 +14,7 @@ from fedtalk import __version__
 from fedtalk.errors import FedTalkError
 
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = ("prepare", "generate", "audit", "doctor")
+COMMANDS = ("prepare", "generate", "audit", "doctor", "flower")
 FLAGS = ("--json", "--dry_run")
 """Options that may be given without a value, which the parser wants for booleans."""
 
@@ -29,6 +29,7 @@ HELP = f"""fedtalk {__version__}: personalised talking-head video, trained feder
   fedtalk generate --portrait P --audio A --out O a picture and speech to a speaking face
   fedtalk doctor                                  what this machine can run, and what to do about the rest
   fedtalk audit    RUN                            attacks on a finished run: what they prove about its privacy
+  fedtalk flower   keys|server|client             the same rounds across organisations, over Flower
 
 Each command explains itself with --help. A first run: bash scripts/demo.sh
 """
@@ -68,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt as stop:
         resume = (
-            "; what is done is kept, go on with the same command and --ckpt_path last" if arguments[0] == "fit" else ""
+            "; what is done is kept, go on with the same command and --ckpt_path last"
+            if arguments[0] == "fit" or arguments[:2] == ["flower", "server"]
+            else ""
         )
         print(f"fedtalk {arguments[0]}: {stop or 'interrupted'}{resume}", file=sys.stderr)
         return 128 + getattr(stop, "signal_number", signal.SIGINT)
@@ -122,6 +125,11 @@ def run_training(arguments: Sequence[str]) -> None:
 
 
 def run_command(arguments: Sequence[str]) -> None:
+    if arguments[0] == "flower":
+        from fedtalk.federation.flower.commands import flower
+
+        flower(arguments[1:])
+        return
     from jsonargparse import auto_cli
 
     from fedtalk import commands

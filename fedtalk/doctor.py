@@ -71,7 +71,7 @@ def examine(cache_dir: str = ".cache/fedtalk") -> list[Finding]:
         ("FEDTALK_SFACE", lambda: _model_file("FEDTALK_SFACE", "face_recognition_sface_2021dec.onnx", "identity by SFace")),
         ("transformers", lambda: _package("transformers", "transformers", "speech", "Whisper and wav2vec2 features")),
         ("opacus", lambda: _package("opacus", "opacus", "privacy", "accounting of differential privacy")),
-        ("flower", lambda: _package("flwr", "flwr", None, "runs across organisations")),
+        ("flower", lambda: _package("flwr", "flwr", "flower", "runs across organisations")),
         ("cache folder", lambda: _cache(Path(cache_dir))),
         ("free disk space", lambda: _disk(Path(cache_dir))),
     ]  # fmt: skip
@@ -244,11 +244,9 @@ def _model_file(variable: str, file_name: str, purpose: str) -> str:
     return chosen
 
 
-def _package(module: str, distribution: str, extra: str | None, purpose: str) -> str:
+def _package(module: str, distribution: str, extra: str, purpose: str) -> str:
     if importlib.util.find_spec(module) is None:
-        raise _Missing(
-            "not installed", f"{purpose} need it: pip install " + (f'"fedtalk[{extra}]"' if extra else distribution)
-        )
+        raise _Missing("not installed", f'{purpose} need it: pip install "fedtalk[{extra}]"')
     importlib.import_module(module)
     return importlib.metadata.version(distribution)
 

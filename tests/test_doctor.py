@@ -54,7 +54,9 @@ def test_a_machine_that_lacks_things(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1))
     lines = {finding.name: str(finding) for finding in doctor.examine(str(tmp_path))}
-    assert lines["flower"].split()[:2] == ["missing", "flower"] and lines["flower"].endswith("pip install flwr")
+    assert lines["flower"].split()[:2] == ["missing", "flower"] and lines["flower"].endswith(
+        'pip install "fedtalk[flower]"'
+    )
     assert "missing" in lines["opacus"] and "missing" in lines["free disk space"]
 
 

@@ -7,6 +7,7 @@ import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from fedtalk.privacy.discrete_gaussian import Entropy, insecure_entropy, operati
 from fedtalk.privacy.ledger import Ledger, poisson_rate, void_probability
 from fedtalk.privacy.mechanism import UNITS_BOUND, Mechanism, Noise
 from fedtalk.privacy.preconditions import check_cohorts, check_parameters, fewest_clients
-from fedtalk.privacy.private_round import PrivateRound
+from fedtalk.privacy.private_round import ClientEncoding, PrivateRound, SumDecoding
 from fedtalk.privacy.sealing import PairwiseSealing, RingSum, SealingRound
 from fedtalk.privacy.secagg.client import Enrolled
 from fedtalk.privacy.secagg.ring import SMALLEST_RING_BITS
@@ -48,6 +49,8 @@ class Plan:
     seed: int
     folder: Path
     """Where the ledger's record lies, beside the checkpoint."""
+    session: bytes | None = None
+    """16 public bytes that name the run to its clients; drawn by whoever opens the run, told to everybody else."""
 
 
 class PrivateRounds:
@@ -65,7 +68,7 @@ class PrivateRounds:
         check_parameters(privacy, plan.parameters)
         adaptive = privacy.adaptive_clipping is not None
         settings = AggregationSettings(
-            session=secrets.token_bytes(16),
+            session=plan.session or secrets.token_bytes(16),
             dimension=plan.dimension + 1 + adaptive,
             bits=SMALLEST_RING_BITS,  # until the mechanism knows which ring it needs
             assumptions=privacy.assumptions,
@@ -79,8 +82,9 @@ class PrivateRounds:
         self.ledger = self._open_ledger() if privacy.noised else None
         self.mechanism = self._build_mechanism(settings)
         self.settings = replace(settings, bits=self.mechanism.fixed_point.bits)
-        self._ids = {client: number for number, client in enumerate(plan.clients)}
-        self._members = {client: Enrolled(number, self.settings) for client, number in self._ids.items()}
+        self.ids = {client: number for number, client in enumerate(plan.clients)}
+        """The clients' numbers in the protocol."""
+        self._members: dict[str, Enrolled] = {}
         self.insecure_seeds = [] if privacy.insecure_noise_seed is None else [privacy.insecure_noise_seed]
 
     def _open_ledger(self) -> Ledger:
@@ -206,19 +210,34 @@ class PrivateRounds:
         """
         ring_sum: RingSum
         if self.privacy.secure_aggregation:
-            ring_sum = SecureSum(round_number, cohort, self._members, self._ids, self.settings)
+            members = {client: self.member(client) for client in cohort}
+            ring_sum = SecureSum(round_number, cohort, members, self.ids, self.settings)
         else:
             ring_sum = PairwiseSealing(round_number, survivors)
-        return PrivateRound(
-            round_number, len(cohort), ring_sum, self.mechanism, self.plan.seed,
-            lambda whose: self._entropy(round_number, whose),
-        )  # fmt: skip
+        return PrivateRound(len(cohort), ring_sum, self.encoding(round_number), self.decoding(round_number))
+
+    def member(self, client: str, last_round: int = -1) -> Enrolled:
+        """A client's half of the protocol between rounds, kept from the first time that it is asked for.
+
+        Args:
+            client: whose.
+            last_round: newest round that it took part in before this object was made; -1 for none.
+        """
+        return self._members.setdefault(client, Enrolled(self.ids[client], self.settings, last_round=last_round))
+
+    def encoding(self, round_number: int) -> ClientEncoding:
+        """What a client makes of its vector before it is masked."""
+        return ClientEncoding(round_number, self.mechanism, self.plan.seed, partial(self._entropy, round_number))
 
     def _entropy(self, round_number: int, whose: str) -> Entropy:
         seed = self.privacy.insecure_noise_seed
         return operating_system if seed is None else insecure_entropy(seed, round_number, whose)
 
     # The server half
+
+    def decoding(self, round_number: int) -> SumDecoding:
+        """What the server makes of an opened sum."""
+        return SumDecoding(round_number, self.mechanism, self.plan.seed, partial(self._entropy, round_number))
 
     def released(self, total: np.ndarray) -> np.ndarray:
         """From the opened sum: (sum a delta, sum a) in the update's own units, its last coordinate safe to divide by.

@@ -204,6 +204,11 @@ class Shared(_State):
         self._round, self._roster, self._choice = round_, roster, choice
         self._peers, self._self_mask = peers, self_mask
 
+    @property
+    def roster_size(self) -> int:
+        """Clients among which the masks are agreed, as this client's own roster lists them."""
+        return len(self._roster)
+
     def receive_shares(self, delivery: bytes, vector: np.ndarray) -> tuple[Submitted, bytes]:
         """Mask ``vector`` with its own mask and one for each neighbour that shared, and send it.
 

@@ -35,7 +35,7 @@ from fedtalk.callbacks.aggregation import Aggregation
 from fedtalk.callbacks.monitor import RoundMonitor
 from fedtalk.data.clip import Clip
 from fedtalk.data.synthtalk_data import SynthTalkData
-from fedtalk.federation.client import ClientHalf, ClientUpdate
+from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import FederatedModule, Prepared
@@ -84,17 +84,19 @@ class TimedTrainer(FederatedTrainer):
 
     def _client_half(self, *arguments: Any) -> ClientHalf:
         half = super()._client_half(*arguments)
-        run = half.run
+        for name in ("work", "weigh"):
+            setattr(half, name, self._timed(getattr(half, name)))
+        return half
 
-        def timed(*arguments: Any) -> ClientUpdate:
+    def _timed(self, part: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any) -> Any:
             before = self.clock()
             try:
-                return run(*arguments)
+                return part(*arguments)
             finally:
                 self.in_clients += self.clock() - before
 
-        half.run = timed  # type: ignore[method-assign]
-        return half
+        return timed
 
 
 class ServerTime(RoundCallback):

@@ -134,8 +134,8 @@ class ClientHalf:
             if not self.fabric.global_rank:
                 self.fabric.barrier()
 
-    def run(self, client: str, round_number: int, start: Mapping[str, Tensor], on_step: OnStep) -> ClientUpdate:
-        """A client's round.
+    def work(self, client: str, round_number: int, start: Mapping[str, Tensor], on_step: OnStep) -> LocalResult:
+        """A client's local steps and measurements: all of its round that needs its clips.
 
         Args:
             client: whose.
@@ -146,10 +146,6 @@ class ClientHalf:
         Raises:
             FedTalkError: the update is lost: not finite, too late, no clips.
         """
-        return self.weigh(self.work(client, round_number, start, on_step), round_number)
-
-    def work(self, client: str, round_number: int, start: Mapping[str, Tensor], on_step: OnStep) -> LocalResult:
-        """Local steps and measurements: all of a client's round that needs its clips. As `run`."""
         started, module, local = time.monotonic(), self.module, self.local
         # Processes that go in step would part ways at a deadline that each looks up by itself; there the workers' pool does.
         deadline = Deadline(client, local.deadline_seconds if self.wrapped is None else None)

@@ -87,7 +87,7 @@ class InProcess(Engine):
         updates: dict[str, ClientUpdate] = {}
         failures: dict[str, Failure] = {}
         enough = trainer.updates_enough(len(cohort))
-        with closing(self._updates(round_number, trainer.order(round_number, cohort), state)) as arriving:
+        with closing(self.updates(round_number, trainer.order(round_number, cohort), state)) as arriving:
             for client, update in arriving:
                 if isinstance(update, Failure):
                     failures[client] = update
@@ -126,7 +126,7 @@ class InProcess(Engine):
             log.warning("round %d is void: %s; the adapter stays as it is", round_number, error)
         return result
 
-    def _updates(
+    def updates(
         self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor]
     ) -> Generator[tuple[str, ClientUpdate | Failure], None, None]:
         """What each client of the cohort comes to, in any order; closed early, the others' work is given up."""

@@ -248,13 +248,13 @@ class FederatedTrainer(Trainer):
     def estimate(self, model: FederatedModule, datamodule: ClipData) -> Estimate:
         """What `fit` will take, by a few measured steps; writes nothing but one client's prepared clips."""
         self._begin(model, datamodule, "validate")  # a stage in which no callback writes into the run's folder
-        self._check_placements(model, datamodule)
+        self.check_placements(model, datamodule)
         self.aggregation.begin(self._plan(copy_state(model.exchanged_parameters()), datamodule))
         return estimate_run(self, model, datamodule)
 
     def _rounds(self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None) -> None:
         start = copy_state(model.exchanged_parameters())
-        self._check_placements(model, datamodule)
+        self.check_placements(model, datamodule)
         self.aggregation.begin(self._plan(start, datamodule))
         server = self.aggregation.build_server(start)
         states = None
@@ -265,8 +265,7 @@ class FederatedTrainer(Trainer):
         self.client_states.begin(self.round_number, states)
         self._notify("on_fit_rounds_start", model)
         private = self.aggregation.private_rounds
-        self.module, self.clients = model, self._client_half(model, datamodule)
-        self.engine.start(self)
+        self.employ(model, datamodule)
         while self.round_number < self.rounds and (private is None or private.allows_another()):
             self.stop_signals.check()
             outcome = self._run_round(model, datamodule, server)
@@ -362,6 +361,12 @@ class FederatedTrainer(Trainer):
         """A client's prepared clips, from its cache."""
         return self._client_half(module, datamodule).prepared(client, held_out)
 
+    def employ(self, model: FederatedModule, datamodule: ClipData) -> None:
+        """Get the engine ready for rounds of these clients; it is to be stopped afterwards."""
+        self.module, self.data = model, datamodule
+        self.clients = self._client_half(model, datamodule)
+        self.engine.start(self)
+
     def _client_half(self, module: FederatedModule, datamodule: ClipData) -> ClientHalf:
         return ClientHalf(
             self.fabric, module, datamodule, self.cache, self.local, self.aggregation, self.client_states, self.seed,
@@ -435,8 +440,12 @@ class FederatedTrainer(Trainer):
         for callback in self.callbacks:  # type: ignore[attr-defined]
             callback.setup(self, model, stage)
 
-    def _check_placements(self, model: FederatedModule, datamodule: ClipData) -> None:
-        """Refuse what can't be run; the module itself is asked for what only it knows."""
+    def check_placements(self, model: FederatedModule, datamodule: ClipData) -> None:
+        """Refuse what can't be run; the module itself is asked for what only it knows.
+
+        Raises:
+            ConfigurationError: with the key that says so.
+        """
         self.placements.check(datamodule.clients, self.local.batch_size, self.local.keep_optimizer, self.fabric.device)
         for key, placed in self.placements:
             if placed.together > 1 and not model.trains_together:

@@ -124,7 +124,7 @@ class Workers(InProcess):
             ) from error
         return Path(name)
 
-    def _updates(
+    def updates(
         self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor]
     ) -> Generator[tuple[str, ClientUpdate | Failure], None, None]:
         """Placement by placement, so that no more processes compute at once than the largest of them asks for."""

@@ -6,6 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,6 @@ def serve_clients(trainer: FederatedTrainer, module: FederatedModule, data: Clip
     ):
         data.prepare_data()
         data.setup("fit")
-        trainer.data, trainer.module = data, module
         trainer.strategy.connect(module)
         module.to(trainer.fabric.device)
         module.eval()
@@ -196,7 +196,7 @@ def serve_clients(trainer: FederatedTrainer, module: FederatedModule, data: Clip
             ],
             trainer.run_dir / "flower",
         )  # fmt: skip
-        with node:
+        with closing(site), node:
             log.info("%d clients of this site wait for the server at %s", len(data.clients), settings.superlink)
             serve(
                 node, f"127.0.0.1:{settings.port}", secret, site.answer, lambda: site.final_state is not None, stop.check,

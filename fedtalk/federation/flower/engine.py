@@ -95,6 +95,11 @@ class FlowerEngine(Engine):
         """
         super().start(trainer)
         check_sealed(trainer.aggregation)
+        if trainer.enough < 1:
+            raise ConfigurationError(
+                f"trainer.enough: expected 1 across organisations, got {trainer.enough}: there flower.training_seconds says "
+                "how long a round waits for its sites"
+            )
         if not isinstance(trainer.data, SiteClients):
             raise ConfigurationError(f"data: expected SiteClients at the server, got {type(trainer.data).__name__}")
         self._site_of = trainer.data.site_of

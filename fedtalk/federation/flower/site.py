@@ -20,8 +20,8 @@ from safetensors.torch import load
 from torch import Tensor
 
 from fedtalk.data.source import ClipData
-from fedtalk.errors import ArtifactError, FedTalkError
-from fedtalk.federation.client import ClientHalf
+from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
+from fedtalk.federation.engine import Failure, InProcess
 from fedtalk.federation.flower.agreement import agreement_of, check_sealed, differences
 from fedtalk.federation.flower.messages import Message, MessageError
 from fedtalk.federation.module import FederatedModule, load_state
@@ -55,7 +55,7 @@ class Site:
     def __init__(self, trainer: FederatedTrainer, module: FederatedModule, data: ClipData) -> None:
         """
         Args:
-            trainer: with the site's own placement; it gives Fabric, cache, seeds and aggregation, and fits nothing.
+            trainer: with the site's own placements and workers; it gives engine, cache, seeds and aggregation, and fits nothing.
             module: what is trained, held for the whole run.
             data: the clips of this site's clients.
 
@@ -65,10 +65,13 @@ class Site:
         check_sealed(trainer.aggregation)
         self.trainer, self.module, self.data = trainer, module, data
         self._agreement = agreement_of(trainer, module)
-        self._clients = ClientHalf(
-            trainer.fabric, module, data, trainer.cache, trainer.local, trainer.aggregation, trainer.client_states,
-            trainer.seed, trainer.rounds, trainer.most_held_out,
-        )  # fmt: skip
+        trainer.check_placements(module, data)
+        if not isinstance(trainer.engine, InProcess):
+            raise ConfigurationError(
+                f"engine: expected one for clients on this machine, got {type(trainer.engine).__name__}"
+            )
+        self._engine = trainer.engine
+        trainer.employ(module, data)
         self._joined = trainer.run_dir / JOINED
         self._session: bytes | None = None
         self._round, self._taking = -1, dict[str, _Taking]()
@@ -78,6 +81,10 @@ class Site:
             "hello": self._hello, "train": self._train, "shares": self._shares, "input": self._input,
             "reveal": self._reveal, "finish": self._finish,
         }  # fmt: skip
+
+    def close(self) -> None:
+        """End the site's worker processes, if it has any."""
+        self._engine.stop()
 
     def answer(self, request: bytes) -> bytes:
         """The answer to one request; one that is refused leaves the round under way as it was.
@@ -125,13 +132,12 @@ class Site:
         self._round, self._taking = number, {}
         private.clip_norm = self._clip_norm(message)
         keys: dict[str, bytes] = {}
-        for client, (advertised, advertisement) in joined.items():
-            log.info("round %d: %s trains", number, client)
-            try:
-                update = self._clients.run(client, number, state, self.trainer.after_local_step)
-            except Exception as error:  # whatever its data or device does, it costs its own update only
-                log.warning("round %d: client %s failed and is left out: %s", number, client, error)
+        log.info("round %d: %s train", number, ", ".join(joined))
+        for client, update in self._engine.updates(number, list(joined), state):
+            if isinstance(update, Failure):  # whatever its data or device does, it costs its own update only
+                log.warning("round %d: client %s failed and is left out: %s", number, client, update.message)
                 continue
+            advertised, advertisement = joined[client]
             self._taking[client] = _Taking(advertised, update.contribution)
             keys[client] = advertisement
         return Message("answer", {"round": number}, keys)

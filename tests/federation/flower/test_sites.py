@@ -75,14 +75,14 @@ class _Failing(InProcess):
 
     def start(self, trainer) -> None:
         super().start(trainer)
-        run = trainer.clients.run
+        work = trainer.clients.work
 
         def failing(client, number, state, on_step):
             if (client, number) == self._which:
                 raise OSError("gone")
-            return run(client, number, state, on_step)
+            return work(client, number, state, on_step)
 
-        trainer.clients.run = failing
+        trainer.clients.work = failing
 
 
 def test_after_its_input_a_site_is_no_longer_needed(federation, people, sealed) -> None:
@@ -220,7 +220,7 @@ def test_other_privacy_or_other_frozen_parameters_are_differences(federation, pe
 def test_placement_is_each_sites_own(federation, people, sealed) -> None:
     post = federation.post(_split(people), sealed)
     own = LocalTraining(steps=3, batch_size=2, learning_rate=0.05, deadline_seconds=1000.0)
-    post.sites["south"] = federation.site("south2", _split(people)["south"], sealed, precision="64-true", local=own)
+    post.sites["south"] = federation.site("south2", _split(people)["south"], sealed, precision="bf16-mixed", local=own)
     trainer, _ = federation.over_sites(post, sealed)
     assert trainer.faults.updated_rounds == 2
 

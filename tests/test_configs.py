@@ -114,7 +114,7 @@ def test_private_is_the_same_alone_and_on_top_of_isfa(names: tuple[str, ...], pr
     resolved = printed([part for name in names for part in ("--config", f"configs/{name}.yaml")])
     adapter, data = resolved["model"]["init_args"]["adapter"], resolved["data"]["init_args"]
     assert (adapter["rank"], adapter["aggregation"], adapter["targets"]) == (2, "freeze_a", ["to_v", "to_out.0"])
-    assert (data["speakers"], data["clips"], data["frames"]) == (200, 2, 24)
+    assert (data["speakers"], data["clips"], data["frames"]) == (800, 2, 16)
     aggregation, *others = resolved["trainer"]["callbacks"]
     privacy = aggregation["init_args"]["privacy"]
     assert (privacy["target_epsilon"], privacy["noise_multiplier"], privacy["secure_aggregation"]) == (8.0, None, True)

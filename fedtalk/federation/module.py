@@ -75,11 +75,11 @@ class FederatedModule(LightningModule):
         Args:
             stacked: exchanged parameters, (K, *shape).
         """
-        raise NotImplementedError(f"{type(self).__name__} trains one client at a time")
+        raise ConfigurationError(f"{type(self).__name__} trains one client at a time: expected placement.together: 1")
 
     def training_steps(self, batch: Prepared, clients: int) -> list[dict[str, Tensor]]:
         """`training_step` of each of the K clients in a batch, inside `together`."""
-        raise NotImplementedError(f"{type(self).__name__} trains one client at a time")
+        raise ConfigurationError(f"{type(self).__name__} trains one client at a time: expected placement.together: 1")
 
     def shards(self) -> list[nn.Module]:
         """Sub-modules that fsdp shards, each called as a whole by the one around it; the last one holds all the others and

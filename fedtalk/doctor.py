@@ -70,7 +70,7 @@ def examine(cache_dir: str = ".cache/fedtalk") -> list[Finding]:
         ("FEDTALK_YUNET", lambda: _model_file("FEDTALK_YUNET", "face_detection_yunet_2023mar.onnx", "the finder yunet")),
         ("FEDTALK_SFACE", lambda: _model_file("FEDTALK_SFACE", "face_recognition_sface_2021dec.onnx", "identity by SFace")),
         ("transformers", lambda: _package("transformers", "transformers", "speech", "Whisper and wav2vec2 features")),
-        ("opacus", lambda: _package("opacus", "opacus", "privacy", "accounting of differential privacy")),
+        ("opacus", lambda: _package("opacus", "opacus", "", "accounting of differential privacy")),
         ("flower", lambda: _package("flwr", "flwr", "flower", "runs across organisations")),
         ("cache folder", lambda: _cache(Path(cache_dir))),
         ("free disk space", lambda: _disk(Path(cache_dir))),
@@ -246,7 +246,8 @@ def _model_file(variable: str, file_name: str, purpose: str) -> str:
 
 def _package(module: str, distribution: str, extra: str, purpose: str) -> str:
     if importlib.util.find_spec(module) is None:
-        raise _Missing("not installed", f'{purpose} need it: pip install "fedtalk[{extra}]"')
+        what = f"fedtalk[{extra}]" if extra else "fedtalk"
+        raise _Missing("not installed", f'{purpose} needs it: pip install "{what}"')
     importlib.import_module(module)
     return importlib.metadata.version(distribution)
 

@@ -3,9 +3,10 @@
 Rank 0 is the coordinator: server, sealing, checkpoints, monitors and all secrets are there. All other ranks build trainer, model
 and data from the same config and become its workers: only tasks and results cross the network.
 
-This trusts the cluster's network as ``torch.distributed`` itself does. Address and key are passed on through the launcher's store,
-which has no access control; messages are neither encrypted nor signed, and they are pickles: whoever can read the store or the
-network can run code on the ranks and sees clients' updates in the clear. Across organisations: `fedtalk.federation.flower`.
+This trusts the cluster's network as ``torch.distributed`` itself does. Address and key are passed on through the launcher's
+store, which has no access control; messages are neither encrypted nor signed, and they are pickles: whoever can read the store
+or the network can run code on the ranks and sees clients' updates in the clear. Across organisations:
+`fedtalk.federation.flower`.
 """
 
 from __future__ import annotations
@@ -145,7 +146,10 @@ class Cluster(Workers):
                 try:
                     peer, _ = server.accept()
                 except TimeoutError:
-                    raise WorkerError(_not_all(missing)) from None
+                    raise WorkerError(
+                        f"cluster: ranks {sorted(missing)} have not come within {JOIN_SECONDS:g} s; expected the same command on "
+                        f"all {self._rank.size} ranks, and this machine to be reached at any port. Their own output says more"
+                    ) from None
                 number = _greeted(peer, token)
                 if number in missing:
                     missing.discard(number)
@@ -164,8 +168,8 @@ class Cluster(Workers):
     def _hear(self, teams: Sequence[Team]) -> Iterator[tuple[str, Any]]:
         if not any(team.connections for team in teams):
             raise WorkerError(
-                f"all {self._rank.size - 1} other ranks are lost; expected at least one that trains clients. The warnings above say "
-                "why; start the same command on all ranks again with --ckpt_path last"
+                f"all {self._rank.size - 1} other ranks are lost; expected at least one that trains clients. The warnings above "
+                "say why; start the same command on all ranks again with --ckpt_path last"
             )
         yield from super()._hear(teams)
 
@@ -293,8 +297,8 @@ def _store(rank: Rank) -> torch.distributed.Store:
     except RuntimeError as error:
         raise WorkerError(
             f"rank {rank.number} of {rank.size} did not find the others at {rank.address}:{rank.port} within "
-            f"{JOIN_SECONDS:g} s: {str(error).splitlines()[0]}. Expected the same command on every rank: under SLURM start it with "
-            "srun, with torchrun give all machines the same --master_addr and --master_port"
+            f"{JOIN_SECONDS:g} s: {str(error).splitlines()[0]}. Expected the same command on every rank: under SLURM start it "
+            "with srun, with torchrun give all machines the same --master_addr and --master_port"
         ) from error
     return store
 
@@ -307,8 +311,8 @@ def _join(rank: Rank) -> Connection:
         peer.sendall(bytes.fromhex(token) + struct.pack("!I", rank.number))
     except (RuntimeError, OSError) as error:
         raise WorkerError(
-            f"rank {rank.number} found no coordinator: {str(error).splitlines()[0]}. Expected rank 0 to run the same command, and "
-            "its machine to be reached at any port from this one"
+            f"rank {rank.number} found no coordinator: {str(error).splitlines()[0]}. Expected rank 0 to run the same command, "
+            "and its machine to be reached at any port from this one"
         ) from error
     return _connection(peer)
 

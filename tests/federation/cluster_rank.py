@@ -57,5 +57,13 @@ def fit(folder: Path, does: dict[str, str], rounds: int = 2, **local: object) ->
         torch.save(copy_state(module.exchanged_parameters()), folder / "state.pt")
 
 
+def run(folder: Path, environment: dict[str, str], settings: dict) -> None:
+    """What a rank's process runs, where the test is the launcher; its log is FOLDER/log-RANK."""
+    os.environ.update(environment)
+    log = os.open(folder / f"log-{environment['RANK']}", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 2)
+    fit(folder, **settings)
+
+
 if __name__ == "__main__":
     fit(Path(sys.argv[1]), **json.loads(sys.argv[2]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import multiprocessing
 import signal
 import socket
 import subprocess
@@ -48,25 +48,29 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _arguments(folder: Path, settings: dict) -> list[str]:
-    return [str(HERE / "cluster_rank.py"), str(folder), json.dumps(settings)]
-
-
-def _ranks(count: int, folder: Path, settings: dict) -> list[subprocess.Popen]:
+def _ranks(here, count: int, folder: Path, settings: dict) -> list[multiprocessing.Process]:
     """With what torchrun sets; it itself would end all of them with the first one that dies."""
     folder.mkdir()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fedtalk.federation.trainer"])
     shared = {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(count), "GROUP_RANK": "0",
         "LOCAL_WORLD_SIZE": str(count), "TORCHELASTIC_RUN_ID": "test",
     }  # fmt: skip
-    return [
-        subprocess.Popen(
-            [sys.executable, *_arguments(folder, settings)],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=(folder / f"log-{rank}").open("w"),
+    ranks = [
+        context.Process(
+            target=here.run, args=(folder, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, settings)
         )
         for rank in range(count)
     ]
+    for rank in ranks:
+        rank.start()
+    return ranks
+
+
+def _end(rank: multiprocessing.Process, seconds: float) -> int | None:
+    rank.join(seconds)
+    return rank.exitcode
 
 
 def _outcomes(folder: Path) -> list[dict]:
@@ -88,7 +92,8 @@ def test_torchrun_gives_the_bits_of_one_process(here, tmp_path: Path) -> None:
     here.fit(tmp_path / "one", **settings)
     torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "3", "--master_addr", "127.0.0.1"]
     done = subprocess.run(
-        [sys.executable, *torchrun, "--master_port", str(_free_port()), *_arguments(tmp_path / "ranks", settings)],
+        [sys.executable, *torchrun, "--master_port", str(_free_port()),
+         str(HERE / "cluster_rank.py"), str(tmp_path / "ranks"), json.dumps(settings)],
         stderr=subprocess.PIPE, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -102,8 +107,8 @@ def test_torchrun_gives_the_bits_of_one_process(here, tmp_path: Path) -> None:
 def test_a_rank_that_dies_costs_its_clients_update_only(here, tmp_path: Path) -> None:
     """One of two working ranks is killed in each round: the first goes on with the other, the second has none left."""
     here.fit(tmp_path / "without", PEOPLE, rounds=1)
-    ranks = _ranks(3, tmp_path / "ranks", {"does": {"dies": "die in step", **PEOPLE}})
-    codes = [rank.wait(timeout=250) for rank in ranks]
+    ranks = _ranks(here, 3, tmp_path / "ranks", {"does": {"dies": "die in step", **PEOPLE}})
+    codes = [_end(rank, 250) for rank in ranks]
     log = (tmp_path / "ranks" / "log-0").read_text()
     assert codes == [1, -signal.SIGKILL, -signal.SIGKILL], log
     (outcome,) = _outcomes(tmp_path / "ranks")
@@ -114,25 +119,26 @@ def test_a_rank_that_dies_costs_its_clients_update_only(here, tmp_path: Path) ->
     assert saved["round"] == 1 and _same(saved["server"]["state"], _state(tmp_path / "without"))
 
 
-def test_ranks_that_hang_are_not_waited_for_and_end_with_the_coordinator(tmp_path: Path) -> None:
+def test_ranks_that_hang_are_not_waited_for_and_end_with_the_coordinator(here, tmp_path: Path) -> None:
     """One hangs in the first round, the other one in the second; then the coordinator is killed."""
     folder = tmp_path / "ranks"
-    ranks = _ranks(3, folder, {"does": {"hangs": "hang in step", **PEOPLE}, "deadline_seconds": 5.0})
+    ranks = _ranks(here, 3, folder, {"does": {"hangs": "hang in step", **PEOPLE}, "deadline_seconds": 5.0})
     try:
         end = time.monotonic() + 250
-        while (folder / "log-0").read_text().count("it gets no other client") < 2:
-            assert time.monotonic() < end and ranks[0].poll() is None, (folder / "log-0").read_text()
+        log = folder / "log-0"
+        while not log.exists() or log.read_text().count("it gets no other client") < 2:
+            assert time.monotonic() < end and ranks[0].is_alive(), log.read_text()
             time.sleep(0.1)
         (outcome,) = _outcomes(folder)
         assert outcome["clients"] == list(PEOPLE)
         assert outcome["failures"]["hangs"].startswith("DeadlineError: client hangs was still at work")
-        assert [rank.poll() for rank in ranks] == [None, None, None]
+        assert all(rank.is_alive() for rank in ranks)
         ranks[0].kill()
-        assert [rank.wait(timeout=30) for rank in ranks[1:]] == [0, 0]  # a step hangs for ten minutes
+        assert [_end(rank, 30) for rank in ranks[1:]] == [0, 0]  # a step hangs for ten minutes
     finally:
         for rank in ranks:
             rank.kill()
-            rank.wait()
+            rank.join()
 
 
 def test_slurm_says_which_rank_this_is(slurm: None) -> None:

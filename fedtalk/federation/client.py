@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 
 from fedtalk.data.source import ClipData, PreparedCache
@@ -287,5 +288,6 @@ class ClientHalf:
                 accelerator=device.type,
                 devices=[device.index or 0] if device.type == "cuda" else 1,
                 precision=placement.precision,  # type: ignore[arg-type]
+                plugins=LightningEnvironment(),
             )
         return self._fabrics[placement.precision]

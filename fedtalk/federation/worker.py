@@ -92,9 +92,7 @@ def receive(connection: Connection) -> Any:
 def main(connection: Connection, lifeline: Connection, setup: Path, seat: Seat) -> None:
     """What a worker process runs.
 
-    Messages to it: ``(round, [client, ...], state)``, and None to give that task up. From it: ``("ready", None)`` or
-    ``("broken", Failure)`` once; then, for each task, ``("started", client)``, ``("step", (client, step, losses))`` and at the
-    end ``("done", [(client, LocalResult or Failure), ...])``.
+    From it comes ``("broken", Failure)``, or what `serve` sends.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the main one decides
     _end_with_parent(lifeline)
@@ -107,20 +105,7 @@ def main(connection: Connection, lifeline: Connection, setup: Path, seat: Seat) 
         send(connection, ("broken", Failure.of(error)))
         return
     try:
-        send(connection, ("ready", None))
-        while True:
-            task = receive(connection)
-            if task is None:  # a task was given up that had just been done
-                continue
-            round_number, names, state = task
-            start = {name: torch.from_numpy(value) for name, value in state.items()}
-            done = list(_work(clients, connection, seat, names, round_number, start))
-            send(
-                connection,
-                ("done", done if seat.rank == 0 else [pair for pair in done if isinstance(pair[1], Failure)]),
-            )
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the fit is over
+        serve(connection, clients, seat.rank)
     finally:
         del clients  # and with it DDP's wrapper, which must not outlive its process group
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -128,18 +113,63 @@ def main(connection: Connection, lifeline: Connection, setup: Path, seat: Seat) 
             torch.distributed.destroy_process_group()
 
 
+def serve(connection: Connection, clients: ClientHalf, rank: int, ready: object = None) -> None:
+    """Do the local work that is asked for, until the other side is done or gone.
+
+    Messages to here: ``(round, [client, ...], state, optimizers)``, and None to give that task up. From here: ``("ready",
+    ready)`` once; then, for each task, ``("started", clients)``, ``("step", (client, step, losses))`` and at the end ``("done",
+    [(client, LocalResult or Failure), ...])``.
+
+    Args:
+        connection: to whoever hands out tasks.
+        clients: what does the work.
+        rank: among those that take clients together; the first one tells of steps and results.
+        ready: what is told at the start.
+    """
+    try:
+        send(connection, ("ready", ready))
+        while True:
+            task = receive(connection)
+            if task is None:  # a task was given up that had just been done
+                continue
+            round_number, names, state, optimizers = task
+            if optimizers is not None:
+                clients.states = SentStates(optimizers)
+            done = list(_work(clients, connection, rank, names, round_number, tensors(state)))
+            send(connection, ("done", done if rank == 0 else [pair for pair in done if isinstance(pair[1], Failure)]))
+    except (EOFError, ConnectionError, TimeoutError):
+        pass  # the fit is over
+
+
+class SentStates(ClientStates):
+    """Clients' optimizer states as they came with a task, for who can't read the run's folder."""
+
+    def __init__(self, states: Mapping[str, dict[str, Any] | Exception | None]) -> None:
+        """
+        Args:
+            states: by client; an error is raised where the state is asked for.
+        """
+        self._states = states
+
+    def load(self, client: str, round_number: int) -> dict[str, Any] | None:
+        state = self._states[client]
+        if isinstance(state, Exception):
+            raise state
+        return state
+
+
 def _work(
-    clients: ClientHalf, connection: Connection, seat: Seat, names: list[str], round_number: int, start: dict
+    clients: ClientHalf, connection: Connection, rank: int, names: list[str], round_number: int, start: dict
 ) -> Iterator[tuple[str, object]]:
     """Each client with a `LocalResult` whose update is in arrays, or a `Failure`."""
 
     def on_step(name: str, step: int, losses: dict[str, float]) -> None:
-        if seat.rank == 0:
+        if rank == 0:
             send(connection, ("step", (name, step, losses)))
         if connection.poll():  # nothing else comes while a task is under way
             raise GivenUp
 
-    if seat.rank == 0:
+    if rank == 0:
         send(connection, ("started", " and ".join(names)))
     for name, result in clients.work_together(names, round_number, start, on_step):
         if isinstance(result, BrokenPipeError):

@@ -15,6 +15,7 @@ import signal
 import socket
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -75,20 +76,26 @@ class Workers(InProcess):
             WorkerError: they don't start.
         """
         super().start(trainer)
-        kinds = sorted({_team_kind(trainer.placements.of(client)) for client in trainer.data.clients}, key=repr)
-        counts = {kind: self._workers if kind.kind == "single" else 1 for kind in kinds}
-        at_once = max(count * kind.processes for kind, count in counts.items())
-        threads = self._threads or max(1, _cores() // at_once)
-        self._setup = self._write_setup(trainer)
-        gpus = torch.cuda.device_count() if trainer.fabric.device.type == "cuda" else 0
-        for kind, count in counts.items():
-            self._teams[kind] = [Team(kind, self._setup, threads, number, gpus) for number in range(count)]
+        self._teams = self._form_teams(trainer)
         for team in self._all:
             team.start()
         while any(team.starting for team in self._all):
             for _ in self._hear(self._all):
                 pass
             trainer.stop_signals.check()
+
+    def _form_teams(self, trainer: FederatedTrainer) -> dict[Placement, list[Team]]:
+        """The teams of each kind, not yet started."""
+        kinds = sorted({_team_kind(trainer.placements.of(client)) for client in trainer.data.clients}, key=repr)
+        counts = {kind: self._workers if kind.kind == "single" else 1 for kind in kinds}
+        at_once = max(count * kind.processes for kind, count in counts.items())
+        threads = self._threads or max(1, _cores() // at_once)
+        self._setup = self._write_setup(trainer)
+        gpus = torch.cuda.device_count() if trainer.fabric.device.type == "cuda" else 0
+        return {
+            kind: [LocalTeam(kind, self._setup, threads, number, gpus) for number in range(count)]
+            for kind, count in counts.items()
+        }
 
     def stop(self) -> None:
         """End all processes: idle ones at once, others at the end of their step or after `PARTING_SECONDS`."""
@@ -144,7 +151,7 @@ class Workers(InProcess):
                     self.trainer.stop_signals.check()
         finally:
             for team in self._all:
-                if team.clients:
+                if team.clients and not team.given_up:
                     team.give_up()
 
     def _weighed(self, result: Any, round_number: int) -> ClientUpdate | Failure:
@@ -169,7 +176,7 @@ class Workers(InProcess):
             return
         try:
             kind, content = receive(connection)
-        except (EOFError, ConnectionResetError):
+        except (EOFError, ConnectionError, TimeoutError):
             yield from team.died(connection)
             return
         if kind == "broken":
@@ -186,32 +193,25 @@ class Workers(InProcess):
         yield from team.heard(connection, kind, content)
 
 
-class Team:
-    """The processes that take a client together; one, for placement ``single``. Started anew when one of them dies."""
+class Team(ABC):
+    """The processes that take a client together; one, for placement ``single``."""
 
-    def __init__(self, placement: Placement, setup: Path, threads: int, number: int, gpus: int) -> None:
-        """
-        Args:
-            placement: kind, number of processes and what else they are started for.
-            setup: file of `Setup`.
-            threads: CPU threads of each.
-            number: of this team among those of its placement.
-            gpus: on this machine; 0 to work on the CPU.
-        """
-        self.placement, self._setup, self._threads, self._number, self._gpus = placement, setup, threads, number, gpus
+    patience = PARTING_SECONDS
+    """Seconds that they have to come to an end with a task that was given up."""
+
+    def __init__(self, placement: Placement) -> None:
+        self.placement = placement
         self.connections: list[Connection] = []
         self.clients: list[str] = []
         """Of the task under way that have no result yet."""
         self.rejected: dict[str, Failure] = {}
         """Clients of the task that a callback of the main process failed on."""
-        self._processes: list[Any] = []
-        self._lifelines: list[Connection] = []
         self._silent: set[Connection] = set()
         """Who owes an answer: that it is ready, or that it is done."""
         self._results: list[tuple[str, Any]] = []
         self._failure: tuple[float, Failure] | None = None
         self._current: tuple[str, float] | None = None
-        self._ready, self._deaths = False, 0
+        self._ready = False
         self.given_up_at: float | None = None
         """Since when what comes of the task under way is not wanted any more."""
 
@@ -226,6 +226,106 @@ class Team:
     @property
     def idle(self) -> bool:
         return self._ready and not self.clients
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin to get ready."""
+
+    @abstractmethod
+    def died(self, connection: Connection) -> Iterator[tuple[str, Any]]:
+        """A process is gone, and with it the updates of its task, which are yielded as failures."""
+
+    @abstractmethod
+    def _lost(self, failure: Failure) -> Iterator[tuple[str, Any]]:
+        """Nothing is to be waited for any more of the task under way."""
+
+    @abstractmethod
+    def end(self, patience: float) -> None:
+        """End the processes, after ``patience`` seconds in which they may do so by themselves."""
+
+    def give(self, round_number: int, clients: list[str], state: dict[str, Any]) -> None:
+        """Hand a task to a team that is idle."""
+        self.clients, self._results, self._failure, self._current = list(clients), [], None, None
+        self.rejected, self.given_up_at = {}, None
+        self._silent = set(self.connections)
+        for connection in self.connections:
+            with contextlib.suppress(OSError):  # a process that died idle is found out by its silence
+                worker.send(connection, (round_number, clients, state, self._optimizers(clients, round_number)))
+
+    def _optimizers(self, clients: Sequence[str], round_number: int) -> dict[str, Any] | None:
+        """Clients' optimizer states that a task must bring; None where the processes read them from the run's folder."""
+        return None
+
+    def give_up(self) -> None:
+        """Want no results of the task under way. A single process ends it after its step; several go on, in step, to its end."""
+        self.given_up_at = time.monotonic()
+        if self.placement.processes == 1:
+            with contextlib.suppress(OSError):
+                worker.send(self.connections[0], None)
+
+    def heard(self, connection: Connection, kind: str, content: Any) -> Iterator[tuple[str, Any]]:
+        """Take in a message; yields the clients of a task that is done."""
+        if kind == "started":
+            self._current = content, time.monotonic()
+            return
+        self._silent.discard(connection)
+        if kind == "ready":
+            self._ready = not self._silent
+            return
+        if connection is self.connections[0]:
+            self._results = content
+        failures = [result for _, result in content if isinstance(result, Failure)]
+        if failures and self._failure is None:
+            self._failure = time.monotonic(), failures[0]
+        if not self._silent:
+            yield from self._close()
+
+    def _close(self) -> Iterator[tuple[str, Any]]:
+        results, self.clients = self._results, []
+        for client, result in [] if self.given_up else results:
+            yield client, self.rejected.get(client, result)
+
+    def overdue(self, deadline_seconds: float | None) -> Iterator[tuple[str, Any]]:
+        """Wait no longer for processes that hang past their client's deadline, that wait for one that has failed, or that were
+        given up and don't come to an end."""
+        now = time.monotonic()
+        if not self.clients:
+            return
+        if self.given_up_at is not None:
+            if now - self.given_up_at > self.patience:
+                yield from self._lost(Failure("Late", "a worker is still at work that was given up"))
+        elif self._failure is not None and now - self._failure[0] > AGREEMENT_SECONDS:
+            yield from self._lost(self._failure[1])
+        elif self._current is not None and deadline_seconds is not None:
+            client, since = self._current
+            allowed = deadline_seconds + (GRACE if self.placement.kind == "single" else 0.0)
+            if now - since > allowed:
+                yield from self._lost(Failure.of(late(client, "still at work", now - since, deadline_seconds)))
+
+    def dismiss(self) -> None:
+        """Let the processes end by themselves: idle ones do at once, others when they next report a step."""
+        for connection in self.connections:
+            connection.close()
+        self.connections = []
+
+
+class LocalTeam(Team):
+    """Processes on this machine, started anew when one of them dies or hangs."""
+
+    def __init__(self, placement: Placement, setup: Path, threads: int, number: int, gpus: int) -> None:
+        """
+        Args:
+            placement: kind, number of processes and what else they are started for.
+            setup: file of `Setup`.
+            threads: CPU threads of each.
+            number: of this team among those of its placement.
+            gpus: on this machine; 0 to work on the CPU.
+        """
+        super().__init__(placement)
+        self._setup, self._threads, self._number, self._gpus = setup, threads, number, gpus
+        self._processes: list[Any] = []
+        self._lifelines: list[Connection] = []
+        self._deaths = 0
 
     def start(self) -> None:
         context = _context(on_gpu=self._gpus > 0)
@@ -246,44 +346,6 @@ class Team:
             self._lifelines.append(lifeline)
         self._silent, self._ready = set(self.connections), False
 
-    def give(self, round_number: int, clients: list[str], state: dict[str, Any]) -> None:
-        """Hand a task to a team that is idle."""
-        self.clients, self._results, self._failure, self._current = list(clients), [], None, None
-        self.rejected, self.given_up_at = {}, None
-        self._silent = set(self.connections)
-        for connection in self.connections:
-            with contextlib.suppress(OSError):  # a process that died idle is found out by its silence
-                worker.send(connection, (round_number, clients, state))
-
-    def give_up(self) -> None:
-        """Want no results of the task under way. A single process ends it after its step; several go on, in step, to its end."""
-        self.given_up_at = time.monotonic()
-        if self.placement.processes == 1:
-            with contextlib.suppress(OSError):
-                worker.send(self.connections[0], None)
-
-    def heard(self, connection: Connection, kind: str, content: Any) -> Iterator[tuple[str, Any]]:
-        """Take in a message; yields the clients of a task that is done."""
-        if kind == "started":
-            self._current = content, time.monotonic()
-            return
-        self._silent.discard(connection)
-        if kind == "ready":
-            self._ready, self._deaths = not self._silent, 0
-            return
-        if connection is self.connections[0]:
-            self._results = content
-        failures = [result for _, result in content if isinstance(result, Failure)]
-        if failures and self._failure is None:
-            self._failure = time.monotonic(), failures[0]
-        if not self._silent:
-            yield from self._close()
-
-    def _close(self) -> Iterator[tuple[str, Any]]:
-        results, self.clients = self._results, []
-        for client, result in [] if self.given_up else results:
-            yield client, self.rejected.get(client, result)
-
     def died(self, connection: Connection) -> Iterator[tuple[str, Any]]:
         """A process is gone: so are the updates of its task, and the team starts anew.
 
@@ -293,31 +355,13 @@ class Team:
         process = self._processes[self.connections.index(connection)]
         process.join(1.0)
         how = _ending(process.exitcode)
-        if not self._ready:
-            self._deaths += 1
-            if self._deaths >= MOST_DEATHS:
-                raise WorkerError(
-                    f"a worker for {self.placement} ended {self._deaths} times before it was ready, the last time {how}; "
-                    "expected it to start. Is there enough memory? Lower trainer.workers or placement.processes."
-                )
+        self._deaths = 0 if self._ready else self._deaths + 1
+        if self._deaths >= MOST_DEATHS:
+            raise WorkerError(
+                f"a worker for {self.placement} ended {self._deaths} times before it was ready, the last time {how}; "
+                "expected it to start. Is there enough memory? Lower trainer.workers or placement.processes."
+            )
         yield from self._lost(Failure.of(WorkerError(f"the worker process that trained it ended {how}")))
-
-    def overdue(self, deadline_seconds: float | None) -> Iterator[tuple[str, Any]]:
-        """Kill processes that hang past their client's deadline, that wait for one that has failed, or that were given up and
-        don't come to an end."""
-        now = time.monotonic()
-        if not self.clients:
-            return
-        if self.given_up_at is not None:
-            if now - self.given_up_at > PARTING_SECONDS:
-                yield from self._lost(Failure("Late", "a worker is still at work that was given up"))
-        elif self._failure is not None and now - self._failure[0] > AGREEMENT_SECONDS:
-            yield from self._lost(self._failure[1])
-        elif self._current is not None and deadline_seconds is not None:
-            client, since = self._current
-            allowed = deadline_seconds + (GRACE if self.placement.kind == "single" else 0.0)
-            if now - since > allowed:
-                yield from self._lost(Failure.of(late(client, "still at work", now - since, deadline_seconds)))
 
     def _lost(self, failure: Failure) -> Iterator[tuple[str, Any]]:
         clients, self.clients = self.clients, []
@@ -326,12 +370,6 @@ class Team:
         self.start()
         for client in [] if self.given_up else clients:
             yield client, self.rejected.get(client, failure)
-
-    def dismiss(self) -> None:
-        """Let the processes end by themselves: idle ones do at once, others when they next report a step."""
-        for connection in self.connections:
-            connection.close()
-        self.connections = []
 
     def end(self, patience: float) -> None:
         """End the processes, by force after ``patience`` seconds."""

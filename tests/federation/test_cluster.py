@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.cluster import Rank, this_rank
+from fedtalk.federation.cluster import Rank, _greeted, this_rank
 from fedtalk.federation.placement import Placement
 
 HERE = Path(__file__).parent
@@ -139,6 +139,17 @@ def test_ranks_that_hang_are_not_waited_for_and_end_with_the_coordinator(here, t
         for rank in ranks:
             rank.kill()
             rank.join()
+
+
+def test_a_stranger_is_turned_away_and_a_ranks_first_message_stays_whole() -> None:
+    token = bytes(range(32))
+    for said, number in ((token + b"\0\0\0\x05" + b"more", 5), (bytes(32) + b"\0\0\0\x05", None), (token, None)):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.sendall(said)
+            theirs.shutdown(socket.SHUT_WR)
+            assert _greeted(ours, token) == number
+            assert ours.recv(10) == said[36:]
 
 
 def test_slurm_says_which_rank_this_is(slurm: None) -> None:

@@ -91,12 +91,16 @@ def test_torchrun_gives_the_bits_of_one_process(here, tmp_path: Path) -> None:
     settings = {"does": PEOPLE, "keep_optimizer": True}
     here.fit(tmp_path / "one", **settings)
     torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "3", "--master_addr", "127.0.0.1"]
-    done = subprocess.run(
+    launcher = subprocess.Popen(
         [sys.executable, *torchrun, "--master_port", str(_free_port()),
          str(HERE / "cluster_rank.py"), str(tmp_path / "ranks"), json.dumps(settings)],
-        stderr=subprocess.PIPE, text=True, timeout=280,
+        stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    try:
+        _, log = launcher.communicate(timeout=250)
+    finally:
+        launcher.terminate()  # and with it its ranks, which a SIGKILL would leave behind
+    assert launcher.returncode == 0, log
     assert _same(_state(tmp_path / "one"), _state(tmp_path / "ranks"))
     assert _outcomes(tmp_path / "one") == _outcomes(tmp_path / "ranks")
     assert (tmp_path / "ranks" / "0" / "run").is_dir()

@@ -58,6 +58,8 @@ GIVEN_UP_SECONDS = 600.0
 
 KEY = "fedtalk/coordinator"
 TOKEN_BYTES = 32
+GREETING_BYTES = TOKEN_BYTES + 4
+"""The token, and the rank's number."""
 
 
 @dataclass(frozen=True)
@@ -320,11 +322,18 @@ def _join(rank: Rank) -> Connection:
 def _greeted(peer: socket.socket, token: bytes) -> int | None:
     """The rank that shows the token; None for whoever doesn't."""
     peer.settimeout(GREETING_SECONDS)
-    with contextlib.suppress(OSError), peer.makefile("rb") as stream:
-        said = stream.read(TOKEN_BYTES + 4)
-        if len(said) == TOKEN_BYTES + 4 and hmac.compare_digest(said[:TOKEN_BYTES], token):
-            return int(struct.unpack("!I", said[TOKEN_BYTES:])[0])
-    return None
+    said = b""
+    with contextlib.suppress(OSError):
+        while len(said) < GREETING_BYTES:
+            part = peer.recv(
+                GREETING_BYTES - len(said)
+            )  # and no byte more: the rank's first message may have come already
+            if not part:
+                return None
+            said += part
+    if len(said) < GREETING_BYTES or not hmac.compare_digest(said[:TOKEN_BYTES], token):
+        return None
+    return int(struct.unpack("!I", said[TOKEN_BYTES:])[0])
 
 
 def _connection(peer: socket.socket) -> Connection:

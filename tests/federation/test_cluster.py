@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.cluster import Rank, this_rank
+from fedtalk.federation.cluster import Rank, _greeted, this_rank
 from fedtalk.federation.placement import Placement
 
 HERE = Path(__file__).parent
@@ -91,12 +91,16 @@ def test_torchrun_gives_the_bits_of_one_process(here, tmp_path: Path) -> None:
     settings = {"does": PEOPLE, "keep_optimizer": True}
     here.fit(tmp_path / "one", **settings)
     torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "3", "--master_addr", "127.0.0.1"]
-    done = subprocess.run(
+    launcher = subprocess.Popen(
         [sys.executable, *torchrun, "--master_port", str(_free_port()),
          str(HERE / "cluster_rank.py"), str(tmp_path / "ranks"), json.dumps(settings)],
-        stderr=subprocess.PIPE, text=True, timeout=280,
+        stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    try:
+        _, log = launcher.communicate(timeout=250)
+    finally:
+        launcher.terminate()  # and with it its ranks, which a SIGKILL would leave behind
+    assert launcher.returncode == 0, log
     assert _same(_state(tmp_path / "one"), _state(tmp_path / "ranks"))
     assert _outcomes(tmp_path / "one") == _outcomes(tmp_path / "ranks")
     assert (tmp_path / "ranks" / "0" / "run").is_dir()
@@ -139,6 +143,17 @@ def test_ranks_that_hang_are_not_waited_for_and_end_with_the_coordinator(here, t
         for rank in ranks:
             rank.kill()
             rank.join()
+
+
+def test_a_stranger_is_turned_away_and_a_ranks_first_message_stays_whole() -> None:
+    token = bytes(range(32))
+    for said, number in ((token + b"\0\0\0\x05" + b"more", 5), (bytes(32) + b"\0\0\0\x05", None), (token, None)):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.sendall(said)
+            theirs.shutdown(socket.SHUT_WR)
+            assert _greeted(ours, token) == number
+            assert ours.recv(10) == said[36:]
 
 
 def test_slurm_says_which_rank_this_is(slurm: None) -> None:

@@ -29,7 +29,8 @@ def train_together(
     """Train K clients at once, each on its own clips and with its own copy of the exchanged parameters.
 
     Batches, learning rates, limits of gradients and the proximal term are each client's own, as in `train_locally`, and so is
-    the result but for rounding: of the update's norm, less than 1e-4 differs. Dropout is the exception: its draws are not
+    the result but for rounding, which AdamW amplifies where a gradient is itself of rounding size: in float32 about 1e-5 to
+    1e-4 of an update's norm as a rule, more in single cases. Dropout is the exception: its draws are not
     those of training apart (the talker has none).
 
     Args:

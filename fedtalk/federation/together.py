@@ -8,11 +8,11 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from fedtalk.federation.local import LocalTraining, checkpointing, training_mode
+from fedtalk.federation.local import LocalTraining, checkpointing, isolated_rng, training_mode
 from fedtalk.federation.local_optimizer import BETAS
 from fedtalk.federation.module import FederatedModule, Prepared
 from fedtalk.federation.placement import SINGLE, Placement
-from fedtalk.randomness import torch_generator
+from fedtalk.randomness import derive_seed, torch_generator
 
 
 def train_together(
@@ -57,7 +57,8 @@ def train_together(
         stacked.values(), lr=local.learning_rate, weight_decay=local.weight_decay, betas=BETAS, foreach=True
     )
     generators = [torch_generator(seed, "batches", round_number, name) for name in names]
-    with training_mode(module), checkpointing(module, placement), module.together(stacked):
+    dropout = derive_seed(seed, "dropout", round_number, *names)
+    with isolated_rng(dropout), training_mode(module), checkpointing(module, placement), module.together(stacked):
         for step in range(local.steps):
             drawn = [
                 module.draw_batch(clips[name], local.batch_size, g) for name, g in zip(names, generators, strict=True)

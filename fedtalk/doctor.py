@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import platform
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ def examine(cache_dir: str = ".cache/fedtalk") -> list[Finding]:
         ("ddp, fsdp on GPUs", _nccl),
         ("optimizer adamw8bit", _eight_bit),
         ("precision bf16-mixed", _bfloat),
+        ("placement compile", _compile),
         ("cpu_offload", _offload),
         ("video and sound codecs", _codecs),
         ("dlib face finder", _dlib),
@@ -187,6 +189,20 @@ def _offload() -> str:
     if not torch.cuda.is_available():
         raise _Missing("no GPU to take memory off", "leave placement.cpu_offload false")
     return "from the GPU to the machine's memory"
+
+
+def _compile() -> str:
+    if torch.cuda.is_available():
+        return f"triton {_package('triton', 'triton', '', 'torch.compile on a GPU')}"
+    from fedtalk.errors import ConfigurationError
+    from fedtalk.federation.placement import find_compiler
+
+    try:
+        compiler = find_compiler("placement.compile")
+    except ConfigurationError as error:
+        raise _Missing("no C++ compiler", "install g++, or name another compiler in CXX") from error
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=60)
+    return version.stdout.splitlines()[0]
 
 
 def _eight_bit() -> str:

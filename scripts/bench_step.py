@@ -2,6 +2,7 @@
 """Clips a second of local training: clients in one batch and in two processes, against a plain loop over clients.
 
     python scripts/bench_step.py --json
+    python scripts/bench_step.py --compile --batches 4        # and with the network compiled, which takes minutes
 
 The plain loop is bare PyTorch and peft: client by client a fresh AdamW, a batch, the objective, backward, clipped, stepped, with
 both threads. Against it: `train_locally`, and `train_together` with 2, 4 and 8 clients in a batch, each in one process of two
@@ -34,6 +35,7 @@ from fedtalk.data.source import PreparedCache
 from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.module import Prepared, copy_state, load_state
+from fedtalk.federation.placement import Placement
 from fedtalk.federation.together import train_together
 from fedtalk.randomness import torch_generator
 from fedtalk.talker.adapters import Adapter
@@ -81,19 +83,20 @@ class Bench:
         self.talker.eval()
         load_state(parameters, start)
 
-    def ours(self, batch_size: int, together: int, clients: Sequence[str]) -> None:
+    def ours(self, batch_size: int, together: int, compiled: bool, clients: Sequence[str]) -> None:
         """`train_locally` for one client at a time, else `train_together`."""
         local = LocalTraining(steps=self.steps, batch_size=batch_size)
+        placement = Placement(together=together, compile=compiled)
         start = copy_state(self.talker.exchanged_parameters())
         if together == 1:
             for client in clients:
                 load_state(self.talker.exchanged_parameters(), start)
-                train_locally(self.fabric, self.talker, self.clips[client], local, 0, client, 0, 1)
+                train_locally(self.fabric, self.talker, self.clips[client], local, 0, client, 0, 1, placement=placement)
             load_state(self.talker.exchanged_parameters(), start)
             return
         for first in range(0, len(clients), together):
             group = {client: self.clips[client] for client in clients[first : first + together]}
-            train_together(self.fabric, self.talker, group, local, 0, 0, 1)
+            train_together(self.fabric, self.talker, group, local, 0, 0, 1, placement=placement)
 
 
 def helper(connection: Connection, backbone: str, cache: str, steps: int, half: int) -> None:
@@ -111,29 +114,39 @@ def helper(connection: Connection, backbone: str, cache: str, steps: int, half: 
         connection.send(None)
 
 
-def measure(bench: Bench, helpers: Sequence[Connection], batch_size: int, repeats: int) -> dict[str, Any]:
+def measure(
+    bench: Bench, helpers: Sequence[Connection], batch_size: int, repeats: int, compiled: bool
+) -> dict[str, Any]:
     """Clips a second by arrangement (median) and speed-up over the plain loop (median of ratios within a turn)."""
 
-    def in_two_processes(together: int) -> None:
+    def in_two_processes(together: int, compiled: bool = False) -> None:
         for connection in helpers:
-            connection.send((batch_size, together))
+            connection.send((batch_size, together, compiled))
         for connection in helpers:
             connection.recv()
 
     arrangements: dict[str, Callable[[], None]] = {PLAIN: lambda: bench.plain(batch_size)}
     for together in TOGETHER:
         name = f"{together} together" if together > 1 else "apart"
-        arrangements[f"{name}, 2 threads"] = lambda k=together: bench.ours(batch_size, k, list(bench.clips))  # type: ignore[misc]
+        arrangements[f"{name}, 2 threads"] = lambda k=together: bench.ours(batch_size, k, False, list(bench.clips))  # type: ignore[misc]
         if together <= CLIENTS // 2:
             arrangements[f"{name}, 2 processes"] = lambda k=together: in_two_processes(k)  # type: ignore[misc]
+    if compiled:
+        for together in (1, CLIENTS // 2):
+            name = f"{together} together" if together > 1 else "apart"
+            arrangements[f"{name}, 2 processes, compiled"] = lambda k=together: in_two_processes(k, True)  # type: ignore[misc]
     clips = CLIENTS * bench.steps * batch_size
+    first: dict[str, float] = {}
     speeds: dict[str, list[float]] = {name: [] for name in arrangements}
     for turn in range(repeats + 1):
         for name, work in arrangements.items():
             started = time.perf_counter()
             work()
-            if turn:  # the first one warms up
-                speeds[name].append(clips / (time.perf_counter() - started))
+            seconds = time.perf_counter() - started
+            if turn:  # the first one warms up, and compiles
+                speeds[name].append(clips / seconds)
+            else:
+                first[name] = seconds
     ratios = {
         name: statistics.median(one / plain for one, plain in zip(found, speeds[PLAIN], strict=True))
         for name, found in speeds.items()
@@ -144,6 +157,7 @@ def measure(bench: Bench, helpers: Sequence[Connection], batch_size: int, repeat
         "fastest": fastest,
         "clips_per_second": {name: round(statistics.median(found), 2) for name, found in speeds.items()},
         "ratios": {name: round(ratio, 3) for name, ratio in ratios.items()},
+        "compiling_s": {name: round(seconds, 1) for name, seconds in first.items() if name.endswith("compiled")},
     }
 
 
@@ -154,6 +168,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="steps a client and turn")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--backbone", default="shipped")
+    parser.add_argument("--compile", action="store_true", help="and two processes with compiled networks")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -171,7 +186,7 @@ def main() -> None:
             helpers.append(own)
         for connection in helpers:
             connection.recv()
-        found = {str(size): measure(bench, helpers, size, options.repeats) for size in options.batches}
+        found = {str(size): measure(bench, helpers, size, options.repeats, options.compile) for size in options.batches}
         for connection in helpers:
             connection.send(None)
         for process in processes:
@@ -181,6 +196,7 @@ def main() -> None:
         "fastest": {size: one["fastest"] for size, one in found.items()},
         "clips_per_second": {size: one["clips_per_second"] for size, one in found.items()},
         "ratios": {size: one["ratios"] for size, one in found.items()},
+        **({"compiling_s": {size: one["compiling_s"] for size, one in found.items()}} if options.compile else {}),
     }
     if options.json:
         print(json.dumps(summary))
@@ -188,7 +204,8 @@ def main() -> None:
     for size, one in found.items():
         print(f"batch {size}: {one['speedup']:.2f}x by {one['fastest']}")
         for name, speed in one["clips_per_second"].items():
-            print(f"  {name:<26} {speed:7.2f} clips/s   {one['ratios'][name]:.2f}x")
+            note = f", {one['compiling_s'][name]:.0f} s to compile" if name in one["compiling_s"] else ""
+            print(f"  {name:<34} {speed:7.2f} clips/s   {one['ratios'][name]:.2f}x{note}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,7 +128,7 @@ def train_locally(
     total, rank = local.steps * total_rounds, fabric.global_rank
     # A process's own dropout, where several share a batch; the first draws as a single one does.
     dropout = derive_seed(seed, "dropout", round_number, client, *([rank] if rank else []))
-    with isolated_rng(dropout), training_mode(module), checkpointing(module, placement):
+    with isolated_rng(dropout), training_mode(module), means_of(module, placement):
         for step, parts in enumerate(_batches(fabric, module, clips, local, seed, client, round_number, placement)):
             optimizer.zero_grad()
             losses: dict[str, Tensor] = {}
@@ -153,7 +153,7 @@ def train_locally(
                 torch.nn.utils.clip_grads_with_norm_(optimizer.values.values(), local.gradient_clip, norm)
             optimizer.step(local.rate_at(round_number * local.steps + step, total))
             if on_step is not None:
-                on_step(step, {name: float(value) for name, value in losses.items()})
+                on_step(step, numbers([losses])[0])
     optimizer.zero_grad()
     return optimizer.inner.state_dict()
 
@@ -184,19 +184,35 @@ def _gradients_kept_back(fabric: Fabric, wrapped: Any, more_to_come: bool) -> Ab
     return nullcontext() if wrapped is None else fabric.no_backward_sync(wrapped, enabled=more_to_come)
 
 
-class checkpointing:
-    """Gradient checkpointing inside the block, where the placement asks for it."""
+@contextmanager
+def means_of(module: FederatedModule, placement: Placement, clients: int = 1) -> Iterator[None]:
+    """Gradient checkpointing and a compiled network inside the block, where the placement asks for them.
 
-    def __init__(self, module: FederatedModule, placement: Placement) -> None:
-        self.module, self.wanted = module, placement.gradient_checkpointing
+    Args:
+        clients: in a batch. Fewer than the placement has together make a batch of another shape, not worth compiling for.
+    """
+    compiled = placement.compile and clients == placement.together
+    if placement.gradient_checkpointing:
+        module.set_gradient_checkpointing(True)
+    if compiled:
+        module.set_compiled(True)
+    try:
+        yield
+    finally:
+        if placement.gradient_checkpointing:
+            module.set_gradient_checkpointing(False)
+        if compiled:
+            module.set_compiled(False)
 
-    def __enter__(self) -> None:
-        if self.wanted:
-            self.module.set_gradient_checkpointing(True)
 
-    def __exit__(self, *_: object) -> None:
-        if self.wanted:
-            self.module.set_gradient_checkpointing(False)
+def numbers(terms: Sequence[Mapping[str, Tensor]]) -> list[dict[str, float]]:
+    """Scalars on a device as numbers here, in one copy.
+
+    Args:
+        terms: by name, the same names in each.
+    """
+    values = torch.stack([value.detach() for one in terms for value in one.values()]).view(len(terms), -1).tolist()
+    return [dict(zip(one, row, strict=True)) for one, row in zip(terms, values, strict=True)]
 
 
 class isolated_rng:

@@ -102,6 +102,16 @@ class FederatedModule(LightningModule):
             f"{type(self).__name__} has no gradient checkpointing; expected placement.gradient_checkpointing: false"
         )
 
+    def set_compiled(self, enabled: bool) -> None:
+        """Run the network through torch.compile, or as it is. Switching must not compile again what has been compiled.
+
+        Raises:
+            ConfigurationError: the module has nothing to compile.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} does not say what of it to compile; expected placement.compile: false"
+        )
+
     def held_out_metrics(self, clips: Sequence[Prepared], generator: torch.Generator) -> dict[str, float]:
         """Metrics on clips that were not trained on; by default the objective's terms on one fixed batch."""
         with torch.no_grad():

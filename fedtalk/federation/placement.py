@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -35,6 +38,9 @@ class Placement:
     """For ``single``: up to so many clients of a cohort in one batch, each with its own adapter on the shared frozen network;
     equal to training them apart but for rounding, and faster where a client's batch is small. A client that has to be left
     out before it starts costs the others nothing; a deadline is that of all of them together."""
+    compile: bool = False
+    """Compile the network's training pass (torch.compile): every process does so at its first step, which takes minutes, and its
+    steps are faster from then on. For runs of hours. With ``together``, batches of fewer clients run as they are."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass instead of keeping them."""
     cpu_offload: bool = False
@@ -63,6 +69,11 @@ class Placement:
                 "8-bit moments would reach from one client into the next): expected these or together: 1, got together: "
                 f"{self.together} with {self.kind}, {self.accumulate} and {self.optimizer}"
             )
+        if self.compile and self.kind == "fsdp":
+            raise ConfigurationError(
+                "placement.compile: fsdp gathers its shards between the network's blocks, which one compiled network can't do: "
+                "expected compile: false, or kind single or ddp"
+            )
         if self.optimizer == "adamw8bit" and importlib.util.find_spec("bitsandbytes") is None:
             raise ConfigurationError(
                 "placement.optimizer: adamw8bit needs bitsandbytes, which is not installed: expected adamw, or "
@@ -83,6 +94,23 @@ def check_precision(key: str, precision: str) -> None:
             f"{key}: expected one of {', '.join(PRECISIONS)} (the adapter itself stays in 32 bits, as it is sent), got "
             f"{precision!r}"
         )
+
+
+def find_compiler(key: str) -> str:
+    """The C++ compiler that torch.compile uses on a CPU.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    wanted = os.environ.get("CXX", usual)
+    found = shutil.which(wanted)
+    if found is None:
+        raise ConfigurationError(
+            f"{key}: on a CPU torch.compile needs a C++ compiler: expected {wanted} on the path, or another one named by the "
+            "environment variable CXX, got neither; else use compile: false"
+        )
+    return found
 
 
 class Placements:
@@ -160,6 +188,8 @@ class Placements:
                     f"{key}: fsdp shards the optimizer, which trainer.local.keep_optimizer would have to put together: "
                     "expected keep_optimizer: false, or ddp"
                 )
+            if device.type == "cpu" and placed.compile:
+                find_compiler(f"{key}.compile")
             if device.type == "cpu" and placed.cpu_offload:
                 raise ConfigurationError(
                     f"{key}: cpu_offload moves things from a GPU to the machine's memory, where all of it is already on a "

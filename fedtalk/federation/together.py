@@ -8,7 +8,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from fedtalk.federation.local import LocalTraining, checkpointing, isolated_rng, training_mode
+from fedtalk.federation.local import LocalTraining, isolated_rng, means_of, numbers, training_mode
 from fedtalk.federation.local_optimizer import BETAS
 from fedtalk.federation.module import FederatedModule, Prepared
 from fedtalk.federation.placement import SINGLE, Placement
@@ -29,9 +29,9 @@ def train_together(
     """Train K clients at once, each on its own clips and with its own copy of the exchanged parameters.
 
     Batches, learning rates, limits of gradients and the proximal term are each client's own, as in `train_locally`, and so is
-    the result but for rounding, which AdamW amplifies where a gradient is itself of rounding size: in float32 about 1e-5 to
-    1e-4 of an update's norm as a rule, more in single cases. Dropout is the exception: its draws are not
-    those of training apart (the talker has none).
+    the result: to 1e-13 of an update's norm in 64-bit numbers. In 32-bit numbers AdamW amplifies rounding where a gradient is
+    itself of rounding size, as between two numbers of threads (scripts/check_together.py). Dropout is the exception: its draws
+    are not those of training apart (the talker has none).
 
     Args:
         fabric: a single process.
@@ -58,7 +58,12 @@ def train_together(
     )
     generators = [torch_generator(seed, "batches", round_number, name) for name in names]
     dropout = derive_seed(seed, "dropout", round_number, *names)
-    with isolated_rng(dropout), training_mode(module), checkpointing(module, placement), module.together(stacked):
+    with (
+        isolated_rng(dropout),
+        training_mode(module),
+        means_of(module, placement, len(names)),
+        module.together(stacked),
+    ):
         for step in range(local.steps):
             drawn = [
                 module.draw_batch(clips[name], local.batch_size, g) for name, g in zip(names, generators, strict=True)
@@ -79,8 +84,8 @@ def train_together(
                 group["lr"] = local.rate_at(round_number * local.steps + step, local.steps * total_rounds)
             optimizer.step()
             if on_step is not None:
-                for name, terms in zip(names, losses, strict=True):
-                    on_step(name, step, {key: float(value.detach()) for key, value in terms.items()})
+                for name, terms in zip(names, numbers(losses), strict=True):
+                    on_step(name, step, terms)
     return {
         client: {name: value.detach()[index] for name, value in stacked.items()} for index, client in enumerate(names)
     }

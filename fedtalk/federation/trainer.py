@@ -508,6 +508,8 @@ class FederatedTrainer(Trainer):
             try:
                 if placed.gradient_checkpointing:
                     model.set_gradient_checkpointing(False)
+                if placed.compile:
+                    model.set_compiled(False)
                 if placed.kind == "fsdp":
                     model.shards()
             except ConfigurationError as error:

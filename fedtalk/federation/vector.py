@@ -15,7 +15,7 @@ def flatten(state: Mapping[str, Tensor]) -> np.ndarray:
 
 
 def unflatten(vector: np.ndarray, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Cut a vector into float32 tensors shaped like those of ``like``.
+    """Cut a vector into tensors of the shapes and types of those of ``like``.
 
     >>> like = {"a": torch.zeros(2, 2), "b": torch.zeros(3)}
     >>> unflatten(flatten(like), like).keys() == like.keys()
@@ -24,6 +24,6 @@ def unflatten(vector: np.ndarray, like: Mapping[str, Tensor]) -> dict[str, Tenso
     state, start = {}, 0
     for name, value in like.items():
         part = torch.from_numpy(vector[start : start + value.numel()])
-        state[name] = part.reshape(value.shape).float()
+        state[name] = part.reshape(value.shape).to(value.dtype)
         start += value.numel()
     return state

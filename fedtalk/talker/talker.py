@@ -131,6 +131,13 @@ class Talker(FederatedModule):
         unet = self.backbone.denoiser.unet
         unet.enable_gradient_checkpointing() if enabled else unet.disable_gradient_checkpointing()
 
+    def set_compiled(self, enabled: bool) -> None:
+        unet = self.backbone.denoiser.unet
+        if enabled:
+            unet.compile(dynamic=False)  # finds what has been compiled before; compiles when it is called
+        else:
+            unet._compiled_call_impl = None
+
     def save_adapter(self, folder: Path) -> None:
         """Write the current adapter in peft's format."""
         if self.adapter is None:

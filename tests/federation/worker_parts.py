@@ -19,6 +19,7 @@ from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ArtifactError
 from fedtalk.federation.module import FederatedModule, Prepared
+from fedtalk.talker.talker import Talker
 
 
 @dataclass
@@ -77,6 +78,39 @@ class Pull(FederatedModule):
         self, held_out: Sequence[Prepared], training: Sequence[Prepared], generator: torch.Generator
     ) -> tuple[float, float]:
         return float(held_out[0]["colour"].sigmoid().mean()), float(torch.rand((), generator=generator))
+
+
+class ExactTalker(Talker):
+    """In 64-bit numbers, so that nothing is left of rounding, which AdamW enlarges."""
+
+    def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
+        drawn = super().draw_batch(clips, size, generator)
+        return {name: value.double() if value.is_floating_point() else value for name, value in drawn.items()}
+
+
+class Layers(nn.Sequential):
+    """torch.compile leaves alone what is torch's own class."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+class CompiledPull(Pull):
+    """Each process that trains it writes to ``told`` how many graphs it has compiled."""
+
+    def __init__(self, told: Path) -> None:
+        super().__init__()
+        self.net = Layers(*self.net)
+        self.told = told
+
+    def set_compiled(self, enabled: bool) -> None:
+        from torch._dynamo.utils import counters
+
+        if enabled:
+            self.net.compile(dynamic=False)
+        elif self.net._compiled_call_impl is not None:
+            self.net._compiled_call_impl = None
+            (self.told / str(os.getpid())).write_text(str(counters["stats"]["unique_graphs"]))
 
 
 STEP = ("nothing", "hang in step", "die in step")

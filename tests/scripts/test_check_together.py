@@ -1,0 +1,40 @@
+"""The comparison of training in one batch and apart: it finds them equal, and finds what is not."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "check_together.py"
+
+
+@pytest.fixture(scope="module")
+def check() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("check_together", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_in_one_batch_as_apart(check: ModuleType, tiny_backbone: Path, tmp_path: Path) -> None:
+    found = check.compare(str(tiny_backbone), str(tmp_path), [1], 1, 2, (1, 1))
+    assert found["exact"]["worst"] < 1e-9 and found["exact"]["clients"] == 4
+    assert found["together"]["median"] < 1e-4
+
+
+def test_mixed_up_clients_show(
+    check: ModuleType, tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = check.train_together
+
+    def mixed_up(*arguments: object) -> dict:
+        ends = train(*arguments)
+        return dict(zip(ends, reversed(ends.values()), strict=True))
+
+    monkeypatch.setattr(check, "train_together", mixed_up)
+    found = check.compare(str(tiny_backbone), str(tmp_path), [1], 1, 2, (1, 1))
+    assert found["exact"]["above_1e-4"] == found["together"]["above_1e-4"] == 4

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 from torch import Tensor
 
 from fedtalk.errors import ConfigurationError, OutputError
-from fedtalk.federation.local import LocalTraining, train_locally
+from fedtalk.federation.client import LocalWork
+from fedtalk.federation.engine import Failure, InProcess
 from fedtalk.federation.module import FederatedModule, copy_state, load_state
 from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
 from fedtalk.storage import write_json
@@ -23,7 +27,9 @@ GLOBAL = "global"
 class PersonalAdapters(RoundCallback):
     """Writes ``adapters/global`` and, for each client, ``adapters/CLIENT``, in peft's format.
 
-    A personal adapter starts from the global one and trains on its client's clips alone; it never leaves the client.
+    A personal adapter starts from the global one and trains on its client's clips alone, by the client's placement and the
+    trainer's workers as in a round; it never leaves the client. Each is written as soon as it is there, and one that is there
+    already is not made again.
     """
 
     def __init__(self, steps: int = 40, learning_rate: float | None = None, most_clients: int = 100) -> None:
@@ -46,10 +52,6 @@ class PersonalAdapters(RoundCallback):
         folder = trainer.run_dir / "adapters"
         module.save_adapter(folder / GLOBAL)
         if self.steps:
-            local = replace(
-                trainer.local, steps=self.steps, proximal=0.0, learning_rate=self.learning_rate or trainer.local.learning_rate,
-                schedule="cosine", warmup_steps=0, deadline_seconds=None,
-            )  # fmt: skip
             clients = trainer.data.clients
             chosen = clients[: self.most_clients]
             if len(chosen) < len(clients):
@@ -57,43 +59,54 @@ class PersonalAdapters(RoundCallback):
                     "personal adapters of %d of %d clients are made; personal.most_clients says how many",
                     len(chosen), len(clients),
                 )  # fmt: skip
-            for number, client in enumerate(chosen):
-                place = f"{number + 1}/{len(chosen)}"
-                try:
-                    self._personalise(trainer, module, client, local, start, place)
-                except OutputError:
-                    raise
-                except Exception as error:  # as in a round: a client's trouble costs nobody else
-                    log.warning("personal adapter %s  %s could not be made: %s", place, client, error)
+            self._personalise(trainer, module, chosen, start)
         load_state(module.exchanged_parameters(), start)
 
     def _personalise(
-        self,
-        trainer: FederatedTrainer,
-        module: Talker,
-        client: str,
-        local: LocalTraining,
-        start: dict[str, Tensor],
-        place: str,
+        self, trainer: FederatedTrainer, module: Talker, clients: Sequence[str], start: dict[str, Tensor]
     ) -> None:
-        folder = trainer.run_dir / "adapters" / client
-        marker = folder / "made_from.json"
+        """
+        Raises:
+            OutputError: an adapter or a prepared clip can't be written.
+        """
+        local = replace(
+            trainer.local, steps=self.steps, proximal=0.0, learning_rate=self.learning_rate or trainer.local.learning_rate,
+            schedule="cosine", warmup_steps=0, keep_optimizer=False, deadline_seconds=None,
+        )  # fmt: skip
+        markers = {client: trainer.run_dir / "adapters" / client / "made_from.json" for client in clients}
         origin = f"{_digest(start)}/{local}"
-        if marker.exists() and marker.read_text().find(origin) >= 0:
-            log.info("personal adapter of %s is there already", client)
-            return
-        load_state(module.exchanged_parameters(), start)
-        sums: dict[str, float] = {}
+        missing = []
+        for client, marker in markers.items():
+            if origin in _text(marker):
+                log.info("personal adapter of %s is there already", client)
+            else:
+                missing.append(client)
+        engine, work = trainer.engine, LocalWork(0, 1, local, stream="personal/")
+        assert isinstance(engine, InProcess)  # a server without clips of its own has no steps to do
+        done = len(clients) - len(missing)
+        with closing(engine.local_results(work, missing, start, lambda *_: trainer.stop_signals.check())) as arriving:
+            for client, result in arriving:
+                done += 1
+                if isinstance(result, Failure):  # as in a round: a client's trouble costs nobody else
+                    if result.kind == OutputError.__name__:
+                        raise OutputError(result.message)
+                    log.warning(
+                        "personal adapter %d/%d  %s could not be made: %s", done, len(clients), client, result.message
+                    )
+                    continue
+                load_state(module.exchanged_parameters(), result.state)
+                write_json(markers[client], {"made_from": None})  # until all of it is there, whatever was there before
+                module.save_adapter(markers[client].parent)
+                write_json(markers[client], {"made_from": origin})
+                log.info("personal adapter %d/%d  %s  loss %.4f", done, len(clients), client, result.losses["loss"])
 
-        def on_step(step: int, losses: dict[str, float]) -> None:
-            sums["loss"] = sums.get("loss", 0.0) + losses["loss"] / local.steps
-            trainer.stop_signals.check()
 
-        clips = trainer.prepared(module, trainer.data, client)
-        train_locally(trainer.fabric, module, clips, local, trainer.seed, f"personal/{client}", 0, 1, None, on_step)
-        module.save_adapter(folder)
-        write_json(marker, {"made_from": origin})
-        log.info("personal adapter %s  %s  loss %.4f", place, client, sums["loss"])
+def _text(path: Path) -> str:
+    """What a file says; nothing where it is absent or damaged."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _digest(state: dict[str, Tensor]) -> str:

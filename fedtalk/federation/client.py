@@ -18,7 +18,7 @@ from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.deadline import Deadline
 from fedtalk.federation.local import LocalTraining, train_locally
-from fedtalk.federation.module import FederatedModule, Prepared, load_state, whole
+from fedtalk.federation.module import FederatedModule, Prepared, copy_state, load_state
 from fedtalk.federation.placement import Placement, Placements
 from fedtalk.federation.together import train_together
 from fedtalk.privacy.sealing import to_ring
@@ -54,13 +54,27 @@ class ClientUpdate:
     report: ClientReport
 
 
+@dataclass(frozen=True)
+class LocalWork:
+    """What clients are asked for: their part of a round, or training that comes after the rounds."""
+
+    round_number: int
+    rounds: int
+    """In all, for schedules of the learning rate."""
+    local: LocalTraining
+    measured: bool = False
+    """Whether clients measure their reliability."""
+    stream: str = ""
+    """Goes before a client's name in the keys of its random streams, where a round's are not to be drawn again."""
+
+
 @dataclass
 class LocalResult:
     """What a client's local work comes to, before it is weighed. It may have been done in another process of the client's."""
 
     client: str
-    update: dict[str, Tensor]
-    """What the local steps changed, on the CPU."""
+    state: dict[str, Tensor]
+    """The exchanged parameters after the local steps, on the CPU."""
     clips: int
     losses: dict[str, float]
     identity: float
@@ -79,15 +93,12 @@ class ClientHalf:
         module: FederatedModule,
         data: ClipData,
         cache: PreparedCache,
-        local: LocalTraining,
         aggregation: Aggregation | None,
         states: ClientStates,
         seed: int,
-        rounds: int,
         most_held_out: int,
         placements: Placements | None = None,
         wrapped: Any = None,
-        needs_reliability: bool | None = None,
     ) -> None:
         """
         Args:
@@ -95,23 +106,16 @@ class ClientHalf:
             module: trained in place; every client starts from the state that it is sent.
             data: whose clips.
             cache: of prepared clips.
-            local: how a client trains.
             aggregation: weighs updates and turns them into contributions; a worker, which does the local work only, has none.
             states: optimizer states, where `LocalTraining.keep_optimizer` asks for them.
             seed: of the run.
-            rounds: of the run, for schedules of the learning rate.
             most_held_out: held-out clips of a client that are measured on, at most.
             placements: how each client trains; alike by default.
             wrapped: what ``fabric`` made of the module, where several processes take a client together.
-            needs_reliability: whether clients measure themselves; the aggregation's word by default.
         """
         self.fabric, self.module, self.data, self.cache = fabric, module, data, cache
-        self.local, self.aggregation, self.states = local, aggregation, states
-        self.seed, self.rounds, self.most_held_out = seed, rounds, most_held_out
+        self.aggregation, self.states, self.seed, self.most_held_out = aggregation, states, seed, most_held_out
         self.placements, self.wrapped = placements or Placements(), wrapped
-        if needs_reliability is None:
-            needs_reliability = aggregation is not None and aggregation.needs_reliability
-        self.needs_reliability = needs_reliability
         self._fabrics: dict[str, Fabric] = {}
 
     def prepared(self, client: str, held_out: bool = False) -> list[Prepared]:
@@ -135,19 +139,19 @@ class ClientHalf:
             if not self.fabric.global_rank:
                 self.fabric.barrier()
 
-    def work(self, client: str, round_number: int, start: Mapping[str, Tensor], on_step: OnStep) -> LocalResult:
+    def work(self, client: str, work: LocalWork, start: Mapping[str, Tensor], on_step: OnStep) -> LocalResult:
         """A client's local steps and measurements: all of its round that needs its clips.
 
         Args:
             client: whose.
-            round_number: of the run.
+            work: what it is asked for.
             start: the global state, on the CPU.
             on_step: after each local step.
 
         Raises:
             FedTalkError: the update is lost: not finite, too late, no clips.
         """
-        started, module, local = time.monotonic(), self.module, self.local
+        started, module, local = time.monotonic(), self.module, work.local
         # Processes that go in step would part ways at a deadline that each looks up by itself; there the workers' pool does.
         deadline = Deadline(client, local.deadline_seconds if self.wrapped is None else None)
         placement = self.placements.of(client)
@@ -162,15 +166,15 @@ class ClientHalf:
             deadline.check(f"at local step {step + 1} of {local.steps}")
 
         optimizer = train_locally(
-            self._fabric_of(placement), module, clips, local, self.seed, client, round_number, self.rounds,
-            self.states.load(client, round_number) if local.keep_optimizer else None, after, placement, self.wrapped,
+            self._fabric_of(placement), module, clips, local, self.seed, work.stream + client, work.round_number, work.rounds,
+            self.states.load(client, work.round_number) if local.keep_optimizer else None, after, placement, self.wrapped,
         )  # fmt: skip
-        result = self._measured(client, round_number, start, clips, sums, deadline, started)
+        result = self._measured(client, work, clips, sums, deadline, started)
         result.optimizer = optimizer if local.keep_optimizer else None
         return result
 
     def work_together(
-        self, clients: Sequence[str], round_number: int, start: Mapping[str, Tensor], on_step: OnStep
+        self, clients: Sequence[str], work: LocalWork, start: Mapping[str, Tensor], on_step: OnStep
     ) -> Iterator[tuple[str, LocalResult | Exception]]:
         """The local work of clients that share a placement, in one batch where it says so.
 
@@ -180,11 +184,11 @@ class ClientHalf:
         """
         if len(clients) == 1:
             try:
-                yield clients[0], self.work(clients[0], round_number, start, on_step)
+                yield clients[0], self.work(clients[0], work, start, on_step)
             except Exception as error:
                 yield clients[0], error
             return
-        started, module, local = time.monotonic(), self.module, self.local
+        started, module, local = time.monotonic(), self.module, work.local
         deadline = Deadline(" and ".join(clients), local.deadline_seconds)
         placement = self.placements.of(clients[0])
         load_state(module.exchanged_parameters(), start)
@@ -201,7 +205,8 @@ class ClientHalf:
             return
         sums: dict[str, dict[str, float]] = {client: {} for client in clips}
 
-        def after(client: str, step: int, losses: dict[str, float]) -> None:
+        def after(streamed: str, step: int, losses: dict[str, float]) -> None:
+            client = streamed.removeprefix(work.stream)
             for name, value in losses.items():
                 sums[client][name] = sums[client].get(name, 0.0) + value
             on_step(client, step, losses)
@@ -209,50 +214,51 @@ class ClientHalf:
 
         try:
             ends = train_together(
-                self._fabric_of(placement), module, clips, local, self.seed, round_number, self.rounds, after, placement
-            )
+                self._fabric_of(placement), module, {work.stream + client: own for client, own in clips.items()}, local,
+                self.seed, work.round_number, work.rounds, after, placement,
+            )  # fmt: skip
         except Exception as error:
             yield from ((client, error) for client in clips)
             return
-        for client, end in ends.items():
+        for client in clips:
             try:
-                load_state(module.exchanged_parameters(), end)
-                yield (
-                    client,
-                    self._measured(client, round_number, start, clips[client], sums[client], deadline, started),
-                )
+                load_state(module.exchanged_parameters(), ends[work.stream + client])
+                yield client, self._measured(client, work, clips[client], sums[client], deadline, started)
             except Exception as error:
                 yield client, error
 
     def _measured(
         self,
         client: str,
-        round_number: int,
-        start: Mapping[str, Tensor],
+        work: LocalWork,
         clips: list[Prepared],
         sums: Mapping[str, float],
         deadline: Deadline,
         started: float,
     ) -> LocalResult:
         """From the trained module to the result."""
-        module, steps = self.module, self.local.steps
+        module, steps = self.module, work.local.steps
         identity = stability = 1.0
-        if self.needs_reliability:
+        if work.measured:
             held_out = self.prepared(client, held_out=True)
-            generator = torch_generator(self.seed, "reliability", round_number, client)
+            generator = torch_generator(self.seed, "reliability", work.round_number, work.stream + client)
             identity, stability = module.reliability(held_out, clips, generator)
             deadline.check("measuring itself")
-        end = self._parameters(self.placements.of(client))
-        update = {name: whole(end[name].detach()).cpu() - start[name] for name in start}
-        if not all(torch.isfinite(value).all() for value in update.values()):
+        state = copy_state(self._parameters(self.placements.of(client)))
+        if not all(torch.isfinite(value).all() for value in state.values()):
             raise FedTalkError(f"the update of {client} holds values that are not finite")
         return LocalResult(
-            client, update, len(clips), {name: value / steps for name, value in sums.items()}, identity, stability,
+            client, state, len(clips), {name: value / steps for name, value in sums.items()}, identity, stability,
             time.monotonic() - started,
         )  # fmt: skip
 
-    def weigh(self, result: LocalResult, round_number: int) -> ClientUpdate:
+    def weigh(self, result: LocalResult, start: Mapping[str, Tensor], round_number: int) -> ClientUpdate:
         """From the local work to the contribution.
+
+        Args:
+            result: of a round's work.
+            start: what it began with.
+            round_number: of the run.
 
         Raises:
             FedTalkError: the update can't be sealed, and is lost.
@@ -260,7 +266,7 @@ class ClientHalf:
         assert self.aggregation is not None
         score = self.aggregation.score(result.identity, result.stability)
         weight = self.aggregation.weight(result.clips, score)
-        contribution = self.aggregation.contribution(result.update, weight)
+        contribution = self.aggregation.contribution({name: result.state[name] - start[name] for name in start}, weight)
         to_ring(contribution, result.client)  # an update that can't be sealed is lost here, and not the round later
         if result.optimizer is not None:  # not of an update that was lost: its moments may be as bad as it was
             self.states.save(result.client, round_number, result.optimizer)

@@ -34,7 +34,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation import worker
-from fedtalk.federation.client import ClientHalf
+from fedtalk.federation.client import ClientHalf, LocalWork
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.engine import Failure
 from fedtalk.federation.placement import SINGLE, Placement, Placements
@@ -164,7 +164,7 @@ class Cluster(Workers):
         expected = _agreement(trainer, trainer.module)
         for team in self._teams[SINGLE]:
             assert isinstance(team, RankTeam)
-            team.expected, team.states = expected, trainer.client_states if trainer.local.keep_optimizer else None
+            team.expected, team.states = expected, trainer.client_states
         return self._teams
 
     def _hear(self, teams: Sequence[Team]) -> Iterator[tuple[str, Any]]:
@@ -185,7 +185,7 @@ class RankTeam(Team):
         super().__init__(SINGLE)
         self.number, self.connections = number, [connection]
         self.expected: Mapping[str, str] = {}
-        self.states: ClientStates | None = None
+        self.states: ClientStates
 
     @property
     def starting(self) -> bool:
@@ -214,13 +214,13 @@ class RankTeam(Team):
             )
         yield from super().heard(connection, kind, content)
 
-    def _optimizers(self, clients: Sequence[str], round_number: int) -> dict[str, Any] | None:
-        if self.states is None:
+    def _optimizers(self, clients: Sequence[str], work: LocalWork) -> dict[str, Any] | None:
+        if not work.local.keep_optimizer:
             return None
         found: dict[str, Any] = {}
         for client in clients:
             try:
-                found[client] = self.states.load(client, round_number)
+                found[client] = self.states.load(client, work.round_number)
             except Exception as error:  # as in one process, it costs this client's update
                 found[client] = error
         return found
@@ -265,8 +265,8 @@ def work_for_coordinator(trainer: FederatedTrainer, module: FederatedModule, dat
     with connection, trainer.stop_signals:
         trainer.connect(module, data, "fit")
         clients = ClientHalf(
-            trainer.fabric, module, data, trainer.cache, trainer.local, None, trainer.client_states, trainer.seed, trainer.rounds,
-            trainer.most_held_out, trainer.placements, None, trainer.aggregation.needs_reliability,
+            trainer.fabric, module, data, trainer.cache, None, trainer.client_states, trainer.seed, trainer.most_held_out,
+            trainer.placements,
         )  # fmt: skip
         worker.serve(connection, clients, 0, _agreement(trainer, module))
         over.set()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from fedtalk.federation.client import ClientReport, ClientUpdate
+from fedtalk.federation.client import ClientReport, ClientUpdate, LocalResult, LocalWork, OnStep
 from fedtalk.privacy.secagg.errors import AbortedRound
 
 if TYPE_CHECKING:
@@ -130,14 +130,29 @@ class InProcess(Engine):
         self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor]
     ) -> Generator[tuple[str, ClientUpdate | Failure], None, None]:
         """What each client of the cohort comes to, in any order; closed early, the others' work is given up."""
-        clients = self.trainer.clients
-        for group in self.trainer.placements.groups(cohort):
-            for client, result in clients.work_together(group, round_number, state, self.trainer.after_local_step):
-                update: ClientUpdate | Failure
-                try:
-                    if isinstance(result, Exception):
-                        raise result
-                    update = clients.weigh(result, round_number)
-                except Exception as error:  # whatever a client's data or device does, it costs its own update only
-                    update = Failure.of(error)
-                yield client, update
+        trainer = self.trainer
+        work = LocalWork(round_number, trainer.rounds, trainer.local, trainer.aggregation.needs_reliability)
+        with closing(self.local_results(work, cohort, state, trainer.after_local_step)) as arriving:
+            for client, result in arriving:
+                yield client, result if isinstance(result, Failure) else self._weighed(result, state, round_number)
+
+    def _weighed(self, result: LocalResult, start: Mapping[str, Tensor], round_number: int) -> ClientUpdate | Failure:
+        try:
+            return self.trainer.clients.weigh(result, start, round_number)
+        except Exception as error:  # as what a client's data or device does, it costs its own update only
+            return Failure.of(error)
+
+    def local_results(
+        self, work: LocalWork, clients: Sequence[str], state: Mapping[str, Tensor], on_step: OnStep
+    ) -> Generator[tuple[str, LocalResult | Failure], None, None]:
+        """What clients' local work comes to, in any order; closed early, the others' work is given up.
+
+        Args:
+            work: what they are asked for.
+            clients: who.
+            state: what each of them starts from, on the CPU.
+            on_step: after each local step, in this process.
+        """
+        for group in self.trainer.placements.groups(clients):
+            for client, result in self.trainer.clients.work_together(group, work, state, on_step):
+                yield client, Failure.of(result) if isinstance(result, Exception) else result

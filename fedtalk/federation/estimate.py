@@ -106,7 +106,10 @@ class Estimate:
             "sealing": plan.rounds * plan.cohort * seal,
             "preparing clips": plan.drawn * costs.prepare_s / at_once,
             "validating": plan.validations * plan.validated * costs.held_out_s,
-            "personal adapters": plan.personal * plan.personal_steps * costs.step_s,
+            "personal adapters": plan.personal
+            * plan.personal_steps
+            * costs.step_s
+            / min(workers, max(1, plan.personal)),
         }
 
     @property

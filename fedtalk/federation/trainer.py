@@ -413,8 +413,8 @@ class FederatedTrainer(Trainer):
 
     def _client_half(self, module: FederatedModule, datamodule: ClipData) -> ClientHalf:
         return ClientHalf(
-            self.fabric, module, datamodule, self.cache, self.local, self.aggregation, self.client_states, self.seed,
-            self.rounds, self.most_held_out, self.placements,
+            self.fabric, module, datamodule, self.cache, self.aggregation, self.client_states, self.seed, self.most_held_out,
+            self.placements,
         )  # fmt: skip
 
     def updates_enough(self, cohort: int) -> int:

@@ -23,10 +23,9 @@ from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
 from fedtalk.data.source import ClipData, PreparedCache
-from fedtalk.federation.client import ClientHalf
+from fedtalk.federation.client import ClientHalf, LocalWork
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.engine import Failure
-from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import FederatedModule
 from fedtalk.federation.placement import Placement, Placements
 
@@ -42,12 +41,9 @@ class Setup:
     module: FederatedModule
     data: ClipData
     cache: PreparedCache
-    local: LocalTraining
     states: ClientStates
     placements: Placements
-    needs_reliability: bool
     seed: int
-    rounds: int
     most_held_out: int
     precision: str
 
@@ -116,7 +112,7 @@ def main(connection: Connection, lifeline: Connection, setup: Path, seat: Seat) 
 def serve(connection: Connection, clients: ClientHalf, rank: int, ready: object = None) -> None:
     """Do the local work that is asked for, until the other side is done or gone.
 
-    Messages to here: ``(round, [client, ...], state, optimizers)``, and None to give that task up. From here: ``("ready",
+    Messages to here: ``(LocalWork, [client, ...], state, optimizers)``, and None to give that task up. From here: ``("ready",
     ready)`` once; then, for each task, ``("started", clients)``, ``("step", (client, step, losses))`` and at the end ``("done",
     [(client, LocalResult or Failure), ...])``.
 
@@ -132,10 +128,10 @@ def serve(connection: Connection, clients: ClientHalf, rank: int, ready: object 
             task = receive(connection)
             if task is None:  # a task was given up that had just been done
                 continue
-            round_number, names, state, optimizers = task
+            work, names, state, optimizers = task
             if optimizers is not None:
                 clients.states = SentStates(optimizers)
-            done = list(_work(clients, connection, rank, names, round_number, tensors(state)))
+            done = list(_work(clients, connection, rank, names, work, tensors(state)))
             send(connection, ("done", done if rank == 0 else [pair for pair in done if isinstance(pair[1], Failure)]))
     except (EOFError, ConnectionError, TimeoutError):
         pass  # the fit is over
@@ -159,9 +155,9 @@ class SentStates(ClientStates):
 
 
 def _work(
-    clients: ClientHalf, connection: Connection, rank: int, names: list[str], round_number: int, start: dict
+    clients: ClientHalf, connection: Connection, rank: int, names: list[str], work: LocalWork, start: dict
 ) -> Iterator[tuple[str, object]]:
-    """Each client with a `LocalResult` whose update is in arrays, or a `Failure`."""
+    """Each client with a `LocalResult` whose state is in arrays, or a `Failure`."""
 
     def on_step(name: str, step: int, losses: dict[str, float]) -> None:
         if rank == 0:
@@ -171,14 +167,11 @@ def _work(
 
     if rank == 0:
         send(connection, ("started", " and ".join(names)))
-    for name, result in clients.work_together(names, round_number, start, on_step):
+    for name, result in clients.work_together(names, work, start, on_step):
         if isinstance(result, BrokenPipeError):
             raise result
-        # As in one process, an error costs this update only.
-        yield (
-            name,
-            Failure.of(result) if isinstance(result, Exception) else replace(result, update=arrays(result.update)),
-        )
+        # As in one process, an error costs this result only.
+        yield name, Failure.of(result) if isinstance(result, Exception) else replace(result, state=arrays(result.state))
 
 
 def _client_half(path: Path, seat: Seat) -> ClientHalf:
@@ -187,8 +180,8 @@ def _client_half(path: Path, seat: Seat) -> ClientHalf:
     fabric, wrapped = _launch(setup, seat)
     setup.module.eval()
     return ClientHalf(
-        fabric, setup.module, setup.data, setup.cache, setup.local, None, setup.states, setup.seed, setup.rounds,
-        setup.most_held_out, setup.placements, wrapped, setup.needs_reliability,
+        fabric, setup.module, setup.data, setup.cache, None, setup.states, setup.seed, setup.most_held_out, setup.placements,
+        wrapped,
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from fedtalk.data.source import PreparedCache
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation import worker
-from fedtalk.federation.client import ClientUpdate
+from fedtalk.federation.client import LocalResult, LocalWork, OnStep
 from fedtalk.federation.deadline import GRACE, late
 from fedtalk.federation.engine import Failure, InProcess
 from fedtalk.federation.placement import SINGLE, Placement
@@ -115,9 +115,8 @@ class Workers(InProcess):
 
     def _write_setup(self, trainer: FederatedTrainer) -> Path:
         setup = Setup(
-            trainer.module, trainer.data, PreparedCache(trainer.cache.folder), trainer.local, trainer.client_states,
-            trainer.placements, trainer.aggregation.needs_reliability, trainer.seed, trainer.rounds,
-            trainer.most_held_out, trainer.local_precision,
+            trainer.module, trainer.data, PreparedCache(trainer.cache.folder), trainer.client_states, trainer.placements,
+            trainer.seed, trainer.most_held_out, trainer.local_precision,
         )  # fmt: skip
         handle, name = tempfile.mkstemp(prefix=f"{PART}workers-", suffix=".pt", dir=trainer.run_dir)
         os.close(handle)
@@ -131,12 +130,12 @@ class Workers(InProcess):
             ) from error
         return Path(name)
 
-    def updates(
-        self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor]
-    ) -> Generator[tuple[str, ClientUpdate | Failure], None, None]:
+    def local_results(
+        self, work: LocalWork, clients: Sequence[str], state: Mapping[str, Tensor], on_step: OnStep
+    ) -> Generator[tuple[str, LocalResult | Failure], None, None]:
         """Placement by placement, so that no more processes compute at once than the largest of them asks for."""
         by_kind: dict[Placement, deque[list[str]]] = {}
-        for group in self.trainer.placements.groups(cohort):
+        for group in self.trainer.placements.groups(clients):
             by_kind.setdefault(_team_kind(self.trainer.placements.of(group[0])), deque()).append(group)
         sent = worker.arrays(state)
         try:
@@ -145,22 +144,16 @@ class Workers(InProcess):
                 while tasks or any(team.clients and not team.given_up for team in teams):
                     for team in teams:
                         if tasks and team.idle:
-                            team.give(round_number, tasks.popleft(), sent)
+                            team.give(work, tasks.popleft(), sent, on_step)
                     for client, result in self._hear(teams):
-                        yield client, self._weighed(result, round_number)
+                        if not isinstance(result, Failure):
+                            result.state = worker.tensors(result.state)
+                        yield client, result
                     self.trainer.stop_signals.check()
         finally:
             for team in self._all:
                 if team.clients and not team.given_up:
                     team.give_up()
-
-    def _weighed(self, result: Any, round_number: int) -> ClientUpdate | Failure:
-        if isinstance(result, Failure):
-            return result
-        try:
-            return self.trainer.clients.weigh(replace(result, update=worker.tensors(result.update)), round_number)
-        except Exception as error:  # as in one process
-            return Failure.of(error)
 
     def _hear(self, teams: Sequence[Team]) -> Iterator[tuple[str, Any]]:
         """What has come from the teams within `POLL_SECONDS`: clients with their results or failures."""
@@ -169,7 +162,7 @@ class Workers(InProcess):
         for team in teams:
             for connection in [connection for connection in team.connections if connection in ready]:
                 yield from self._message(team, connection)
-            yield from team.overdue(self.trainer.local.deadline_seconds)
+            yield from team.overdue()
 
     def _message(self, team: Team, connection: Connection) -> Iterator[tuple[str, Any]]:
         if connection not in team.connections:  # the team was started anew meanwhile
@@ -186,7 +179,7 @@ class Workers(InProcess):
             if team.given_up:
                 return
             try:
-                self.trainer.after_local_step(client, step, losses)
+                team.on_step(client, step, losses)
             except Exception as error:  # as in one process, where it would come up within the client's step
                 team.rejected[client] = Failure.of(error)
             return
@@ -202,6 +195,8 @@ class Team(ABC):
     def __init__(self, placement: Placement) -> None:
         self.placement = placement
         self.connections: list[Connection] = []
+        self.on_step: OnStep
+        """Of the task under way, in the main process."""
         self.clients: list[str] = []
         """Of the task under way that have no result yet."""
         self.rejected: dict[str, Failure] = {}
@@ -211,6 +206,7 @@ class Team(ABC):
         self._results: list[tuple[str, Any]] = []
         self._failure: tuple[float, Failure] | None = None
         self._current: tuple[str, float] | None = None
+        self._deadline_seconds: float | None = None
         self._ready = False
         self.given_up_at: float | None = None
         """Since when what comes of the task under way is not wanted any more."""
@@ -243,16 +239,17 @@ class Team(ABC):
     def end(self, patience: float) -> None:
         """End the processes, after ``patience`` seconds in which they may do so by themselves."""
 
-    def give(self, round_number: int, clients: list[str], state: dict[str, Any]) -> None:
+    def give(self, work: LocalWork, clients: list[str], state: dict[str, Any], on_step: OnStep) -> None:
         """Hand a task to a team that is idle."""
+        self.on_step, self._deadline_seconds = on_step, work.local.deadline_seconds
         self.clients, self._results, self._failure, self._current = list(clients), [], None, None
         self.rejected, self.given_up_at = {}, None
         self._silent = set(self.connections)
         for connection in self.connections:
             with contextlib.suppress(OSError):  # a process that died idle is found out by its silence
-                worker.send(connection, (round_number, clients, state, self._optimizers(clients, round_number)))
+                worker.send(connection, (work, clients, state, self._optimizers(clients, work)))
 
-    def _optimizers(self, clients: Sequence[str], round_number: int) -> dict[str, Any] | None:
+    def _optimizers(self, clients: Sequence[str], work: LocalWork) -> dict[str, Any] | None:
         """Clients' optimizer states that a task must bring; None where the processes read them from the run's folder."""
         return None
 
@@ -285,7 +282,7 @@ class Team(ABC):
         for client, result in [] if self.given_up else results:
             yield client, self.rejected.get(client, result)
 
-    def overdue(self, deadline_seconds: float | None) -> Iterator[tuple[str, Any]]:
+    def overdue(self) -> Iterator[tuple[str, Any]]:
         """Wait no longer for processes that hang past their client's deadline, that wait for one that has failed, or that were
         given up and don't come to an end."""
         now = time.monotonic()
@@ -296,11 +293,11 @@ class Team(ABC):
                 yield from self._lost(Failure("Late", "a worker is still at work that was given up"))
         elif self._failure is not None and now - self._failure[0] > AGREEMENT_SECONDS:
             yield from self._lost(self._failure[1])
-        elif self._current is not None and deadline_seconds is not None:
+        elif self._current is not None and self._deadline_seconds is not None:
             client, since = self._current
-            allowed = deadline_seconds + (GRACE if self.placement.kind == "single" else 0.0)
+            allowed = self._deadline_seconds + (GRACE if self.placement.kind == "single" else 0.0)
             if now - since > allowed:
-                yield from self._lost(Failure.of(late(client, "still at work", now - since, deadline_seconds)))
+                yield from self._lost(Failure.of(late(client, "still at work", now - since, self._deadline_seconds)))
 
     def dismiss(self) -> None:
         """Let the processes end by themselves: idle ones do at once, others when they next report a step."""

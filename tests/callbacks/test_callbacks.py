@@ -147,16 +147,16 @@ def test_personal_adapters_that_are_there_are_not_made_again(
 def test_a_client_whose_personal_training_fails_costs_no_other_its_adapter(
     fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from fedtalk.callbacks import personal
+    from fedtalk.federation import client
 
-    train = personal.train_locally
+    train = client.train_locally
 
     def fail(*arguments: object, **settings: object) -> dict:
         if "personal/private-0000" in arguments:
             raise RuntimeError("out of memory")
         return train(*arguments, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(personal, "train_locally", fail)
+    monkeypatch.setattr(client, "train_locally", fail)
     fit(PersonalAdapters(steps=1))
     assert sorted(path.name for path in (tmp_path / "run" / "adapters").iterdir()) == ["global", "private-0001"]
     assert "private-0000 could not be made: out of memory" in caplog.text

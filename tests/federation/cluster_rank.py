@@ -8,19 +8,21 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import worker_parts as parts
 
 from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.federation.client import LocalWork
 from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.module import copy_state
+from fedtalk.federation.module import copy_state, load_state
 from fedtalk.federation.trainer import RoundCallback
 
 
 class Outcomes(RoundCallback):
-    """Writes down each round: a line of JSON in FOLDER/outcomes."""
+    """Writes down each round: a line of JSON in FOLDER/outcomes; and what clients come to alone afterwards: FOLDER/alone.pt."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -29,6 +31,14 @@ class Outcomes(RoundCallback):
         told = {"failures": outcome.failures, "clients": [report.client for report in outcome.reports]}
         with self.path.open("a") as file:
             file.write(json.dumps(told) + "\n")
+
+    def on_fit_rounds_end(self, trainer, module) -> None:
+        work = LocalWork(0, 1, replace(trainer.local, keep_optimizer=False), stream="personal/")
+        start = copy_state(module.exchanged_parameters())
+        results = trainer.engine.local_results(work, trainer.data.clients, start, lambda *_: None)
+        states = {f"{client}/{name}": value for client, result in results for name, value in result.state.items()}
+        torch.save(states, self.path.parent / "alone.pt")
+        load_state(module.exchanged_parameters(), start)
 
 
 def fit(folder: Path, does: dict[str, str], rounds: int = 2, **local: object) -> None:

@@ -25,13 +25,14 @@ PLAN = Plan(rounds=7, steps=20, cohort=12.0, drawn=30.0, validations=3, validate
 
 
 def test_the_formula() -> None:
-    """docs/deploy.md, written out: R K (s t + c) / M + R K (a + b (K - 2)) + D p / M + V v h + P (s' t)."""
+    """docs/deploy.md, written out: R K (s t + c) / M + R K (a + b (K - 2)) + D p / M + V v h + P s' t / M."""
     training, sealing = 7 * 12 * (20 * 0.5 + 0.25), 7 * 12 * (0.01 + 10 * 0.001)
-    rest = 3 * 32 * 0.1 + 40 * 10 * 0.5
+    validating, personal = 3 * 32 * 0.1, 40 * 10 * 0.5
     found = Estimate(COSTS, PLAN)
-    assert found.seconds() == pytest.approx(training + sealing + 30 * 2 + rest)
-    assert found.seconds(workers=4) == pytest.approx((training + 30 * 2) / 4 + sealing + rest)
-    assert found.seconds(workers=12) == found.seconds(workers=100)  # there are twelve clients to share out
+    assert found.seconds() == pytest.approx(training + sealing + 30 * 2 + validating + personal)
+    assert found.seconds(workers=4) == pytest.approx((training + 30 * 2 + personal) / 4 + sealing + validating)
+    # There are twelve clients of a round to share out, and forty after the last one.
+    assert found.seconds(workers=40) == found.seconds(workers=100) < found.seconds(workers=12)
     assert found.bytes_per_round == 12 * (400 + 808)
     assert found.memory_bytes == 10**9 + 12 * (8 * 101 + 808)
 

@@ -157,7 +157,7 @@ def test_8_bit_training_ends_near_32_bit_training(parts) -> None:
 
 def test_precision_is_that_of_the_computation_and_not_of_the_adapter(parts) -> None:
     """autocast: a placement's own, in the same process as others'."""
-    from fedtalk.federation.client import ClientHalf
+    from fedtalk.federation.client import ClientHalf, LocalWork
 
     kinds = []
 
@@ -170,14 +170,14 @@ def test_precision_is_that_of_the_computation_and_not_of_the_adapter(parts) -> N
     module = Watching()
     start = {name: value.detach().clone() for name, value in module.exchanged_parameters().items()}
     half = ClientHalf(
-        Fabric(accelerator="cpu", devices=1), module, None, None, LocalTraining(steps=1, batch_size=2),  # type: ignore[arg-type]
-        None, None, 0, 1, 1, placements,  # type: ignore[arg-type]
+        Fabric(accelerator="cpu", devices=1), module, None, None, None, None, 0, 1, placements,  # type: ignore[arg-type]
     )  # fmt: skip
     half.prepared = lambda client, held_out=False: _clips()  # type: ignore[method-assign]
-    updates = [half.work(name, 0, start, lambda *_: None).update for name in ("a", "b")]
+    work = LocalWork(0, 1, LocalTraining(steps=1, batch_size=2))
+    ends = [half.work(name, work, start, lambda *_: None).state for name in ("a", "b")]
     assert kinds == [torch.float32, torch.bfloat16]
-    assert {value.dtype for update in updates for value in update.values()} == {torch.float32}
-    assert 0 < _distance(*updates) < 5e-3
+    assert {value.dtype for end in ends for value in end.values()} == {torch.float32}
+    assert 0 < _distance(*ends) < 5e-3
 
 
 def test_gradient_checkpointing_recomputes_and_changes_nothing(make_talker: Callable, prepared: list) -> None:

@@ -77,10 +77,10 @@ class _Failing(InProcess):
         super().start(trainer)
         work = trainer.clients.work
 
-        def failing(client, number, state, on_step):
-            if (client, number) == self._which:
+        def failing(client, asked, state, on_step):
+            if (client, asked.round_number) == self._which:
                 raise OSError("gone")
-            return work(client, number, state, on_step)
+            return work(client, asked, state, on_step)
 
         trainer.clients.work = failing
 

@@ -1,0 +1,209 @@
+"""Personal training goes where a round's local work goes, to the same adapters, and is no round."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.callbacks.personal import PersonalAdapters
+from fedtalk.errors import OutputError
+from fedtalk.federation.cohort import PoissonCohort
+from fedtalk.federation.interruption import Interrupted
+from fedtalk.federation.local import LocalTraining, train_locally
+from fedtalk.federation.placement import Placement
+from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
+from fedtalk.talker.talker import Talker
+
+STEPS = 2
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch):
+    """The module that worker processes import too."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    import personal_parts
+
+    return personal_parts
+
+
+Fit = Callable[..., FederatedTrainer]
+
+
+@pytest.fixture
+def fit(tmp_path: Path, make_talker: Callable[..., Talker]) -> Fit:
+    """Personal adapters of a run in FOLDER, without any round unless told otherwise; the run's callbacks come last."""
+
+    def run(folder: str, data: object, *callbacks: RoundCallback, ckpt_path: str | None = None, **settings: object):
+        trainer = FederatedTrainer(
+            cohort=PoissonCohort(1.0), accelerator="cpu", threads=1, default_root_dir=str(tmp_path / folder),
+            cache_dir=str(tmp_path / "cache"),
+            callbacks=[Aggregation(gamma=1.0), PersonalAdapters(steps=STEPS, learning_rate=5e-3), *callbacks],
+            **{"rounds": 0, "validate_every": 0, "local": LocalTraining(steps=1, batch_size=2), **settings},
+        )  # type: ignore[arg-type]  # fmt: skip
+        trainer.fit(make_talker(), data, ckpt_path)
+        return trainer
+
+    return run
+
+
+def _adapters(folder: Path) -> dict[str, dict[str, Tensor]]:
+    return {path.parent.name: load_file(path) for path in folder.rglob("adapter_model.safetensors")}
+
+
+def _same(one: dict[str, dict[str, Tensor]], other: dict[str, dict[str, Tensor]]) -> bool:
+    return one.keys() == other.keys() and all(
+        torch.equal(one[client][name], other[client][name]) for client in one for name in one[client]
+    )
+
+
+def _difference(one: dict[str, dict[str, Tensor]], other: dict[str, dict[str, Tensor]]) -> float:
+    """The largest of all clients' differences, in units of what their first adapter learned."""
+    start, differences = one["global"], []
+    for client in one.keys() - {"global"}:
+        between, learned = (
+            torch.cat([(one[client][name] - against[name]).flatten() for name in start]).norm()
+            for against in (other[client], start)
+        )
+        differences.append(float(between / learned))
+    return max(differences)
+
+
+class Steps(RoundCallback):
+    """Keeps the local steps that rounds tell of."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, str, int]] = []
+
+    def on_local_step(self, trainer, client, step, steps, losses) -> None:
+        self.seen.append((trainer.round_number, client, step))
+
+
+def test_two_workers_give_the_bits_of_one_process_and_of_a_bare_loop(
+    parts, fit: Fit, make_talker: Callable[..., Talker], tmp_path: Path
+) -> None:
+    """After a round of a run that keeps optimizers: personal training starts without, and no step of it is the round's."""
+    local = LocalTraining(steps=1, batch_size=2, keep_optimizer=True)
+    data, steps = parts.Troubled(3), [Steps(), Steps()]
+    trainer = fit("one", data, steps[0], rounds=1, local=local)
+    fit("two", data, steps[1], rounds=1, local=local, workers=2)
+    one = _adapters(tmp_path / "one")
+    assert _same(one, _adapters(tmp_path / "two"))
+    for seen in steps:
+        assert sorted(seen.seen) == [(0, client, 0) for client in data.clients]
+    client, talker = data.clients[1], make_talker()
+    talker.load_adapter(tmp_path / "one" / "adapters" / "global")
+    alone = LocalTraining(steps=STEPS, batch_size=2, learning_rate=5e-3, schedule="cosine")
+    clips = trainer.prepared(talker, data, client)
+    train_locally(trainer.fabric, talker, clips, alone, trainer.seed, f"personal/{client}", 0, 1)
+    talker.save_adapter(tmp_path / "bare" / client)
+    assert _same({client: one[client]}, _adapters(tmp_path / "bare"))
+
+
+@pytest.mark.parametrize("placed", [Placement(together=2), Placement("fsdp", 2)], ids=["together", "fsdp"])
+def test_other_placements_give_the_adapters_of_one_process(
+    parts, fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, placed: Placement
+) -> None:
+    data = parts.Troubled(2)
+    fit("single", data)
+    from fedtalk.federation import client
+
+    def fail(*arguments: object, **settings: object) -> None:
+        raise AssertionError("a client is trained by itself in the main process")
+
+    monkeypatch.setattr(client, "train_locally", fail)
+    fit("placed", data, default_placement=placed)
+    single, other = _adapters(tmp_path / "single"), _adapters(tmp_path / "placed")
+    assert set(single) == set(other) == {"global", *data.clients}
+    assert _difference(single, other) < (1e-4 if placed.kind == "single" else 5e-3)
+
+
+def test_whoever_is_in_trouble_costs_its_own_adapter(
+    parts, fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that is killed, and clips that aren't there."""
+    first, second, third = parts.Troubled(3).clients
+    fit("well", parts.Troubled(3))
+    fit("troubled", parts.Troubled(3, dies=0, no_clips=1), workers=2)
+    well = _adapters(tmp_path / "well")
+    assert _same({name: well[name] for name in ("global", third)}, _adapters(tmp_path / "troubled"))
+    assert f"{first} could not be made: the worker process that trained it ended by SIGKILL" in caplog.text
+    assert f"{second} could not be made: client {second} has no training clips" in caplog.text
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_ends_the_run(parts, fit: Fit, workers: int) -> None:
+    with pytest.raises(OutputError, match="no space left on device"):
+        fit("run", parts.Troubled(2, full=1), workers=workers)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stopped_by_a_signal_it_goes_on_with_what_is_missing(
+    parts, fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """SIGTERM comes once the first personal adapter is written."""
+    data, save = parts.Troubled(4), Talker.save_adapter
+    fit("through", data)
+
+    def stopping(self: Talker, folder: Path) -> None:
+        save(self, folder)
+        if folder.name != "global":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Talker, "save_adapter", stopping)
+    with pytest.raises(Interrupted):
+        fit("stopped", data, workers=workers)
+    adapters, made = tmp_path / "stopped" / "adapters", []
+    there = {path.parent.name for path in adapters.glob("*/made_from.json")}
+    assert 1 <= len(there) <= workers
+
+    def counting(self: Talker, folder: Path) -> None:
+        save(self, folder)
+        made.append(folder.name)
+
+    monkeypatch.setattr(Talker, "save_adapter", counting)
+    fit("stopped", data, workers=workers, ckpt_path="last")
+    assert sorted(made) == sorted({"global", *data.clients} - there)
+    assert _same(_adapters(tmp_path / "through"), _adapters(tmp_path / "stopped"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_it_is_neither_measured_nor_held_to_the_rounds_deadline(
+    parts, fit: Fit, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(Talker, "reliability", fail)
+    data = parts.Troubled(2)
+    fit("run", data, workers=workers, local=LocalTraining(steps=1, batch_size=2, deadline_seconds=1e-6))
+    assert set(_adapters(tmp_path / "run")) == {"global", *data.clients}
+
+
+def test_an_adapter_that_was_not_finished_is_made_again(
+    parts, fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of other settings, over a finished one: what was made from what must not be mixed up."""
+    data, save = parts.Troubled(1), Talker.save_adapter
+    fit("run", data)
+    first = _adapters(tmp_path / "run")
+
+    def fails(self: Talker, folder: Path) -> None:
+        save(self, folder)
+        if folder.name != "global":
+            raise OutputError("no space left on device")
+
+    monkeypatch.setattr(Talker, "save_adapter", fails)
+    with pytest.raises(OutputError):
+        fit("run", data, local=LocalTraining(steps=1, batch_size=1))
+    assert not _same(first, _adapters(tmp_path / "run"))
+    monkeypatch.setattr(Talker, "save_adapter", save)
+    fit("run", data)
+    assert _same(first, _adapters(tmp_path / "run"))

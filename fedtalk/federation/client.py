@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,8 +81,22 @@ class LocalResult:
     identity: float
     stability: float
     seconds: float
+    memory_bytes: int
+    """The largest that its process had so far; of the device where that is a GPU."""
     optimizer: dict | None = None
     """Its state, where `LocalTraining.keep_optimizer` asks for it."""
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Largest memory of this process so far: of the device where it is a GPU, else resident; 0 where no system tells."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts in bytes, Linux in KiB
 
 
 class ClientHalf:
@@ -249,7 +264,7 @@ class ClientHalf:
             raise FedTalkError(f"the update of {client} holds values that are not finite")
         return LocalResult(
             client, state, len(clips), {name: value / steps for name, value in sums.items()}, identity, stability,
-            time.monotonic() - started,
+            time.monotonic() - started, peak_bytes(self.fabric.device),
         )  # fmt: skip
 
     def weigh(self, result: LocalResult, start: Mapping[str, Tensor], round_number: int) -> ClientUpdate:

@@ -1,4 +1,4 @@
-"""Estimates before spending: a few real steps of one client, multiplied by the plan (`fedtalk fit --dry_run`).
+"""Estimates before spending: a few real steps of one client, by placement, multiplied by the plan (`fedtalk fit --dry_run`).
 
 The formula is written out in docs/deploy.md, "Estimates before spending"; its symbols are the fields' names here.
 """
@@ -8,18 +8,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from fedtalk.errors import ArtifactError
+from fedtalk.errors import FedTalkError
+from fedtalk.federation.client import peak_bytes
 from fedtalk.federation.cohort import CohortSampler
-from fedtalk.federation.local import train_locally
-from fedtalk.federation.module import FederatedModule, Prepared, copy_state, load_state
+from fedtalk.federation.module import FederatedModule, copy_state
 from fedtalk.federation.placement import SINGLE
-from fedtalk.federation.together import train_together
+from fedtalk.federation.trials import Trial, try_placements
 from fedtalk.privacy.sealing import to_ring
 from fedtalk.randomness import torch_generator
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from fedtalk.data.source import ClipData
     from fedtalk.federation.trainer import FederatedTrainer
 
-WARM_UP, MEASURED = 2, 8
-"""Local steps that are run; the first ones allocate memory and are not counted."""
 CLIENTS, WORKERS = (100, 1000, 10_000), (1, 4, 16)
 """What the plan is extrapolated to."""
 DRAWN_ROUNDS = 200
@@ -48,6 +46,7 @@ class Costs:
     bytes_up: int
     """Of a sealed update to the server: ring bits / 8 x (d + 1), by sealing one."""
     step_s: float
+    """A client's local step, the mean over all clients' placements."""
     client_s: float
     """A client's round without its steps: opening its prepared clips, measuring its reliability, weighting."""
     prepare_s: float
@@ -59,7 +58,7 @@ class Costs:
     pair_s: float
     """What every further client of the cohort adds to that for each client."""
     memory_bytes: int
-    """Largest memory so far: of the device where there is one, of the process otherwise."""
+    """Largest memory of the main process so far."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,8 @@ class Estimate:
 
     costs: Costs
     plan: Plan
+    trials: list[Trial] = field(default_factory=list)
+    """By placement: the config's first."""
 
     def seconds(self, workers: int = 1) -> float:
         """Time of the whole run.
@@ -129,14 +130,28 @@ def estimate_run(trainer: FederatedTrainer, module: FederatedModule, data: ClipD
     Raises:
         FedTalkError: what would end the run itself: the first client can't train.
     """
-    return Estimate(measure(trainer, module, data), plan_of(trainer, len(data.clients)))
+    trials = try_placements(trainer, module, data)
+    return Estimate(measure(trainer, module, data, trials), plan_of(trainer, len(data.clients)), trials)
 
 
-def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) -> Costs:
-    """Costs of the first reliable client."""
+def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData, trials: Sequence[Trial]) -> Costs:
+    """Costs of the first reliable client.
+
+    Raises:
+        FedTalkError: not one of the config's placements could be tried.
+    """
+    tried = [(trial.step_s, trial.clients) for trial in trials if trial.clients and trial.step_s is not None]
+    if not tried:  # placements for other machines take at least what one process of this one does
+        tried = [(trial.step_s, 1) for trial in trials if trial.placement == str(SINGLE) and trial.step_s is not None]
+    if not tried:
+        raise FedTalkError(
+            "none of the placements could be tried: "
+            + "; ".join(f"{trial.placement}: {trial.reason}" for trial in trials)
+            + ". Expected one that works here, for a step to be measured: correct what they name, or estimate with another "
+            "trainer.default_placement."
+        )
     client = data.evaluation_clients[0]
     aggregation, parameters = trainer.aggregation, module.exchanged_parameters()
-    start = copy_state(parameters)
     sources = [*data.training_clips(client), *data.held_out_clips(client)[: trainer.most_held_out]]
     with torch.no_grad():
         prepare = _seconds(lambda: [module.prepare_clip(source.load()) for source in sources[:2]]) / len(sources[:2])
@@ -149,9 +164,7 @@ def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) 
         reliability_s = load_s + _seconds(
             lambda: module.reliability(held_out, clips, torch_generator(trainer.seed, "estimate"))
         )
-    step_s = _step_seconds(trainer, module, client, clips)
-    update = {name: value.detach().cpu() - start[name] for name, value in parameters.items()}
-    load_state(parameters, start)
+    update = {name: torch.zeros_like(value) for name, value in copy_state(parameters).items()}
     vector = aggregation.contribution(update, 1.0)
     weigh_s = _seconds(lambda: to_ring(aggregation.contribution(update, 1.0), client))
     small, large = _sealing_cohorts(trainer, data)
@@ -161,42 +174,19 @@ def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) 
         more, _ = _sealing_seconds(trainer, vector, data.clients[:large])
         pair_s = max(0.0, (more - less) / (large - small))
     exchanged = sum(value.numel() for value in parameters.values())
-    on_device = trainer.fabric.device.type == "cuda"
     return Costs(
         parameters=sum(value.numel() for value in module.parameters()),
         exchanged=exchanged,
         bytes_down=4 * exchanged,
         bytes_up=payload,
-        step_s=step_s,
+        step_s=sum(seconds * count for seconds, count in tried) / sum(count for _, count in tried),
         client_s=load_s + reliability_s + weigh_s,
         prepare_s=prepare * len(sources),
         held_out_s=held_out_s + load_s,
         seal_s=max(0.0, less - (small - 2) * pair_s),
         pair_s=pair_s,
-        memory_bytes=torch.cuda.max_memory_allocated() if on_device else _peak_bytes(),
+        memory_bytes=peak_bytes(trainer.fabric.device),
     )
-
-
-def _step_seconds(trainer: FederatedTrainer, module: FederatedModule, client: str, clips: Sequence[Prepared]) -> float:
-    """Seconds of a client's local step in one process; its share of it, where clients train in one batch. Trains the module."""
-    placement = trainer.placements.of(client)
-    instants: list[float] = []
-    local = replace(trainer.local, steps=WARM_UP + MEASURED, keep_optimizer=False, deadline_seconds=None)
-    if placement.together > 1:
-        group = {f"{client}/{number}": clips for number in range(placement.together)}
-        ends = train_together(
-            trainer.fabric, module, group, local, trainer.seed, 0, 1,
-            lambda name, step, losses: instants.append(time.perf_counter()), placement,
-        )  # fmt: skip
-        load_state(module.exchanged_parameters(), next(iter(ends.values())))
-        instants = instants[placement.together - 1 :: placement.together]
-    else:
-        alone = placement if placement.processes == 1 else SINGLE
-        train_locally(
-            trainer.fabric, module, clips, local, trainer.seed, client, 0, 1, None,
-            lambda step, losses: instants.append(time.perf_counter()), alone,
-        )  # fmt: skip
-    return (instants[-1] - instants[WARM_UP - 1]) / MEASURED / placement.together
 
 
 def plan_of(trainer: FederatedTrainer, clients: int) -> Plan:
@@ -227,7 +217,7 @@ def report(found: Estimate, trainer: FederatedTrainer, clients: int) -> str:
         f"a client's round       {costs.bytes_down:,} bytes down, {costs.bytes_up:,} bytes up, sealed",
         f"cohort                 {plan.cohort:.1f} of {clients} clients on average, {found.bytes_per_round / 1e6:.2f} MB a round",
         f"local step             {costs.step_s:.4f} s here, {plan.steps} a client and round",
-        f"memory                 {found.memory_bytes / 1e9:.2f} GB on {trainer.fabric.device}",
+        f"memory                 {found.memory_bytes / 1e9:.2f} GB of the main process on {trainer.fabric.device}",
         *(f"{name:<22} {_duration(seconds)}" for name, seconds in parts.items()),
         f"whole run              {_duration(found.seconds(trainer.workers))} for {plan.rounds} rounds"
         + (f", {trainer.workers} workers, measured in one" if trainer.workers > 1 else ""),
@@ -237,6 +227,8 @@ def report(found: Estimate, trainer: FederatedTrainer, clients: int) -> str:
             else []
         ),
         "not counted            videos and other monitors, network, clips that the cache holds already",
+        "",
+        *_trial_lines(found.trials),
         "",
         "the same settings      " + "".join(f"{f'{workers} workers':>16}" for workers in WORKERS),
     ]
@@ -251,6 +243,25 @@ def report(found: Estimate, trainer: FederatedTrainer, clients: int) -> str:
         "bytes_per_round": found.bytes_per_round,
     }
     return "\n".join([*lines, json.dumps(summary)])
+
+
+def _trial_lines(trials: Sequence[Trial]) -> list[str]:
+    """A table: the config's placements, then others."""
+    width = max([22, *(len(trial.placement) for trial in trials)])
+    lines = [f"{'placement':<{width}} {'clients':>9} {'step, a client':>16} {'memory, a process':>18}"]
+    for trial in trials:
+        count = f"{trial.clients:,}" if trial.clients else "-"
+        if trial.step_s is None or trial.memory_bytes is None:
+            lines.append(f"{trial.placement:<{width}} {count:>9}  not tried: {trial.reason}")
+            continue
+        memory = f"{trial.memory_bytes / 1e9:.2f} GB" if trial.memory_bytes else "unknown"
+        first = (
+            f"  the first step after {_duration(trial.first_s or 0.0)}"
+            if (trial.first_s or 0) > 10 * trial.step_s + 5
+            else ""
+        )
+        lines.append(f"{trial.placement:<{width}} {count:>9} {trial.step_s:>14.4f} s {memory:>18}{first}")
+    return lines
 
 
 def _cohorts(sampler: CohortSampler, seed: int, rounds: int, clients: int) -> tuple[float, float]:
@@ -295,19 +306,6 @@ def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
-
-
-def _peak_bytes() -> int:
-    try:
-        import resource
-    except ImportError as error:
-        raise ArtifactError(
-            "`fedtalk fit --dry_run` can't read this system's memory; expected Linux or macOS"
-        ) from error
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts in bytes, Linux in KiB
 
 
 def _duration(seconds: float) -> str:

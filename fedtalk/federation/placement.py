@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 
 import torch
@@ -79,6 +79,16 @@ class Placement:
                 "placement.optimizer: adamw8bit needs bitsandbytes, which is not installed: expected adamw, or "
                 'pip install "fedtalk[eightbit]"'
             )
+
+    def __str__(self) -> str:
+        """What of it is not usual.
+
+        >>> print(Placement("ddp", 2, gradient_checkpointing=True), Placement(together=4), sep="; ")
+        ddp, processes 2, gradient_checkpointing; single, together 4
+        """
+        usual = {field.name: field.default for field in fields(self)}
+        told = {name: value for name, value in vars(self).items() if name != "kind" and value != usual[name]}
+        return ", ".join([self.kind, *(name if value is True else f"{name} {value}" for name, value in told.items())])
 
 
 SINGLE = Placement()

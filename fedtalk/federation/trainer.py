@@ -196,6 +196,7 @@ class FederatedTrainer(Trainer):
         self.evaluation = evaluation or EvaluationSettings()
         self.seed = seed
         self.cache = PreparedCache(Path(cache_dir))
+        self.threads = threads
         if threads:
             torch.set_num_threads(threads)
         self.placements = Placements(default_placement, placements)

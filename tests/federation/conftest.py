@@ -212,3 +212,12 @@ def clear_updates() -> Callable[..., dict[str, np.ndarray]]:
         return updates
 
     return compute
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch):
+    """The module that worker processes import too."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    import worker_parts
+
+    return worker_parts

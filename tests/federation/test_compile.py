@@ -29,15 +29,6 @@ FABRIC = Fabric(accelerator="cpu", devices=1)
 LOCAL = LocalTraining(steps=2, batch_size=2, learning_rate=2e-4)
 
 
-@pytest.fixture
-def parts(monkeypatch: pytest.MonkeyPatch):
-    """The module that worker processes import too."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    import worker_parts
-
-    return worker_parts
-
-
 @pytest.fixture(autouse=True)
 def graphs() -> Iterator[Callable[[], int]]:
     """How many graphs this process has compiled since the test began."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.federation import trials
 from fedtalk.federation.cohort import CohortSampler, FixedCohort, PoissonCohort
 from fedtalk.federation.estimate import Costs, Estimate, Plan, plan_of
 from fedtalk.federation.local import LocalTraining
@@ -35,6 +36,11 @@ def test_the_formula() -> None:
     assert found.seconds(workers=40) == found.seconds(workers=100) < found.seconds(workers=12)
     assert found.bytes_per_round == 12 * (400 + 808)
     assert found.memory_bytes == 10**9 + 12 * (8 * 101 + 808)
+
+
+@pytest.fixture(autouse=True)
+def _only_the_configs_placements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "_alternatives", lambda *_: [])
 
 
 @pytest.fixture
@@ -82,11 +88,9 @@ def test_a_dry_run_leaves_no_trace_and_counts_real_bytes(
     assert summary["plan"]["cohort"] == 4 and summary["seconds"] > 4 * 4 * 3 * costs["step_s"]
 
 
-def test_a_dry_run_for_workers_measures_in_this_process(
-    trainer, people, colours, colour_data, capsys: pytest.CaptureFixture[str]
-) -> None:
-    planned = trainer(PoissonCohort(1.0), workers=2)
-    planned.fit(colours(), colour_data(people), dry_run=True)
+def test_a_dry_run_for_workers_measures_in_one(parts, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    people = {name: parts.Person((0.2, 0.5, -0.3)) for name in ("anna", "bert")}
+    parts.trainer(tmp_path, [Aggregation(gamma=1.0)], workers=2).fit(parts.Pull(), parts.People(people), dry_run=True)
     lines = capsys.readouterr().out.splitlines()
     summary = json.loads(lines[-1])
     found = Estimate(Costs(**summary["costs"]), Plan(**summary["plan"]))

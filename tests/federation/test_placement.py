@@ -23,15 +23,6 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def parts(monkeypatch: pytest.MonkeyPatch):
-    """The module that worker processes import too."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    import worker_parts
-
-    return worker_parts
-
-
-@pytest.fixture
 def people(parts) -> dict:
     return {
         name: parts.Person((0.2 * number, 0.5, -0.3 * number), clips=1 + number % 2)

@@ -24,15 +24,6 @@ from fedtalk.privacy.settings import AdaptiveClipping, Privacy
 HERE = Path(__file__).parent
 
 
-@pytest.fixture
-def parts(monkeypatch: pytest.MonkeyPatch):
-    """The module that worker processes import too."""
-    monkeypatch.syspath_prepend(str(HERE))
-    import worker_parts
-
-    return worker_parts
-
-
 class Rounds(RoundCallback):
     """Keeps outcomes and steps."""
 

@@ -160,14 +160,20 @@ def fit(folder: Path, people: dict[str, Person], **settings: object) -> None:
     trainer(folder, **settings).fit(Pull(), People(people))
 
 
+def local(**settings: object):
+    from fedtalk.federation.local import LocalTraining
+
+    make: Callable[..., LocalTraining] = LocalTraining
+    return make(**{"steps": 3, "batch_size": 4, "learning_rate": 0.05, **settings})
+
+
 def trainer(folder: Path, callbacks: Sequence[object] = (), **settings: object):
     from fedtalk.federation.cohort import PoissonCohort
-    from fedtalk.federation.local import LocalTraining
     from fedtalk.federation.trainer import FederatedTrainer
 
     make: Callable[..., FederatedTrainer] = FederatedTrainer
     return make(**{
-        "cohort": PoissonCohort(1.0), "local": LocalTraining(steps=3, batch_size=4, learning_rate=0.05), "rounds": 2,
+        "cohort": PoissonCohort(1.0), "local": local(), "rounds": 2,
         "validate_every": 0, "accelerator": "cpu", "threads": 1, "callbacks": list(callbacks),
         "default_root_dir": str(folder / "run"), "cache_dir": str(folder / "cache"), **settings,
     })  # fmt: skip

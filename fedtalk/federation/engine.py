@@ -47,11 +47,13 @@ class Failure:
         """
         >>> print(Failure.of(OSError("disk gone")))
         OSError: disk gone
+        >>> print(Failure.of(MemoryError()))
+        MemoryError
         """
         return cls(type(error).__name__, str(error))
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.message}"
+        return f"{self.kind}: {self.message}" if self.message else self.kind
 
 
 class Engine(ABC):
@@ -91,7 +93,7 @@ class InProcess(Engine):
             for client, update in arriving:
                 if isinstance(update, Failure):
                     failures[client] = update
-                    log.warning("round %d: client %s failed and is left out: %s", round_number, client, update.message)
+                    log.warning("round %d: client %s failed and is left out: %s", round_number, client, update)
                 else:
                     updates[client] = update
                 if len(updates) == enough:
@@ -135,9 +137,10 @@ class InProcess(Engine):
             for client, result in clients.work_together(group, round_number, state, self.trainer.after_local_step):
                 update: ClientUpdate | Failure
                 try:
-                    if isinstance(result, Exception):
-                        raise result
-                    update = clients.weigh(result, round_number)
+                    update = (
+                        Failure.of(result) if isinstance(result, Exception) else clients.weigh(result, round_number)
+                    )
                 except Exception as error:  # whatever a client's data or device does, it costs its own update only
                     update = Failure.of(error)
+                del result  # the next client needs the memory that an error's traceback keeps
                 yield client, update

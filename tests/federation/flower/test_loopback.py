@@ -195,14 +195,14 @@ def test_a_site_killed_in_mid_round_is_a_client_that_failed(parties, monkeypatch
     for site in ("south", "east"):
         assert federation.end_of(site) == 0, federation.text(site)
     assert "Failed to activate SuperNode" in federation.text("stranger")
-    run = ClientHalf.run
+    work = ClientHalf.work
 
     def failing(self: ClientHalf, client: str, number: int, *rest: object) -> object:
         if client == "anna" and number >= 1:
             raise OSError("gone")
-        return run(self, client, number, *rest)
+        return work(self, client, number, *rest)
 
-    monkeypatch.setattr(ClientHalf, "run", failing)
+    monkeypatch.setattr(ClientHalf, "work", failing)
     federation.fit_in_process()
     assert _equal(federation.state("run_server"), federation.state("run_alone"))
     federation.running["stranger"].send_signal(signal.SIGINT)

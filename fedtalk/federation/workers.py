@@ -129,8 +129,8 @@ class Workers(InProcess):
             full = error if isinstance(error, OSError) else error.__context__  # torch tells of it as a RuntimeError
             if isinstance(full, OSError):
                 raise OutputError(
-                    f"writing {name}, what workers start from, failed: {full.strerror or full}. Expected room for the model and its "
-                    "backbone; free some space or choose another folder with --trainer.default_root_dir"
+                    f"writing {name}, what workers start from, failed: {full.strerror or full}. Expected room for the model and "
+                    "its backbone; free some space or choose another folder with --trainer.default_root_dir"
                 ) from error
             if isinstance(error, RuntimeError):
                 raise
@@ -189,7 +189,9 @@ class Workers(InProcess):
             yield from team.died(connection)
             return
         if kind == "broken" and team.proven:
-            log.warning("a worker could not start again: %s", content)  # and is started once more when its end is noticed
+            log.warning(
+                "a worker could not start again: %s", content
+            )  # and is started once more when its end is noticed
             return
         if kind == "broken":
             raise ConfigurationError(f"a worker can't start: {content}; see trainer.workers and trainer.placements")

@@ -151,7 +151,10 @@ def test_what_happens_to_a_worker_costs_its_client_only(parts, tmp_path: Path) -
     assert _same(without, state)
     for outcome in rounds.outcomes:
         assert list(outcome.failures) == list(bad)
-        assert outcome.failures["dies"] == "WorkerError: the worker process that trained it ended by SIGKILL (the system's, where memory has run out)"
+        assert (
+            outcome.failures["dies"]
+            == "WorkerError: the worker process that trained it ended by SIGKILL (the system's, where memory has run out)"
+        )
         assert outcome.failures["raises"] == "ArtifactError: clip 7 is damaged"
         assert outcome.failures["hangs"].startswith("DeadlineError: client hangs was still at work after 3.")
         assert [report.client for report in outcome.reports] == list(people)
@@ -172,7 +175,9 @@ def test_a_worker_that_cant_start_again_at_once_is_no_configuration_error(parts,
 def test_a_disk_too_small_for_what_workers_start_from_is_an_error_of_ours(parts, tmp_path: Path) -> None:
     disk = tmp_path / "run"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", str(disk)], stderr=subprocess.DEVNULL).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4k", "none", str(disk)], stderr=subprocess.DEVNULL
+    ).returncode:
         pytest.skip("mounts are forbidden here")
     try:
         with pytest.raises(OutputError, match="what workers start from, failed: No space left on device"):

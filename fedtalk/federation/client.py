@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +29,8 @@ from fedtalk.randomness import torch_generator
 
 if TYPE_CHECKING:
     from fedtalk.callbacks.aggregation import Aggregation
+
+log = logging.getLogger(__name__)
 
 OnStep = Callable[[str, int, dict[str, float]], None]
 """Called after a client's local step with its name, the step and the terms of its loss; may raise to stop."""
@@ -154,7 +158,14 @@ class ClientHalf:
             if not self.fabric.global_rank:
                 self.fabric.barrier()
 
-    def work(self, client: str, work: LocalWork, start: Mapping[str, Tensor], on_step: OnStep) -> LocalResult:
+    def work(
+        self,
+        client: str,
+        work: LocalWork,
+        start: Mapping[str, Tensor],
+        on_step: OnStep,
+        deadline: Deadline | None = None,
+    ) -> LocalResult:
         """A client's local steps and measurements: all of its round that needs its clips.
 
         Args:
@@ -162,13 +173,14 @@ class ClientHalf:
             work: what it is asked for.
             start: the global state, on the CPU.
             on_step: after each local step.
+            deadline: where some of its time has gone already.
 
         Raises:
             FedTalkError: the update is lost: not finite, too late, no clips.
         """
         started, module, local = time.monotonic(), self.module, work.local
         # Processes that go in step would part ways at a deadline that each looks up by itself; there the workers' pool does.
-        deadline = Deadline(client, local.deadline_seconds if self.wrapped is None else None)
+        deadline = deadline or Deadline(client, local.deadline_seconds if self.wrapped is None else None)
         placement = self.placements.of(client)
         load_state(self._parameters(placement), start)
         clips = self.prepared(client)
@@ -194,8 +206,8 @@ class ClientHalf:
         """The local work of clients that share a placement, in one batch where it says so.
 
         Yields:
-            each client with what `work` returns or raises: a client's trouble costs the others nothing, but for what befalls
-            all of them in a step.
+            each client with what `work` returns or raises: a client's trouble costs the others nothing. Where a step fails
+            (memory, clips of another shape) all start again apart, within the same deadline.
         """
         if len(clients) == 1:
             try:
@@ -219,21 +231,35 @@ class ClientHalf:
         if not clips:
             return
         sums: dict[str, dict[str, float]] = {client: {} for client in clips}
+        stopped = False
 
         def after(streamed: str, step: int, losses: dict[str, float]) -> None:
+            nonlocal stopped
             client = streamed.removeprefix(work.stream)
             for name, value in losses.items():
                 sums[client][name] = sums[client].get(name, 0.0) + value
+            stopped = True
             on_step(client, step, losses)
             deadline.check(f"at local step {step + 1} of {local.steps}")
+            stopped = False
 
+        ends: dict[str, dict[str, Tensor]] | None = None
         try:
             ends = train_together(
                 self._fabric_of(placement), module, {work.stream + client: own for client, own in clips.items()}, local,
                 self.seed, work.round_number, work.rounds, after, placement,
             )  # fmt: skip
         except Exception as error:
-            yield from ((client, error) for client in clips)
+            if stopped:
+                yield from ((client, error) for client in clips)
+                return
+            log.warning("%s could not train in one batch and start again apart: %s", " and ".join(clips), error)
+        if ends is None:  # and not in the handler, which keeps the memory of the failed step
+            for client in clips:
+                try:
+                    yield client, self.work(client, work, start, on_step, deadline)
+                except Exception as error:
+                    yield client, error
             return
         for client in clips:
             try:
@@ -259,6 +285,8 @@ class ClientHalf:
             generator = torch_generator(self.seed, "reliability", work.round_number, work.stream + client)
             identity, stability = module.reliability(held_out, clips, generator)
             deadline.check("measuring itself")
+            if not math.isfinite(identity + stability):
+                raise FedTalkError(f"{client} measured identity {identity} and stability {stability}; expected numbers")
         state = copy_state(self._parameters(self.placements.of(client)))
         if not all(torch.isfinite(value).all() for value in state.values()):
             raise FedTalkError(f"the update of {client} holds values that are not finite")

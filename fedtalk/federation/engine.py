@@ -47,11 +47,13 @@ class Failure:
         """
         >>> print(Failure.of(OSError("disk gone")))
         OSError: disk gone
+        >>> print(Failure.of(MemoryError()))
+        MemoryError
         """
         return cls(type(error).__name__, str(error))
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.message}"
+        return f"{self.kind}: {self.message}" if self.message else self.kind
 
 
 class Engine(ABC):
@@ -91,7 +93,7 @@ class InProcess(Engine):
             for client, update in arriving:
                 if isinstance(update, Failure):
                     failures[client] = update
-                    log.warning("round %d: client %s failed and is left out: %s", round_number, client, update.message)
+                    log.warning("round %d: client %s failed and is left out: %s", round_number, client, update)
                 else:
                     updates[client] = update
                 if len(updates) == enough:
@@ -155,4 +157,6 @@ class InProcess(Engine):
         """
         for group in self.trainer.placements.groups(clients):
             for client, result in self.trainer.clients.work_together(group, work, state, on_step):
-                yield client, Failure.of(result) if isinstance(result, Exception) else result
+                told = Failure.of(result) if isinstance(result, Exception) else result
+                del result  # the next client needs the memory that an error's traceback keeps
+                yield client, told

@@ -36,8 +36,9 @@ class Placement:
     """Parts of a process's share of a batch that go through the model one after the other: less memory, the same gradient."""
     together: int = 1
     """For ``single``: up to so many clients of a cohort in one batch, each with its own adapter on the shared frozen network;
-    equal to training them apart but for rounding, and faster where a client's batch is small. A client that has to be left
-    out before it starts costs the others nothing; a deadline is that of all of them together."""
+    equal to training them apart but for rounding, and faster where a client's batch is small. A client that can't
+    open its clips, or whose values aren't finite, costs the others nothing. Where a step of the batch fails (out of memory,
+    clips of another shape), all of them start again apart. A worker that is killed and a deadline are all of theirs."""
     compile: bool = False
     """Compile the network's training pass (torch.compile): every process does so at its first step, which takes minutes, and its
     steps are faster from then on. For runs of hours. With ``together``, batches of fewer clients run as they are."""

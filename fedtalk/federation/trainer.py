@@ -26,7 +26,7 @@ from fedtalk.federation.client import ClientHalf, ClientReport
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.cluster import Cluster, check_kinds, this_rank, work_for_coordinator
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort, measured_clients
-from fedtalk.federation.engine import Engine, InProcess
+from fedtalk.federation.engine import Engine, Failure, InProcess
 from fedtalk.federation.estimate import Estimate, estimate_run, report
 from fedtalk.federation.fault_record import FaultRecord
 from fedtalk.federation.interruption import StopSignals
@@ -464,9 +464,12 @@ class FederatedTrainer(Trainer):
             self.stop_signals.check()
             try:
                 clips = self.prepared(module, datamodule, client, held_out=True)
-                measured.append(module.held_out_metrics(clips, torch_generator(self.seed, "held_out", client)))
+                metrics = module.held_out_metrics(clips, torch_generator(self.seed, "held_out", client))
+                if not all(map(math.isfinite, metrics.values())):
+                    raise ArtifactError(f"expected finite metrics, got {metrics}")
+                measured.append(metrics)
             except Exception as error:  # as in a round: a client's trouble is its own
-                log.warning("client %s could not be measured: %s", client, error)
+                log.warning("client %s could not be measured: %s", client, Failure.of(error))
         names = measured[0] if measured else {}
         return {name: sum(metrics[name] for metrics in measured) / len(measured) for name in names}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import logging
@@ -98,7 +99,8 @@ def main(connection: Connection, lifeline: Connection, setup: Path, seat: Seat) 
     try:
         clients = _client_half(setup, seat)
     except Exception as error:  # told by the main process, in whose log it belongs
-        send(connection, ("broken", Failure.of(error)))
+        with contextlib.suppress(OSError):  # the fit is over
+            send(connection, ("broken", Failure.of(error)))
         return
     try:
         serve(connection, clients, seat.rank)
@@ -171,7 +173,9 @@ def _work(
         if isinstance(result, BrokenPipeError):
             raise result
         # As in one process, an error costs this result only.
-        yield name, Failure.of(result) if isinstance(result, Exception) else replace(result, state=arrays(result.state))
+        told = Failure.of(result) if isinstance(result, Exception) else replace(result, state=arrays(result.state))
+        del result  # the next client needs the memory that an error's traceback keeps
+        yield name, told
 
 
 def _client_half(path: Path, seat: Seat) -> ClientHalf:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from fedtalk.data.source import PreparedCache
-from fedtalk.errors import ConfigurationError, FedTalkError
+from fedtalk.errors import ConfigurationError, FedTalkError, OutputError
 from fedtalk.federation import worker
 from fedtalk.federation.client import LocalResult, LocalWork, OnStep
 from fedtalk.federation.deadline import GRACE, late
@@ -121,9 +121,18 @@ class Workers(InProcess):
         handle, name = tempfile.mkstemp(prefix=f"{PART}workers-", suffix=".pt", dir=trainer.run_dir)
         os.close(handle)
         try:
-            torch.save(setup, name)
-        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            with Path(name).open("wb") as file:
+                torch.save(setup, file)
+        except (pickle.PicklingError, TypeError, AttributeError, OSError, RuntimeError) as error:
             Path(name).unlink()
+            full = error if isinstance(error, OSError) else error.__context__  # torch tells of it as a RuntimeError
+            if isinstance(full, OSError):
+                raise OutputError(
+                    f"writing {name}, what workers start from, failed: {full.strerror or full}. Expected room for the model and "
+                    "its backbone; free some space or choose another folder with --trainer.default_root_dir"
+                ) from error
+            if isinstance(error, RuntimeError):
+                raise
             raise ConfigurationError(
                 f"trainer.workers: model and data are sent to the workers, and {type(error).__name__}: {error}. Expected classes "
                 "that can be imported and objects that can be pickled; else use workers: 1 and placement single"
@@ -172,6 +181,11 @@ class Workers(InProcess):
         except (EOFError, ConnectionError, TimeoutError):
             yield from team.died(connection)
             return
+        if kind == "broken" and team.proven:
+            log.warning(
+                "a worker could not start again: %s", content
+            )  # and is started once more when its end is noticed
+            return
         if kind == "broken":
             raise ConfigurationError(f"a worker can't start: {content}; see trainer.workers and trainer.placements")
         if kind == "step":
@@ -208,6 +222,8 @@ class Team(ABC):
         self._current: tuple[str, float] | None = None
         self._deadline_seconds: float | None = None
         self._ready = False
+        self.proven = False
+        """Whether it has been ready before, so that it isn't the configuration that keeps it from starting again."""
         self.given_up_at: float | None = None
         """Since when what comes of the task under way is not wanted any more."""
 
@@ -268,6 +284,7 @@ class Team(ABC):
         self._silent.discard(connection)
         if kind == "ready":
             self._ready = not self._silent
+            self.proven = self.proven or self._ready
             return
         if connection is self.connections[0]:
             self._results = content
@@ -401,6 +418,8 @@ def _team_kind(placement: Placement) -> Placement:
 
 
 def _ending(code: int | None) -> str:
+    if code == -signal.SIGKILL:
+        return "by SIGKILL (the system's, where memory has run out)"
     if code is not None and code < 0:
         return f"by {signal.Signals(-code).name}"
     return f"with exit code {code}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import math
 import time
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -15,6 +18,8 @@ from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
+from fedtalk.privacy.secagg import Assumptions
+from fedtalk.privacy.settings import Privacy
 
 FAILURES = [
     {"failure": ArtifactError("clip is damaged")},
@@ -111,7 +116,69 @@ def test_validating_nobody_is_an_error(run, people, colour_data, colours) -> Non
 def test_the_failure_says_what_happened(run, people, caplog: pytest.LogCaptureFixture) -> None:
     got = run({**people, "bert": replace(people["bert"], failure=ArtifactError("clip 7 is damaged"))})
     assert got.recorder.outcomes[0].failures == {"bert": "ArtifactError: clip 7 is damaged"}
-    assert "client bert failed and is left out: clip 7 is damaged" in caplog.text
+    assert "client bert failed and is left out: ArtifactError: clip 7 is damaged" in caplog.text
+
+
+def test_an_error_without_words_is_named(run, people, caplog: pytest.LogCaptureFixture) -> None:
+    failing = {**people, "bert": replace(people["bert"], failure=MemoryError(), held_out_failure=MemoryError())}
+    got = run(failing, Aggregation(gamma=0.0), validate_every=1)
+    assert got.recorder.outcomes[0].failures == {"bert": "MemoryError"}
+    assert "client bert failed and is left out: MemoryError\n" in caplog.text
+    assert "client bert could not be measured: MemoryError\n" in caplog.text
+
+
+def test_the_memory_of_a_failed_step_is_free_for_the_next_client(run, people) -> None:
+    """Else one client that runs out of memory takes everybody after it along."""
+    activations, held = [], []
+
+    class Watch(RoundCallback):
+        def on_local_step(self, trainer, client, step, steps, losses) -> None:
+            if client == "bert":
+                activation = torch.empty(1000)
+                activations.append(weakref.ref(activation))
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            if activations:
+                held.append(activations[0]() is not None)
+
+    gc.disable()
+    try:
+        run(people, callbacks=[Watch()])
+    finally:
+        gc.enable()
+    assert len(held) == 6 and not any(held)
+
+
+@pytest.mark.parametrize("allocate", [lambda: torch.empty(10**15), lambda: bytearray(10**16)], ids=["torch", "python"])
+def test_an_allocation_that_really_fails_costs_one_update(run, people, allocate) -> None:
+    class Allocate(RoundCallback):
+        def on_local_step(self, trainer, client, step, steps, losses) -> None:
+            if client == "bert":
+                allocate()
+
+    without = run({name: people[name] for name in people if name != "bert"}, folder="without")
+    failing = run(people, folder="failing", callbacks=[Allocate()])
+    assert list(failing.recorder.outcomes[0].failures) == ["bert"]
+    assert all(torch.equal(without.state[name], failing.state[name]) for name in without.state)
+
+
+@pytest.mark.parametrize("measured", [{"identity": math.nan}, {"stability": math.inf}], ids=repr)
+@pytest.mark.parametrize("privacy", [None, Privacy(assumptions=Assumptions(0.0, 0.3))], ids=["clear", "private"])
+def test_a_reliability_that_is_no_number_costs_its_client(run, people, measured: dict, privacy) -> None:
+    """Under privacy a weight is held within [0, 1], which nan and inf must not pass for."""
+    got = run({**people, "bert": replace(people["bert"], **measured)}, Aggregation(gamma=1.0, privacy=privacy))
+    assert list(got.recorder.outcomes[0].failures) == ["bert"]
+
+
+def test_held_out_metrics_that_are_not_finite_are_left_out(run, people, caplog: pytest.LogCaptureFixture) -> None:
+    measured = []
+
+    class Keep(RoundCallback):
+        def on_held_out(self, trainer, module, round_number, metrics) -> None:
+            measured.append(metrics)
+
+    run({**people, "bert": replace(people["bert"], poison=math.nan)}, callbacks=[Keep()], validate_every=1)
+    assert all(math.isfinite(value) for value in measured[0].values())
+    assert "client bert could not be measured: ArtifactError: expected finite metrics" in caplog.text
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,13 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from fedtalk.errors import ConfigurationError
+from fedtalk.federation.client import LocalWork
+from fedtalk.federation.deadline import DeadlineError
 from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.module import Prepared, copy_state, load_state
 from fedtalk.federation.placement import Placement, Placements
 from fedtalk.federation.together import train_together
+from fedtalk.federation.worker import GivenUp
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.objectives import DiffusionLoss, PerceptualLoss, TemporalDenoisingConsistency
 from fedtalk.talker.talker import Talker
@@ -144,3 +149,71 @@ def test_a_fit_gives_the_same_adapter_and_a_broken_client_costs_itself(make_talk
     start = copy_state(make_talker().exchanged_parameters())
     assert _difference(adapters[0], adapters[1], start) < 1e-4
     assert losses[0] == losses[1] == {"private-0001": "OSError: disk gone"}
+
+
+@pytest.fixture
+def half(make_talker: MakeTalker, clips: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The client half of anna, bert and cora, who train in one batch, and their prepared clips."""
+    from fedtalk.data.source import PreparedCache
+    from fedtalk.federation.client import ClientHalf
+    from fedtalk.federation.client_states import ClientStates
+
+    talker = make_talker()
+    made = ClientHalf(
+        FABRIC, talker, None, PreparedCache(tmp_path), None, ClientStates(tmp_path), 7, 1,  # type: ignore[arg-type]
+        Placements(Placement(together=3)),
+    )  # fmt: skip
+    prepared = _prepared(talker, clips)
+    monkeypatch.setattr(made, "prepared", lambda client, held_out=False: prepared[client])
+    return made, prepared
+
+
+@pytest.mark.parametrize("trouble", ["memory", "shape"])
+def test_a_batch_that_fails_is_trained_apart(half, monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
+    """To the bits of training apart, but for a client whose own clips are what fails."""
+    clients, prepared = half
+    start = _stirred(clients.module)
+    expected = _apart(clients.module, prepared)
+    if trouble == "shape":
+        prepared["bert"][0]["latents"] = prepared["bert"][0]["latents"][..., :-1]
+    else:
+
+        def fail(batch: Prepared, number: int) -> list:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(clients.module, "training_steps", fail)
+    results = dict(clients.work_together(list(prepared), LocalWork(1, 4, LOCAL), start, lambda *step: None))
+    assert list(results) == list(prepared)
+    for client, result in results.items():
+        if trouble == "shape" and client == "bert":
+            assert isinstance(result, RuntimeError)
+        else:
+            assert all(torch.equal(result.state[name], expected[client][name]) for name in start)
+
+
+def test_a_batch_that_is_stopped_is_not_trained_again(half) -> None:
+    clients, prepared = half
+    start, steps = _stirred(clients.module), []
+
+    def give_up(*step: object) -> None:
+        steps.append(step)
+        raise GivenUp
+
+    results = dict(clients.work_together(list(prepared), LocalWork(1, 4, LOCAL), start, give_up))
+    assert {type(result) for result in results.values()} == {GivenUp} and len(steps) == 1
+    hurried = LocalWork(1, 4, replace(LOCAL, deadline_seconds=1e-9))
+    results = dict(clients.work_together(list(prepared), hurried, start, lambda *step: steps.append(step)))
+    assert {type(result) for result in results.values()} == {DeadlineError} and len(steps) == 2
+
+
+def test_a_batch_that_fails_has_no_more_time_for_it(half, monkeypatch: pytest.MonkeyPatch) -> None:
+    clients, prepared = half
+
+    def fail(batch: Prepared, number: int) -> list:
+        time.sleep(1.0)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(clients.module, "training_steps", fail)
+    hurried = LocalWork(1, 4, replace(LOCAL, deadline_seconds=1.0))
+    results = dict(clients.work_together(list(prepared), hurried, _stirred(clients.module), lambda *step: None))
+    assert {type(result) for result in results.values()} == {DeadlineError}

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fedtalk.callbacks.aggregation import Aggregation
-from fedtalk.errors import ConfigurationError
+from fedtalk.errors import ConfigurationError, OutputError
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import copy_state
 from fedtalk.federation.trainer import RoundCallback
@@ -142,10 +142,40 @@ def test_what_happens_to_a_worker_costs_its_client_only(parts, tmp_path: Path) -
     assert _same(without, state)
     for outcome in rounds.outcomes:
         assert list(outcome.failures) == list(bad)
-        assert outcome.failures["dies"] == "WorkerError: the worker process that trained it ended by SIGKILL"
+        assert (
+            outcome.failures["dies"]
+            == "WorkerError: the worker process that trained it ended by SIGKILL (the system's, where memory has run out)"
+        )
         assert outcome.failures["raises"] == "ArtifactError: clip 7 is damaged"
         assert outcome.failures["hangs"].startswith("DeadlineError: client hangs was still at work after 3.")
         assert [report.client for report in outcome.reports] == list(people)
+
+
+def test_a_worker_that_cant_start_again_at_once_is_no_configuration_error(parts, tmp_path: Path, caplog) -> None:
+    """After it was killed for want of memory there may be none yet to start it in."""
+    people = {**{name: parts.Person(does="die in step") for name in ("dies", "too")}, **_people(parts, 2)}
+    rounds = Rounds()
+    parts.trainer(tmp_path, [Aggregation(gamma=1.0), rounds], workers=2).fit(
+        parts.Forgetful(tmp_path / "starts"), parts.People(people)
+    )
+    assert [list(outcome.failures) for outcome in rounds.outcomes] == [["dies", "too"]] * 2
+    assert "a worker could not start again: MemoryError" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small disk")
+def test_a_disk_too_small_for_what_workers_start_from_is_an_error_of_ours(parts, tmp_path: Path) -> None:
+    disk = tmp_path / "run"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4k", "none", str(disk)], stderr=subprocess.DEVNULL
+    ).returncode:
+        pytest.skip("mounts are forbidden here")
+    try:
+        with pytest.raises(OutputError, match="what workers start from, failed: No space left on device"):
+            parts.trainer(tmp_path, workers=2, logger=False).fit(parts.Pull(), parts.People(_people(parts, 2)))
+        assert not list(disk.glob(".part-*"))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_of_processes_that_take_a_client_together_one_may_die(parts, tmp_path: Path) -> None:

@@ -113,6 +113,21 @@ class CompiledPull(Pull):
             (self.told / str(os.getpid())).write_text(str(counters["stats"]["unique_graphs"]))
 
 
+class Forgetful(Pull):
+    """The third process that is started with it finds no memory to start in."""
+
+    def __init__(self, starts: Path) -> None:
+        super().__init__()
+        self.starts = starts
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        with self.starts.open("a") as file:
+            file.write("start\n")
+        if len(self.starts.read_text().split()) == 3:
+            raise MemoryError
+
+
 STEP = ("nothing", "hang in step", "die in step")
 
 

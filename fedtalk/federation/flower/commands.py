@@ -16,11 +16,17 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from fedtalk.callbacks.config import SaveRunConfig
 from fedtalk.callbacks.personal import PersonalAdapters
 from fedtalk.data.source import ClipData
-from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
+from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.flower import require_flower
 from fedtalk.federation.flower.agreement import check_sealed
 from fedtalk.federation.flower.engine import FlowerEngine, Post, gather
-from fedtalk.federation.flower.keys import read_public_key, write_keys
+from fedtalk.federation.flower.keys import (
+    check_certificate,
+    check_private_key,
+    read_authority,
+    read_public_key,
+    write_keys,
+)
 from fedtalk.federation.flower.processes import Child
 from fedtalk.federation.flower.roster import SiteClients
 from fedtalk.federation.flower.settings import ClientSettings, ServerSettings
@@ -136,13 +142,12 @@ def serve_rounds(
     from fedtalk.federation.flower.superlink import secret_file, server_app
 
     check_sealed(trainer.aggregation)
-    public = {_site_name(path): read_public_key(Path(path)) for path in settings.sites}
-    if len(public) < len(settings.sites):
-        raise ConfigurationError(f"flower.sites: expected files of different names, got {settings.sites}")
+    public = site_keys(settings.sites)
+    check_certificate(settings.certificate, settings.private_key)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, PersonalAdapters):
             callback.steps = 0  # personal adapters are made at the sites; here the global one alone
-    authority = _read(settings.authority, "authority")
+    authority = read_authority(settings.authority)
     with tempfile.TemporaryDirectory(prefix="fedtalk-") as private, trainer.stop_signals as stop:
         secret_path, secret = secret_file(Path(private))
         link = Child(
@@ -154,6 +159,7 @@ def serve_rounds(
                 "--disable-runtime-dependency-installation",
             ],
             trainer.run_dir / "flower",
+            {"address already in use": f"flower.port {settings.port} is taken; stop what listens there, or choose another port"},
         )  # fmt: skip
         address = f"{settings.local_name}:{settings.port}"
         with link, server_app(link, address, authority, secret, public, stop.check) as (grid, node_of):
@@ -175,10 +181,10 @@ def serve_clients(trainer: FederatedTrainer, module: FederatedModule, data: Clip
         Interrupted: SIGTERM or SIGINT.
     """
     from fedtalk.federation.flower.superlink import secret_file
-    from fedtalk.federation.flower.supernode import SENDING_SECONDS, serve
+    from fedtalk.federation.flower.supernode import MOST_WAIT_SECONDS, SENDING_SECONDS, serve
 
-    _read(settings.authority, "authority")
-    _read(settings.private_key, "private_key")
+    read_authority(settings.authority)
+    check_private_key(settings.private_key)
     with (
         run_lock(trainer.run_dir),
         tempfile.TemporaryDirectory(prefix="fedtalk-") as private,
@@ -198,8 +204,10 @@ def serve_clients(trainer: FederatedTrainer, module: FederatedModule, data: Clip
                 "--isolation", "process", "--superexec-auth-secret-file", str(secret_path),
                 "--superlink", settings.superlink, "--root-certificates", settings.authority,
                 "--auth-supernode-private-key", settings.private_key, "--host", "127.0.0.1", "--port", str(settings.port),
+                "--max-wait-time", f"{min(settings.wait_seconds, MOST_WAIT_SECONDS):g}",
             ],
             trainer.run_dir / "flower",
+            supernode_meanings(settings),
         )  # fmt: skip
         with closing(site), node:
             log.info("%d clients of this site wait for the server at %s", len(data.clients), settings.superlink)
@@ -241,6 +249,22 @@ def _wait_for_sites(
     return connected
 
 
+def site_keys(paths: Sequence[str]) -> dict[str, bytes]:
+    """The public key of each site, by its name.
+
+    Raises:
+        ConfigurationError: two sites would have one name, or one key.
+    """
+    public = {_site_name(path): read_public_key(Path(path)) for path in paths}
+    if len(public) < len(paths):
+        raise ConfigurationError(f"flower.sites: expected files of different names, got {list(paths)}")
+    if len(set(public.values())) < len(public):
+        raise ConfigurationError(
+            f"flower.sites: expected a key of its own for each site, got one twice in {list(paths)}"
+        )
+    return public
+
+
 def _site_name(path: str) -> str:
     """
     >>> _site_name("keys/north.pub"), _site_name("north.key.pub")
@@ -249,11 +273,20 @@ def _site_name(path: str) -> str:
     return Path(path).name.removesuffix(".pub").removesuffix(".key")
 
 
-def _read(path: str, name: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ArtifactError(
-            f"flower.{name}: {path} can't be read ({error.strerror or error}); expected a PEM file, such as "
-            "`fedtalk flower keys` makes"
-        ) from error
+def supernode_meanings(settings: ClientSettings) -> dict[str, str]:
+    """What a SuperNode's last words mean for this site's settings, by a phrase in them."""
+    clocks = "and the clocks of both machines to agree within 5 s"
+    return {
+        "certificate verify failed": f"the certificate of the server at {settings.superlink} does not fit flower.authority "
+        f"{settings.authority}: expected the certificate of the authority that signed the server's, and a host that the "
+        "server's certificate names",
+        "Failed to activate SuperNode": f"the server at {settings.superlink} does not take the key flower.private_key "
+        f"{settings.private_key}: expected its public half (.pub) among the server's flower.sites, no other site with it, "
+        f"{clocks}",
+        "401 Unauthorized": f"the server at {settings.superlink} does not know this site's signature: expected a server that "
+        f"was not started again meanwhile, {clocks}",
+        "address already in use": f"flower.port {settings.port} is taken: expected a free port on this machine, another one "
+        "for each site on it",
+        "Connection attempt failed": f"the server can't be reached at {settings.superlink}: expected `fedtalk flower server` "
+        "to run there, and no firewall between",
+    }

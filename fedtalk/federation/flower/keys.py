@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_ssh_private_key,
     load_ssh_public_key,
 )
 from cryptography.x509.oid import NameOID
@@ -90,6 +92,63 @@ def read_public_key(path: Path) -> bytes:
             f"public key {path}: expected an elliptic curve of NIST's (ecdsa), got {type(key).__name__}"
         )
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def read_authority(path: str) -> bytes:
+    """An authority's certificate, in PEM.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    content = _read(path, "authority", "a certificate in PEM")
+    try:
+        x509.load_pem_x509_certificates(content)
+    except ValueError as error:
+        raise _unfit(path, "authority", "a certificate in PEM", error) from error
+    return content
+
+
+def check_certificate(certificate: str, private_key: str) -> None:
+    """
+    Raises:
+        ArtifactError: they can't be read, or don't belong together.
+    """
+    for name, path in (("certificate", certificate), ("private_key", private_key)):
+        _read(path, name, "a PEM file")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key, password=lambda: "")
+    except (ssl.SSLError, ValueError) as error:
+        what = "a certificate in PEM and its own unencrypted private key (flower.private_key)"
+        raise _unfit(f"{certificate} with {private_key}", "certificate", what, error) from error
+
+
+def check_private_key(path: str) -> None:
+    """
+    Raises:
+        ArtifactError: it is none that Flower takes.
+    """
+    what = "a private key in OpenSSH's format, of an elliptic curve of NIST's (ecdsa), without a passphrase"
+    content = _read(path, "private_key", what)
+    try:
+        key = load_ssh_private_key(content, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise _unfit(path, "private_key", what, error) from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ArtifactError(f"flower.private_key: expected {what}, got {type(key).__name__} in {path}")
+
+
+def _read(path: str, name: str, what: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise _unfit(path, name, what, error) from error
+
+
+def _unfit(path: str, name: str, what: str, error: Exception) -> ArtifactError:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return ArtifactError(
+        f"flower.{name}: {path} can't be used ({why}); expected {what}, such as `fedtalk flower keys` makes"
+    )
 
 
 def _private(key: ec.EllipticCurvePrivateKey, form: PrivateFormat) -> bytes:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedtalk.errors import ConfigurationError, FedTalkError
@@ -16,6 +17,7 @@ from fedtalk.federation.flower import FLOWER_ENVIRONMENT
 
 log = logging.getLogger("fedtalk")
 
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 GRACE_SECONDS = 10.0
 """Time that a child has to end by itself."""
 
@@ -23,17 +25,21 @@ GRACE_SECONDS = 10.0
 class Child:
     """One of Flower's programs, running until the block is left."""
 
-    def __init__(self, program: str, arguments: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self, program: str, arguments: Sequence[str], folder: Path, meanings: Mapping[str, str] | None = None
+    ) -> None:
         """
         Args:
             program: ``flower-superlink`` or ``flower-supernode``.
             arguments: of its command line.
             folder: for its home and its log, PROGRAM.log.
+            meanings: by a phrase of its last words, what that means here; the first that fits is told instead of them.
 
         Raises:
             ConfigurationError: the program isn't installed.
         """
         self.program, self._arguments, self._folder = program, list(arguments), folder
+        self._meanings = dict(meanings or {})
         self.log_file = folder / f"{program}.log"
         self._path = Path(sysconfig.get_path("scripts")) / program
         if not self._path.exists():
@@ -67,10 +73,11 @@ class Child:
         return self._process.poll() is not None
 
     def last_words(self) -> str:
-        """What it said last, without its chatter."""
-        lines = [line.strip() for line in self.log_file.read_text(errors="replace").splitlines()]
+        """What it said last, without its chatter, or what is known to be meant by that."""
+        lines = [line.strip() for line in COLOUR.sub("", self.log_file.read_text(errors="replace")).splitlines()]
         telling = [line for line in lines if line and "INFO" not in line]
-        return " | ".join(telling[-4:])
+        said = " | ".join(telling[-8:])
+        return next((meaning for phrase, meaning in self._meanings.items() if phrase in said), " | ".join(telling[-4:]))
 
     def check(self) -> None:
         """

@@ -62,6 +62,11 @@ class ClientSettings:
     """How long to go on trying where the server can't be reached or doesn't know this site's key."""
 
     def __post_init__(self) -> None:
+        host, _, port = self.superlink.rpartition(":")
+        if not host or not port.isdigit() or "/" in host:
+            raise ConfigurationError(
+                f"flower.superlink: expected host:port, such as fed.example.org:9092, got {self.superlink!r}"
+            )
         _check_port("port", self.port)
         _check_seconds("wait_seconds", self.wait_seconds)
 

@@ -135,7 +135,7 @@ class Site:
         log.info("round %d: %s train", number, ", ".join(joined))
         for client, update in self._engine.updates(number, list(joined), state):
             if isinstance(update, Failure):  # whatever its data or device does, it costs its own update only
-                log.warning("round %d: client %s failed and is left out: %s", number, client, update.message)
+                log.warning("round %d: client %s failed and is left out: %s", number, client, update)
                 continue
             advertised, advertisement = joined[client]
             self._taking[client] = _Taking(advertised, update.contribution)

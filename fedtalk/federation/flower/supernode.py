@@ -35,6 +35,8 @@ log = logging.getLogger("fedtalk")
 
 POLL_SECONDS = 0.2
 RESTART_SECONDS = 2.0
+MOST_WAIT_SECONDS = 60.0
+"""How long a SuperNode itself goes on trying to reach the server, before it ends and is started again."""
 SENDING_SECONDS = 5.0
 """A SuperNode looks for an answer to send every half second; after the last one it gets this long."""
 
@@ -81,7 +83,7 @@ def serve(
                 node.start()
             try:
                 response = executor.AcquireTask(wanted)
-            except httpx.TransportError:  # it is still coming up, or has just ended
+            except httpx.HTTPError:  # it is still coming up, has just ended, or another program has its port
                 time.sleep(POLL_SECONDS)
                 continue
             if response.HasField("task") and response.token:

@@ -16,7 +16,15 @@ import fedtalk.federation.flower.engine as engine_module
 from fedtalk.cli import main
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.federation.flower import require_flower
-from fedtalk.federation.flower.keys import read_public_key, write_keys
+from fedtalk.federation.flower.commands import site_keys, supernode_meanings
+from fedtalk.federation.flower.keys import (
+    check_certificate,
+    check_private_key,
+    read_authority,
+    read_public_key,
+    write_keys,
+)
+from fedtalk.federation.flower.processes import Child
 from fedtalk.federation.flower.settings import ClientSettings, ServerSettings
 
 
@@ -62,6 +70,56 @@ def test_what_is_no_key_or_no_name_is_refused(tmp_path: Path) -> None:
         read_public_key(tmp_path / "none.pub")
 
 
+def test_files_that_dont_fit_are_named_before_anything_starts(tmp_path: Path) -> None:
+    """Flower would say so in the log of a process that is started again and again, or wait for ever."""
+    write_keys(tmp_path, ["localhost"], ["north"])
+    garbage, north = tmp_path / "garbage", tmp_path / "sites" / "north.key"
+    garbage.write_text("garbage")
+    read_authority(str(tmp_path / "authority.crt"))
+    check_private_key(str(north))
+    check_certificate(str(tmp_path / "server.crt"), str(tmp_path / "server.key"))
+    for path in (garbage, tmp_path / "none", tmp_path):
+        with pytest.raises(ArtifactError, match=rf"flower\.authority: {path} can't be used .*expected a certificate"):
+            read_authority(str(path))
+        with pytest.raises(ArtifactError, match=rf"flower\.private_key: {path} can't be used .*expected a private key"):
+            check_private_key(str(path))
+        with pytest.raises(ArtifactError, match=rf"flower\.certificate: {path}.* can't be used"):
+            check_certificate(str(path), str(tmp_path / "server.key"))
+    with pytest.raises(ArtifactError, match=r"flower\.private_key: .*north\.pub can't be used"):
+        check_private_key(str(north.with_suffix(".pub")))
+    write_keys(tmp_path / "other", ["localhost"], [])
+    with pytest.raises(ArtifactError, match=r"flower\.certificate: .*its own unencrypted private key"):
+        check_certificate(str(tmp_path / "server.crt"), str(tmp_path / "other" / "server.key"))
+
+
+def test_two_sites_have_two_names_and_two_keys(tmp_path: Path) -> None:
+    write_keys(tmp_path, ["localhost"], ["north", "south"])
+    north, south = (tmp_path / "sites" / f"{site}.pub" for site in ("north", "south"))
+    assert list(site_keys([str(north), str(south)])) == ["north", "south"]
+    with pytest.raises(ConfigurationError, match=r"flower\.sites: expected files of different names"):
+        site_keys([str(north), str(north)])
+    south.write_bytes(north.read_bytes())
+    with pytest.raises(
+        ConfigurationError, match=r"flower\.sites: expected a key of its own for each site, got one twice"
+    ):
+        site_keys([str(north), str(south)])
+
+
+def test_what_a_supernode_says_is_told_in_words_of_the_settings(tmp_path: Path) -> None:
+    settings = ClientSettings("fed.example.org:9092", "authority.crt", "north.key", port=9097)
+    said = {
+        "[code: 2004] Failed to activate SuperNode. | see flower.ai": "does not take the key flower.private_key north.key",
+        "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: unable": "does not fit flower.authority authority.crt",
+        "WARNING :   Connection attempt failed, retrying in 1.61 seconds": "can't be reached at fed.example.org:9092",
+        "[Errno 98] error while attempting to bind: address already in use": "flower.port 9097 is taken",
+        "\x1b[91mERROR\x1b[0m: nobody knew of this": "ERROR: nobody knew of this",
+    }
+    for words, meaning in said.items():
+        node = Child("flower-supernode", [], tmp_path, supernode_meanings(settings))
+        node.log_file.write_text(f"INFO: hello\n{words}\nThe SuperNode could not establish a connection\n")
+        assert meaning in node.last_words()
+
+
 @pytest.mark.parametrize(
     ("settings", "changes", "message"),
     [
@@ -69,6 +127,8 @@ def test_what_is_no_key_or_no_name_is_refused(tmp_path: Path) -> None:
         (ServerSettings, {"sites": []}, r"flower\.sites: "),
         (ServerSettings, {"least_sites": 2}, r"flower\.least_sites: expected 1 to .* 1, got 2"),
         (ServerSettings, {"answer_seconds": 0}, r"flower\.answer_seconds: expected seconds above 0"),
+        (ClientSettings, {"superlink": "fed.example.org"}, r"flower\.superlink: expected host:port"),
+        (ClientSettings, {"superlink": "https://fed.example.org:9092"}, r"flower\.superlink: expected host:port"),
         (ClientSettings, {"port": 70000}, r"flower\.port: expected a port"),
         (ClientSettings, {"wait_seconds": float("nan")}, r"flower\.wait_seconds: "),
     ],

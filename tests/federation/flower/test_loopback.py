@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -90,9 +91,9 @@ class Parties:
     def text(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
-    def wait_for(self, name: str, text: str, seconds: float = 400.0) -> None:
+    def wait_for(self, name: str, text: str, seconds: float = 400.0, after: str = "") -> None:
         end = time.monotonic() + seconds
-        while text not in self.text(name):
+        while text not in self.text(name)[max(0, self.text(name).find(after)) :]:
             assert self.running[name].poll() is None, self.text(name)
             assert time.monotonic() < end, f"{text!r} expected in:\n{self.text(name)}"
             time.sleep(0.05)
@@ -194,7 +195,7 @@ def test_a_site_killed_in_mid_round_is_a_client_that_failed(parties, monkeypatch
     assert federation.end_of("server") == 0, federation.text("server")
     for site in ("south", "east"):
         assert federation.end_of(site) == 0, federation.text(site)
-    assert "Failed to activate SuperNode" in federation.text("stranger")
+    assert "does not take the key flower.private_key" in federation.text("stranger")
     work = ClientHalf.work
 
     def failing(self: ClientHalf, client: str, asked: LocalWork, *rest: object) -> object:
@@ -207,6 +208,45 @@ def test_a_site_killed_in_mid_round_is_a_client_that_failed(parties, monkeypatch
     assert _equal(federation.state("run_server"), federation.state("run_alone"))
     federation.running["stranger"].send_signal(signal.SIGINT)
     assert federation.end_of("stranger") == 130
+    assert federation.gone(), federation.pids()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_site_and_a_server_that_were_killed_are_started_again(parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both with the command that they had: north gives updates again, the server goes on after its last round."""
+    federation = parties(PEOPLE, rounds=15)
+    federation.start_server("--ckpt_path", "last", answer_seconds=30)
+    for site in federation.sites:
+        federation.start_site(site)
+    federation.wait_for("server", "round 1, shares: 4 of 4 clients answered")
+    for pid in federation.pids("north.key"):
+        os.kill(pid, signal.SIGKILL)
+    federation.running["north"].wait(10)
+    federation.start_site("north")
+    federation.wait_for("server", "round 1, input: 3 of 4 clients answered")
+    federation.wait_for("north", "anna train")
+    federation.wait_for("server", "input: 4 of 4 clients answered\n", after="round 1, input")
+    log = federation.text("server")
+    federation.running["server"].kill()
+    federation.running["server"].wait(10)
+    federation.start_server("--ckpt_path", "last", answer_seconds=30)  # the sites have gone on waiting
+    for name in ("server", *federation.sites):
+        assert federation.end_of(name) == 0, federation.text(name)
+    assert "going on after round" in federation.text("server")
+    summed = dict(re.findall(r"round (\d+), input: (\d+) of", log + federation.text("server")))
+    missing = {int(number) for number, clients in summed.items() if clients == "3"}
+    assert len(summed) == 15 and 1 in missing and len(missing) < 14
+    work = ClientHalf.work
+
+    def failing(self: ClientHalf, client: str, number: int, *rest: object) -> object:
+        if client == "anna" and number in missing:
+            raise OSError("gone")
+        return work(self, client, number, *rest)
+
+    monkeypatch.setattr(ClientHalf, "work", failing)
+    federation.fit_in_process()
+    assert _equal(federation.state("run_server"), federation.state("run_alone"))
     assert federation.gone(), federation.pids()
 
 

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fedtalk {arguments[0]}: {stop or 'interrupted'}{resume}", file=sys.stderr)
         return 128 + getattr(stop, "signal_number", signal.SIGINT)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO):
             raise
         print(f"fedtalk {arguments[0]}: {error}; files written before are whole. Free some space or choose another folder.",
               file=sys.stderr)  # fmt: skip

@@ -52,6 +52,11 @@ class Failure:
         """
         return cls(type(error).__name__, str(error))
 
+    @property
+    def device_lost(self) -> bool:
+        """Whether its process can't use its device any more, whatever it does next (CUDA's "sticky" errors)."""
+        return self.kind == "AcceleratorError" or self.message.startswith("CUDA error")
+
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}" if self.message else self.kind
 

@@ -103,7 +103,7 @@ def main(connection: Connection, lifeline: Connection, setup: Path, seat: Seat) 
             send(connection, ("broken", Failure.of(error)))
         return
     try:
-        serve(connection, clients, seat.rank)
+        serve(connection, clients, seat.rank, restarted=True)
     finally:
         del clients  # and with it DDP's wrapper, which must not outlive its process group
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -111,7 +111,9 @@ def main(connection: Connection, lifeline: Connection, setup: Path, seat: Seat) 
             torch.distributed.destroy_process_group()
 
 
-def serve(connection: Connection, clients: ClientHalf, rank: int, ready: object = None) -> None:
+def serve(
+    connection: Connection, clients: ClientHalf, rank: int, ready: object = None, restarted: bool = False
+) -> None:
     """Do the local work that is asked for, until the other side is done or gone.
 
     Messages to here: ``(LocalWork, [client, ...], state, optimizers)``, and None to give that task up. From here: ``("ready",
@@ -123,6 +125,7 @@ def serve(connection: Connection, clients: ClientHalf, rank: int, ready: object 
         clients: what does the work.
         rank: among those that take clients together; the first one tells of steps and results.
         ready: what is told at the start.
+        restarted: whether a process that ends is started again, so that it does once its device is lost to it.
     """
     try:
         send(connection, ("ready", ready))
@@ -134,7 +137,10 @@ def serve(connection: Connection, clients: ClientHalf, rank: int, ready: object 
             if optimizers is not None:
                 clients.states = SentStates(optimizers)
             done = list(_work(clients, connection, rank, names, work, tensors(state)))
-            send(connection, ("done", done if rank == 0 else [pair for pair in done if isinstance(pair[1], Failure)]))
+            failed = [pair for pair in done if isinstance(pair[1], Failure)]
+            send(connection, ("done", done if rank == 0 else failed))
+            if restarted and any(failure.device_lost for _, failure in failed):
+                return
     except (EOFError, ConnectionError, TimeoutError):
         pass  # the fit is over
 

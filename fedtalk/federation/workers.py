@@ -49,6 +49,8 @@ AGREEMENT_SECONDS = 10.0
 """What processes that take a client together have to fail too, once one of them has."""
 MOST_DEATHS = 3
 """Starts in a row that may fail."""
+START_SECONDS = 600.0
+"""What processes have to get ready."""
 
 
 class WorkerError(FedTalkError):
@@ -339,7 +341,7 @@ class LocalTeam(Team):
         self._setup, self._threads, self._number, self._gpus = setup, threads, number, gpus
         self._processes: list[Any] = []
         self._lifelines: list[Connection] = []
-        self._deaths = 0
+        self._deaths, self._started_at = 0, 0.0
 
     def start(self) -> None:
         context = _context(on_gpu=self._gpus > 0)
@@ -358,7 +360,14 @@ class LocalTeam(Team):
             self._processes.append(process)
             self.connections.append(own)
             self._lifelines.append(lifeline)
-        self._silent, self._ready = set(self.connections), False
+        self._silent, self._ready, self._started_at = set(self.connections), False, time.monotonic()
+
+    def overdue(self) -> Iterator[tuple[str, Any]]:
+        """As any team's; and processes that don't get ready count as ended."""
+        if self.starting and time.monotonic() - self._started_at > START_SECONDS:
+            yield from self._ended(f"after {START_SECONDS:.0f} s of getting ready")
+        else:
+            yield from super().overdue()
 
     def died(self, connection: Connection) -> Iterator[tuple[str, Any]]:
         """A process is gone: so are the updates of its task, and the team starts anew.
@@ -368,7 +377,9 @@ class LocalTeam(Team):
         """
         process = self._processes[self.connections.index(connection)]
         process.join(1.0)
-        how = _ending(process.exitcode)
+        yield from self._ended(_ending(process.exitcode))
+
+    def _ended(self, how: str) -> Iterator[tuple[str, Any]]:
         self._deaths = 0 if self._ready else self._deaths + 1
         if self._deaths >= MOST_DEATHS:
             raise WorkerError(

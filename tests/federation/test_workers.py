@@ -19,6 +19,7 @@ from fedtalk.errors import ConfigurationError, OutputError
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import copy_state
 from fedtalk.federation.trainer import RoundCallback
+from fedtalk.federation.workers import WorkerError
 from fedtalk.privacy.settings import AdaptiveClipping, Privacy
 
 HERE = Path(__file__).parent
@@ -163,6 +164,26 @@ def test_a_worker_that_cant_start_again_at_once_is_no_configuration_error(parts,
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small disk")
+def test_a_worker_that_never_gets_ready_is_not_waited_for(
+    parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedtalk.federation.workers.START_SECONDS", 1.0)
+    with pytest.raises(
+        WorkerError, match=r"ended 3 times before it was ready, the last time after 1 s of getting ready"
+    ):
+        parts.trainer(tmp_path, [Aggregation(gamma=1.0)], workers=2).fit(parts.Stuck(), parts.People(_people(parts)))
+
+
+def test_a_worker_whose_device_is_lost_to_it_is_started_again(parts, tmp_path: Path, caplog) -> None:
+    """What CUDA says of a failed assertion it says of everything that comes after it in the process."""
+    people = _people(parts)
+    people["client-1"].does = "lose device"
+    _, rounds = _fit(parts, people, tmp_path, workers=2)
+    for outcome in rounds.outcomes:
+        assert outcome.failures == {"client-1": "RuntimeError: CUDA error: device-side assert triggered"}
+    assert caplog.text.count("an idle worker process ended; it is started again") == 2
+
+
 def test_a_disk_too_small_for_what_workers_start_from_is_an_error_of_ours(parts, tmp_path: Path) -> None:
     disk = tmp_path / "run"
     disk.mkdir()

@@ -29,7 +29,7 @@ class Person:
     colour: tuple[float, float, float] = (0.5, 0.5, 0.5)
     clips: int = 2
     does: str = "nothing"
-    """``raise``, ``die`` (its process is killed), ``hang``; in the step: ``hang in step``, ``die in step``."""
+    """``raise``, ``die`` (its process is killed), ``hang``; in the step: ``hang in step``, ``die in step``, ``lose device``."""
 
 
 class Pull(FederatedModule):
@@ -71,6 +71,8 @@ class Pull(FederatedModule):
             time.sleep(600)
         if int(batch["does"][0]) == STEP.index("die in step"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if int(batch["does"][0]) == STEP.index("lose device"):
+            raise RuntimeError("CUDA error: device-side assert triggered")
         given = F.dropout(batch["input"], self.dropout, self.training)
         return {"pull": (self.net(given) - batch["colour"]).square().mean()}
 
@@ -113,6 +115,13 @@ class CompiledPull(Pull):
             (self.told / str(os.getpid())).write_text(str(counters["stats"]["unique_graphs"]))
 
 
+class Stuck(Pull):
+    """A process that is started with it never gets ready."""
+
+    def __setstate__(self, state: dict) -> None:
+        time.sleep(600)
+
+
 class Forgetful(Pull):
     """The third process that is started with it finds no memory to start in."""
 
@@ -128,7 +137,7 @@ class Forgetful(Pull):
             raise MemoryError
 
 
-STEP = ("nothing", "hang in step", "die in step")
+STEP = ("nothing", "hang in step", "die in step", "lose device")
 
 
 class People(ClipData):

@@ -141,6 +141,8 @@ def serve_rounds(
     from fedtalk.federation.flower.grid import GridPost
     from fedtalk.federation.flower.superlink import secret_file, server_app
 
+    with run_lock(trainer.run_dir):  # before the folder's logs are begun anew; the rounds hold it
+        pass
     check_sealed(trainer.aggregation)
     public = site_keys(settings.sites)
     check_certificate(settings.certificate, settings.private_key)

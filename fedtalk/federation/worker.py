@@ -103,7 +103,7 @@ def main(connection: Connection, lifeline: Connection, setup: Path, seat: Seat) 
             send(connection, ("broken", Failure.of(error)))
         return
     try:
-        serve(connection, clients, seat.rank, restarted=True)
+        serve(connection, clients, seat.rank)
     finally:
         del clients  # and with it DDP's wrapper, which must not outlive its process group
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -111,9 +111,7 @@ def main(connection: Connection, lifeline: Connection, setup: Path, seat: Seat) 
             torch.distributed.destroy_process_group()
 
 
-def serve(
-    connection: Connection, clients: ClientHalf, rank: int, ready: object = None, restarted: bool = False
-) -> None:
+def serve(connection: Connection, clients: ClientHalf, rank: int, ready: object = None) -> None:
     """Do the local work that is asked for, until the other side is done or gone.
 
     Messages to here: ``(LocalWork, [client, ...], state, optimizers)``, and None to give that task up. From here: ``("ready",
@@ -125,7 +123,6 @@ def serve(
         clients: what does the work.
         rank: among those that take clients together; the first one tells of steps and results.
         ready: what is told at the start.
-        restarted: whether a process that ends is started again, so that it does once its device is lost to it.
     """
     try:
         send(connection, ("ready", ready))
@@ -137,10 +134,7 @@ def serve(
             if optimizers is not None:
                 clients.states = SentStates(optimizers)
             done = list(_work(clients, connection, rank, names, work, tensors(state)))
-            failed = [pair for pair in done if isinstance(pair[1], Failure)]
-            send(connection, ("done", done if rank == 0 else failed))
-            if restarted and any(failure.device_lost for _, failure in failed):
-                return
+            send(connection, ("done", done if rank == 0 else [pair for pair in done if isinstance(pair[1], Failure)]))
     except (EOFError, ConnectionError, TimeoutError):
         pass  # the fit is over
 

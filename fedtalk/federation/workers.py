@@ -369,6 +369,17 @@ class LocalTeam(Team):
         else:
             yield from super().overdue()
 
+    def _close(self) -> Iterator[tuple[str, Any]]:
+        failures = [result for _, result in self._results if isinstance(result, Failure)]
+        if self._failure is not None:
+            failures.append(self._failure[1])
+        told = list(super()._close())
+        if any(failure.device_lost for failure in failures):
+            log.warning("a worker can't use its device any more; it is started again")
+            self.end(0.0)
+            self.start()
+        yield from told
+
     def died(self, connection: Connection) -> Iterator[tuple[str, Any]]:
         """A process is gone: so are the updates of its task, and the team starts anew.
 

@@ -181,7 +181,7 @@ def test_a_worker_whose_device_is_lost_to_it_is_started_again(parts, tmp_path: P
     _, rounds = _fit(parts, people, tmp_path, workers=2)
     for outcome in rounds.outcomes:
         assert outcome.failures == {"client-1": "RuntimeError: CUDA error: device-side assert triggered"}
-    assert caplog.text.count("an idle worker process ended; it is started again") == 2
+    assert caplog.text.count("can't use its device any more; it is started again") == 2
 
 
 def test_a_disk_too_small_for_what_workers_start_from_is_an_error_of_ours(parts, tmp_path: Path) -> None:

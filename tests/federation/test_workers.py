@@ -156,14 +156,14 @@ def test_a_worker_that_cant_start_again_at_once_is_no_configuration_error(parts,
     """After it was killed for want of memory there may be none yet to start it in."""
     people = {**{name: parts.Person(does="die in step") for name in ("dies", "too")}, **_people(parts, 2)}
     rounds = Rounds()
+    (starts := tmp_path / "starts").mkdir()
     parts.trainer(tmp_path, [Aggregation(gamma=1.0), rounds], workers=2).fit(
-        parts.Forgetful(tmp_path / "starts"), parts.People(people)
+        parts.Forgetful(starts), parts.People(people)
     )
     assert [list(outcome.failures) for outcome in rounds.outcomes] == [["dies", "too"]] * 2
     assert "a worker could not start again: MemoryError" in caplog.text
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small disk")
 def test_a_worker_that_never_gets_ready_is_not_waited_for(
     parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +184,7 @@ def test_a_worker_whose_device_is_lost_to_it_is_started_again(parts, tmp_path: P
     assert caplog.text.count("can't use its device any more; it is started again") == 2
 
 
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small disk")
 def test_a_disk_too_small_for_what_workers_start_from_is_an_error_of_ours(parts, tmp_path: Path) -> None:
     disk = tmp_path / "run"
     disk.mkdir()

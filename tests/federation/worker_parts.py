@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -131,9 +133,13 @@ class Forgetful(Pull):
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
-        with self.starts.open("a") as file:
-            file.write("start\n")
-        if len(self.starts.read_text().split()) == 3:
+        for number in count(1):
+            with contextlib.suppress(
+                FileExistsError
+            ):  # of processes that start at the same time each has its own number
+                (self.starts / str(number)).touch(exist_ok=False)
+                break
+        if number == 3:
             raise MemoryError
 
 

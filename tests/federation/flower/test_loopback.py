@@ -239,10 +239,10 @@ def test_a_site_and_a_server_that_were_killed_are_started_again(parties, monkeyp
     assert len(summed) == 15 and 1 in missing and len(missing) < 14
     work = ClientHalf.work
 
-    def failing(self: ClientHalf, client: str, number: int, *rest: object) -> object:
-        if client == "anna" and number in missing:
+    def failing(self: ClientHalf, client: str, asked: LocalWork, *rest: object) -> object:
+        if client == "anna" and asked.round_number in missing:
             raise OSError("gone")
-        return work(self, client, number, *rest)
+        return work(self, client, asked, *rest)
 
     monkeypatch.setattr(ClientHalf, "work", failing)
     federation.fit_in_process()

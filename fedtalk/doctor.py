@@ -19,6 +19,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from fedtalk.errors import ConfigurationError
+from fedtalk.federation.placement import find_compiler, usable_cores
+
 LEAST_FREE_BYTES = 2 * 1024**3
 """Room for a run's videos, checkpoints and cache."""
 
@@ -99,13 +102,9 @@ def _python() -> str:
 
 
 def _threads() -> str:
-    usable = _usable_cores()
+    usable = usable_cores()
     note = "" if torch.get_num_threads() <= usable else "; more threads than cores: set trainer.threads"
     return f"torch uses {torch.get_num_threads()} of {usable} cores{note}"
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cuda() -> str:
@@ -142,7 +141,7 @@ def _workers() -> str:
         raise _Missing(
             f"a further process ended with {process.exitcode}", "use trainer.workers: 1 and placement single"
         )
-    cores = _usable_cores()
+    cores = usable_cores()
     return f"a further process was started; {cores} cores: trainer.workers times trainer.threads up to {cores}"
 
 
@@ -194,9 +193,6 @@ def _offload() -> str:
 def _compile() -> str:
     if torch.cuda.is_available():
         return f"triton {_package('triton', 'triton', '', 'torch.compile on a GPU')}"
-    from fedtalk.errors import ConfigurationError
-    from fedtalk.federation.placement import find_compiler
-
     try:
         compiler = find_compiler("placement.compile")
     except ConfigurationError as error:

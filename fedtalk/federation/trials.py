@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.client import ClientHalf, LocalWork
 from fedtalk.federation.engine import Failure, InProcess
 from fedtalk.federation.module import FederatedModule, copy_state, load_state
-from fedtalk.federation.placement import Placement, Placements
+from fedtalk.federation.placement import Placement, Placements, usable_cores
 from fedtalk.federation.workers import Workers
 
 if TYPE_CHECKING:
@@ -138,12 +138,14 @@ def _try(placed: Placement, clients: int, trainer: FederatedTrainer, module: Fed
         try:
             engine.start(stand_in)
             began = time.perf_counter()
-            for _, result in engine.local_results(
+            results = engine.local_results(
                 LocalWork(0, 1, local), one.clients, start, lambda *_: instants.append(time.perf_counter())
-            ):
-                if isinstance(result, Failure):
-                    return Trial(str(placed), clients, reason=str(result))
-                memory = max(memory, result.memory_bytes)
+            )
+            with closing(results):
+                for _, result in results:
+                    if isinstance(result, Failure):
+                        return Trial(str(placed), clients, reason=str(result))
+                    memory = max(memory, result.memory_bytes)
         except FedTalkError as error:
             return Trial(str(placed), clients, reason=str(error))
         finally:
@@ -157,4 +159,4 @@ def _try(placed: Placement, clients: int, trainer: FederatedTrainer, module: Fed
 def _devices(trainer: FederatedTrainer) -> int:
     if trainer.fabric.device.type == "cuda":
         return torch.cuda.device_count()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()

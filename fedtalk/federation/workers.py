@@ -32,7 +32,7 @@ from fedtalk.federation import worker
 from fedtalk.federation.client import LocalResult, LocalWork, OnStep
 from fedtalk.federation.deadline import GRACE, late
 from fedtalk.federation.engine import Failure, InProcess
-from fedtalk.federation.placement import SINGLE, Placement
+from fedtalk.federation.placement import SINGLE, Placement, usable_cores
 from fedtalk.federation.worker import Seat, Setup, receive
 from fedtalk.storage import PART
 
@@ -91,7 +91,7 @@ class Workers(InProcess):
         kinds = sorted({_team_kind(trainer.placements.of(client)) for client in trainer.data.clients}, key=repr)
         counts = {kind: self._workers if kind.kind == "single" else 1 for kind in kinds}
         at_once = max(count * kind.processes for kind, count in counts.items())
-        threads = self._threads or max(1, _cores() // at_once)
+        threads = self._threads or max(1, usable_cores() // at_once)
         self._setup = self._write_setup(trainer)
         gpus = torch.cuda.device_count() if trainer.fabric.device.type == "cuda" else 0
         return {
@@ -451,7 +451,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
-from pathlib import Path
+from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 
 from fedtalk.data.synthtalk import Speaker
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_clients.py"
 
-
-def test_server_work_memory_and_start_of_many_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_work_memory_and_start_of_many_clients(
+    load_script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ten thousand clients, two rounds: whoever is not drawn is never made, the start is immediate, memory stays."""
-    spec = importlib.util.spec_from_file_location("bench_clients", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
+    bench = load_script("bench_clients")
     drawn = []
     draw = Speaker.draw
     monkeypatch.setattr(Speaker, "draw", lambda *arguments: drawn.append(arguments[2]) or draw(*arguments))

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
 from fedtalk.privacy.mechanism import Mechanism
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "check_privacy.py"
-
 
 @pytest.fixture(scope="module")
-def check() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_privacy", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def check(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("check_privacy")
 
 
 def test_rounds_with_dropouts_end_in_both_ways(check: ModuleType) -> None:

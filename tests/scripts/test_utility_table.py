@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -17,12 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def utility() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("utility_table", ROOT / "scripts" / "utility_table.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def utility(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("utility_table")
 
 
 def _privacy(plan: dict) -> dict | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedtalk.errors import ConfigurationError, OutputError
 from fedtalk.federation.client import LocalWork
-from fedtalk.federation.engine import Failure, InProcess
+from fedtalk.federation.engines.in_process import Failure, InProcess
 from fedtalk.federation.module import FederatedModule, copy_state, load_state
 from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
 from fedtalk.storage import write_json

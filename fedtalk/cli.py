@@ -126,7 +126,7 @@ def run_training(arguments: Sequence[str]) -> None:
 
 def run_command(arguments: Sequence[str]) -> None:
     if arguments[0] == "flower":
-        from fedtalk.federation.flower.commands import flower
+        from fedtalk.federation.engines.flower.commands import flower
 
         flower(arguments[1:])
         return

@@ -123,7 +123,7 @@ def doctor(json: bool = False, cache_dir: str = ".cache/fedtalk") -> None:
         json: print one JSON list instead of lines.
         cache_dir: folder of prepared clips, which must be writable.
     """
-    from fedtalk.doctor import as_dicts, examine  # imports optional packages to see whether they work
+    from fedtalk.planning.doctor import as_dicts, examine  # imports optional packages to see whether they work
 
     findings = examine(cache_dir)
     print(json_text.dumps(as_dicts(findings)) if json else "\n".join(map(str, findings)))

@@ -20,14 +20,14 @@ import yaml
 
 from fedtalk.data.source import PreparedCache
 from fedtalk.data.synthtalk_data import SynthTalkData
-from fedtalk.evaluation.probe import MouthProbeModule
+from fedtalk.encoders.face_module import FaceModule
+from fedtalk.encoders.identity import IdentityModule
+from fedtalk.encoders.mouth_probe import MouthProbeModule
+from fedtalk.encoders.sync import SyncModule
 from fedtalk.federation.checkpoint import load_checkpoint
 from fedtalk.federation.module import load_state
 from fedtalk.randomness import torch_generator
 from fedtalk.storage import atomic_path
-from fedtalk.talker.face_module import FaceModule
-from fedtalk.talker.identity import IdentityModule
-from fedtalk.talker.sync import SyncModule
 
 KINDS: dict[str, type[FaceModule]] = {
     "identity": IdentityModule,

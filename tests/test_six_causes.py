@@ -22,13 +22,13 @@ from fedtalk.data.folder_data import FolderData
 from fedtalk.data.source import ClipData
 from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.data.synthtalk_data import SynthTalkData
+from fedtalk.encoders.mouth_probe import MouthProbe
+from fedtalk.encoders.sync import SyncScorer
 from fedtalk.evaluation import metrics
 from fedtalk.evaluation.evaluate import _cases
-from fedtalk.evaluation.probe import MouthProbe
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy.sealing import STEP, PairwiseSealing
-from fedtalk.talker.sync import SyncScorer
 from fedtalk.talker.talker import Talker
 
 FRAMES = 24

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from fedtalk.data.faces import DlibFinder
+from fedtalk.encoders.mouth_probe import MouthProbe
 from fedtalk.errors import ConfigurationError
-from fedtalk.evaluation.probe import MouthProbe
 
 
 class OpennessProbe(Protocol):

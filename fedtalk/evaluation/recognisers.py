@@ -16,9 +16,9 @@ import torch
 
 from fedtalk.data.faces import dlib_module, dlib_weights, model_file
 from fedtalk.data.framing import similarity_transform
+from fedtalk.data.pixels import to_unit
+from fedtalk.encoders.identity import IdentityEncoder
 from fedtalk.errors import ArtifactError, ConfigurationError
-from fedtalk.talker.codec import to_unit
-from fedtalk.talker.identity import IdentityEncoder
 
 
 class Recogniser(Protocol):

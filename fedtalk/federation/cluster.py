@@ -6,7 +6,7 @@ and data from the same config and become its workers: only tasks and results cro
 This trusts the cluster's network as ``torch.distributed`` itself does. Address and key are passed on through the launcher's
 store, which has no access control; messages are neither encrypted nor signed, and they are pickles: whoever can read the store
 or the network can run code on the ranks and sees clients' updates in the clear. Across organisations:
-`fedtalk.federation.flower`.
+`fedtalk.federation.engines.flower`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from fedtalk.errors import ConfigurationError
 from fedtalk.federation import worker
 from fedtalk.federation.client import ClientHalf, LocalWork
 from fedtalk.federation.client_states import ClientStates
-from fedtalk.federation.engine import Failure
+from fedtalk.federation.engines.in_process import Failure
 from fedtalk.federation.placement import SINGLE, Placement, Placements
 from fedtalk.federation.workers import PARTING_SECONDS, Team, WorkerError, Workers
 
@@ -276,7 +276,7 @@ def work_for_coordinator(trainer: FederatedTrainer, module: FederatedModule, dat
 
 def _agreement(trainer: FederatedTrainer, module: FederatedModule) -> dict[str, str]:
     """By topic, what must be equal on all ranks for the same bits."""
-    from fedtalk.federation.flower.agreement import agreement_of  # it needs the trainer, which needs this file
+    from fedtalk.federation.engines.flower.agreement import agreement_of  # it needs the trainer, which needs this file
 
     return {
         **agreement_of(trainer, module),

@@ -26,8 +26,7 @@ from fedtalk.federation.client import ClientHalf, ClientReport
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.cluster import Cluster, check_kinds, this_rank, work_for_coordinator
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort, measured_clients
-from fedtalk.federation.engine import Engine, Failure, InProcess
-from fedtalk.federation.estimate import Estimate, estimate_run, report
+from fedtalk.federation.engines.in_process import Engine, Failure, InProcess
 from fedtalk.federation.fault_record import FaultRecord
 from fedtalk.federation.interruption import StopSignals
 from fedtalk.federation.local import LocalTraining
@@ -36,6 +35,7 @@ from fedtalk.federation.placement import Placement, Placements, check_precision
 from fedtalk.federation.run_lock import run_lock
 from fedtalk.federation.server import Server
 from fedtalk.federation.workers import Workers
+from fedtalk.planning.estimate import Estimate, estimate_run, report
 from fedtalk.privacy.preconditions import check_nothing_clear
 from fedtalk.privacy.private_rounds import Plan
 from fedtalk.randomness import numpy_generator, torch_generator

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from fedtalk.data.source import ClipData, PreparedCache
 from fedtalk.federation.client import ClientHalf, LocalWork
 from fedtalk.federation.client_states import ClientStates
-from fedtalk.federation.engine import Failure
+from fedtalk.federation.engines.in_process import Failure
 from fedtalk.federation.module import FederatedModule
 from fedtalk.federation.placement import Placement, Placements
 

@@ -31,7 +31,7 @@ from fedtalk.errors import ConfigurationError, FedTalkError, OutputError
 from fedtalk.federation import worker
 from fedtalk.federation.client import LocalResult, LocalWork, OnStep
 from fedtalk.federation.deadline import GRACE, late
-from fedtalk.federation.engine import Failure, InProcess
+from fedtalk.federation.engines.in_process import Failure, InProcess
 from fedtalk.federation.placement import SINGLE, Placement, usable_cores
 from fedtalk.federation.worker import Seat, Setup, receive
 from fedtalk.storage import PART

@@ -25,9 +25,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from fedtalk.encoders.speech import SpeechFeatures, speech_features
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.storage import atomic_path, write_json
-from fedtalk.talker.audio import AudioEncoder, SpeechFeatures, speech_features
+from fedtalk.talker.audio_encoder import AudioEncoder
 from fedtalk.talker.codec import Codec, tiny_codec
 from fedtalk.talker.denoiser import Denoiser, pretrained_unet, tiny_unet
 

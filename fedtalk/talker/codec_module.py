@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedtalk.data.clip import Clip
+from fedtalk.data.pixels import to_unit
 from fedtalk.data.textures import draw_textures
 from fedtalk.federation.module import FederatedModule, Prepared
 from fedtalk.talker.backbone import load_codec, save_codec
-from fedtalk.talker.codec import Codec, tiny_codec, to_unit
+from fedtalk.talker.codec import Codec, tiny_codec
 
 
 class CodecModule(FederatedModule):

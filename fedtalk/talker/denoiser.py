@@ -16,7 +16,7 @@ from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from torch import Tensor, nn
 
 from fedtalk.errors import ArtifactError
-from fedtalk.talker.audio import AudioEncoder
+from fedtalk.talker.audio_encoder import AudioEncoder
 
 INPUTS = 4
 """Latents that the network reads beside each other: noisy, reference, moved reference, masked frames."""

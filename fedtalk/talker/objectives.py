@@ -123,7 +123,7 @@ class IdentityLoss(Objective):
 
     def __init__(self, weight: float = 0.1) -> None:
         super().__init__(weight)
-        from fedtalk.talker.identity import IdentityEncoder
+        from fedtalk.encoders.identity import IdentityEncoder
 
         self.encoder = IdentityEncoder.shipped().requires_grad_(False).eval()
 
@@ -167,7 +167,7 @@ class SyncLoss(Objective):
 
     def __init__(self, weight: float = 0.05) -> None:
         super().__init__(weight)
-        from fedtalk.talker.sync import SyncScorer
+        from fedtalk.encoders.sync import SyncScorer
 
         self.scorer = SyncScorer.shipped().requires_grad_(False).eval()
 

@@ -18,12 +18,12 @@ from torch.nn import functional as F
 
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip, Reference
 from fedtalk.data.framing import align
+from fedtalk.data.pixels import to_bytes, to_unit
+from fedtalk.encoders.speech import frame_windows
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.module import FederatedModule, Prepared, load_state, with_sum
 from fedtalk.talker.adapters import Adapter, adapter_parameters, add_adapter, load_adapter, save_adapter
-from fedtalk.talker.audio import frame_windows
 from fedtalk.talker.backbone import SHIPPED, Architecture, Backbone
-from fedtalk.talker.codec import to_bytes, to_unit
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.objectives import DiffusionLoss, Objective, Prediction, TemporalDenoisingConsistency
 from fedtalk.talker.pose import swaying_eyes
@@ -339,7 +339,7 @@ class Talker(FederatedModule):
         return identity, float(torch.exp(torch.tensor(-jitter / 0.05)))
 
     def _identity_encoder(self) -> nn.Module:
-        from fedtalk.talker.identity import IdentityEncoder
+        from fedtalk.encoders.identity import IdentityEncoder
 
         if not hasattr(self, "_encoder"):
             # Kept out of the module's own parameters: it belongs to the measuring, not to the model.

@@ -9,9 +9,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 
+from fedtalk.data.pixels import to_bytes, to_unit
 from fedtalk.errors import ArtifactError
 from fedtalk.talker.backbone import load_codec, save_codec
-from fedtalk.talker.codec import Codec, tiny_codec, to_bytes, to_unit
+from fedtalk.talker.codec import Codec, tiny_codec
 from fedtalk.talker.codec_module import CodecModule, grow
 
 

@@ -10,8 +10,8 @@ import torch
 from diffusers import UNet2DConditionModel, UNetMotionModel
 
 from fedtalk.data.clip import SAMPLES_PER_FRAME
+from fedtalk.encoders.speech import REACH, MelFeatures, frame_windows
 from fedtalk.errors import ArtifactError
-from fedtalk.talker.audio import REACH, MelFeatures, frame_windows
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.denoiser import Denoiser, pretrained_unet, tiny_unet, zero_motion_output
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from fedtalk.encoders import shipped
 from fedtalk.errors import ArtifactError, ConfigurationError
-from fedtalk.talker import objectives, shipped
+from fedtalk.talker import objectives
 from fedtalk.talker.objectives import (
     DiffusionLoss,
     IdentityLoss,

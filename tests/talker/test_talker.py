@@ -13,9 +13,9 @@ import torch
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip, Reference
 from fedtalk.data.framing import align
 from fedtalk.data.synthtalk import Speaker, make_clip
+from fedtalk.encoders.speech import MelFeatures, frame_windows
 from fedtalk.errors import ConfigurationError
 from fedtalk.talker.adapters import Adapter
-from fedtalk.talker.audio import MelFeatures, frame_windows
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.talker import Talker
 

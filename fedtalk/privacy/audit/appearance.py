@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedtalk.encoders.speech import frame_windows
 from fedtalk.federation.module import load_state
 from fedtalk.federation.vector import flatten, unflatten
 from fedtalk.randomness import torch_generator
-from fedtalk.talker.audio import frame_windows
 from fedtalk.talker.schedule import frame_noise
 from fedtalk.talker.talker import Talker
 

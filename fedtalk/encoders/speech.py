@@ -1,0 +1,150 @@
+"""Speech encoders: sound to feature vectors, a fixed number a video frame, and windows of them around each frame."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedtalk.data.clip import SAMPLE_RATE, SAMPLES_PER_FRAME
+from fedtalk.encoders.mel import log_mel
+from fedtalk.errors import ArtifactError, ConfigurationError
+
+REACH = 2
+"""Video frames on each side of a frame that its audio window spans."""
+TOKENS = 2 * REACH + 1
+
+
+class SpeechFeatures(ABC):
+    """A frozen front end: a fixed number of feature vectors a video frame."""
+
+    per_frame: int
+    dimension: int
+    name: str
+
+    def __call__(self, audio: Tensor) -> Tensor:
+        """(N,) float32, 16 kHz, N = 640 F -> (F * per_frame, dimension) float32; loudness is normalised first."""
+        if audio.ndim != 1 or len(audio) == 0 or len(audio) % SAMPLES_PER_FRAME:
+            raise ConfigurationError(f"audio: expected (640 F,) samples at 16 kHz, got {tuple(audio.shape)}")
+        level = audio.square().mean().sqrt().clamp_min(1e-4)
+        return self._features(audio * (0.1 / level))
+
+    @abstractmethod
+    def _features(self, audio: Tensor) -> Tensor: ...
+
+
+class MelFeatures(SpeechFeatures):
+    """Log-mel spectrum, 4 rows a video frame."""
+
+    per_frame, dimension, name = 4, 64, "mel"
+
+    def _features(self, audio: Tensor) -> Tensor:
+        return log_mel(audio)
+
+
+class _PretrainedFeatures(SpeechFeatures):
+    """Hidden states of a transformers speech model, resampled to 2 vectors a video frame (both models give 50 Hz)."""
+
+    per_frame = 2
+
+    def __init__(self, path: str) -> None:
+        if not Path(path).is_dir():
+            raise ArtifactError(
+                f"speech model {path}: no such folder; expected one written by transformers' save_pretrained "
+                "(config.json and weights). Download the model there first; fedtalk fetches nothing by itself."
+            )
+        self.path = path
+
+    def _resample(self, hidden: Tensor, frames: int) -> Tensor:
+        return F.interpolate(hidden.T[None], size=frames * self.per_frame, mode="linear", align_corners=False)[0].T
+
+
+class WhisperFeatures(_PretrainedFeatures):
+    """Last hidden states of a Whisper encoder; long speech is read in the model's own windows."""
+
+    name = "whisper"
+
+    @cached_property
+    def _model(self) -> tuple:
+        from transformers import WhisperFeatureExtractor, WhisperModel
+
+        return WhisperFeatureExtractor.from_pretrained(self.path), WhisperModel.from_pretrained(
+            self.path
+        ).encoder.eval()
+
+    @property
+    def dimension(self) -> int:  # type: ignore[override]
+        return int(self._model[1].config.d_model)
+
+    @torch.no_grad()
+    def _features(self, audio: Tensor) -> Tensor:
+        extractor, encoder = self._model
+        span = extractor.n_samples
+        parts = []
+        for start in range(0, len(audio), span):
+            piece = audio[start : start + span]
+            inputs = extractor(piece.numpy(), sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+            hidden = encoder(inputs).last_hidden_state[0]
+            keep = max(1, round(len(hidden) * len(piece) / span))
+            parts.append(self._resample(hidden[:keep], len(piece) // SAMPLES_PER_FRAME))
+        return torch.cat(parts)
+
+
+class Wav2Vec2Features(_PretrainedFeatures):
+    """Last hidden states of a wav2vec2 model, read in pieces of 20 s."""
+
+    name = "wav2vec2"
+
+    @cached_property
+    def _model(self) -> Any:
+        from transformers import Wav2Vec2Model
+
+        return Wav2Vec2Model.from_pretrained(self.path).eval()
+
+    @property
+    def dimension(self) -> int:  # type: ignore[override]
+        return int(self._model.config.hidden_size)
+
+    @torch.no_grad()
+    def _features(self, audio: Tensor) -> Tensor:
+        span = 20 * SAMPLE_RATE
+        parts = []
+        for start in range(0, len(audio), span):
+            piece = audio[start : start + span]
+            normal = (piece - piece.mean()) / (piece.std() + 1e-7)
+            hidden = self._model(normal[None]).last_hidden_state[0]
+            parts.append(self._resample(hidden, len(piece) // SAMPLES_PER_FRAME))
+        return torch.cat(parts)
+
+
+def speech_features(name: str, path: str | None = None) -> SpeechFeatures:
+    """The front end called ``mel``, ``whisper`` or ``wav2vec2``; the last two need the folder of the model.
+
+    Raises:
+        ConfigurationError: unknown name, or a path is missing.
+    """
+    if name == "mel":
+        return MelFeatures()
+    if name not in ("whisper", "wav2vec2"):
+        raise ConfigurationError(f"speech features: expected mel, whisper or wav2vec2, got {name!r}")
+    if path is None:
+        raise ConfigurationError(f"speech features {name!r} need speech_path: the folder of the pretrained model")
+    return WhisperFeatures(path) if name == "whisper" else Wav2Vec2Features(path)
+
+
+def frame_windows(features: Tensor, per_frame: int) -> Tensor:
+    """One window a video frame, zero beyond the ends.
+
+    Args:
+        features: (F * per_frame, dimension).
+
+    Returns:
+        (F, TOKENS * per_frame, dimension).
+    """
+    padded = F.pad(features, (0, 0, REACH * per_frame, REACH * per_frame))
+    return padded.unfold(0, TOKENS * per_frame, per_frame).transpose(1, 2)

@@ -1,0 +1,212 @@
+"""The server's half of a run across organisations: each exchange of the secure aggregation is one round of messages."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+from safetensors.torch import save
+from torch import Tensor
+
+from fedtalk.errors import ConfigurationError, FedTalkError
+from fedtalk.federation.engines.flower.agreement import agreement_of, check_sealed
+from fedtalk.federation.engines.flower.messages import Message
+from fedtalk.federation.engines.flower.roster import SiteClients
+from fedtalk.federation.engines.in_process import Engine, RoundSum
+from fedtalk.federation.module import FederatedModule
+from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.privacy.private_rounds import PrivateRounds
+from fedtalk.privacy.secagg.errors import AbortedRound, RefusedMessage
+from fedtalk.privacy.secagg.server import CollectingInputs, CollectingKeys, CollectingShares
+from fedtalk.privacy.secagg.unmasking import CollectingReveals
+
+log = logging.getLogger("fedtalk")
+
+Collector = CollectingKeys | CollectingShares | CollectingInputs | CollectingReveals
+
+
+class Post(ABC):
+    """Carries requests to sites and their answers back."""
+
+    @abstractmethod
+    def connected(self) -> list[str]:
+        """Sites that can be reached, by name."""
+
+    @abstractmethod
+    def ask(self, requests: Mapping[str, bytes], seconds: float, check: Callable[[], None]) -> dict[str, bytes]:
+        """Send each site its request; the answers that came within ``seconds``.
+
+        Args:
+            requests: by site; a site that can't be reached gives no answer.
+            seconds: to wait, at most.
+            check: called while waiting; may raise to stop.
+        """
+
+
+def gather(
+    post: Post, trainer: FederatedTrainer, module: FederatedModule, sites: Sequence[str], seconds: float
+) -> dict[str, list[str]]:
+    """Ask each connected site who its clients are, having made sure that it is configured as the server is.
+
+    Raises:
+        ConfigurationError: a site differs from the server, or gives no list of names.
+        FedTalkError: a site gives no answer.
+    """
+    hello = Message("hello", {"agreement": agreement_of(trainer, module)}).encode()
+    answers = post.ask(dict.fromkeys(sites, hello), seconds, trainer.stop_signals.check)
+    clients_of: dict[str, list[str]] = {}
+    for site in sites:
+        if site not in answers:
+            raise FedTalkError(
+                f"site {site}: expected an answer within {seconds:g} s, got none; see its own log, then start again"
+            )
+        answer = Message.decode(answers[site])
+        if answer.kind == "refused":
+            raise ConfigurationError(f"site {site}: {answer.get('why', str)}")
+        clients = answer.get("clients", list)
+        if not clients or not all(isinstance(client, str) for client in clients):
+            raise ConfigurationError(f"site {site}: expected the names of its clients, got {clients!r:.80}")
+        clients_of[site] = clients
+        log.info("site %s: %d clients", site, len(clients))
+    return clients_of
+
+
+class FlowerEngine(Engine):
+    """Sites do their clients' part, this process the server's; what passes between them is `Message` in bytes.
+
+    A round: (1) charge the ledger; (2) broadcast state and invitations, sites train and advertise keys; (3) shares; (4)
+    masked vectors; (5) reveal; (6) open and decode the sum. A site that is late has dropped out with its clients.
+    """
+
+    def __init__(self, post: Post, training_seconds: float, answer_seconds: float) -> None:
+        """
+        Args:
+            post: to the sites.
+            training_seconds: for a site's training of a round, all of its clients together.
+            answer_seconds: for each of the other answers.
+        """
+        self._post, self._training_seconds, self._answer_seconds = post, training_seconds, answer_seconds
+
+    def start(self, trainer: FederatedTrainer) -> None:
+        """
+        Raises:
+            ConfigurationError: without secure aggregation, or without sites.
+        """
+        super().start(trainer)
+        check_sealed(trainer.aggregation)
+        if trainer.enough < 1:
+            raise ConfigurationError(
+                f"trainer.enough: expected 1 across organisations, got {trainer.enough}: there flower.training_seconds says "
+                "how long a round waits for its sites"
+            )
+        if not isinstance(trainer.data, SiteClients):
+            raise ConfigurationError(f"data: expected SiteClients at the server, got {type(trainer.data).__name__}")
+        self._site_of = trainer.data.site_of
+        self._agreement = agreement_of(trainer, trainer.module)
+
+    def run_round(self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor]) -> RoundSum:
+        private, result = self.trainer.aggregation.private_rounds, RoundSum()
+        assert private is not None  # `start` saw to it
+        private.charge()
+        result.failures = dict.fromkeys(cohort, "dropped out")
+        needed = private.updates_needed(len(cohort))
+        try:
+            if len(cohort) < needed:
+                raise AbortedRound(f"{len(cohort)} clients were drawn, {needed} needed")
+            self._sum(private, round_number, cohort, state, needed, result)
+        except AbortedRound as error:
+            result.total = None
+            log.warning("round %d is void: %s; the adapter stays as it is", round_number, error)
+        return result
+
+    def _sum(
+        self,
+        private: PrivateRounds,
+        number: int,
+        cohort: Sequence[str],
+        state: Mapping[str, Tensor],
+        needed: int,
+        result: RoundSum,
+    ) -> None:
+        collecting_keys = CollectingKeys([private.ids[client] for client in cohort], private.settings, number)
+        run = {
+            "agreement": self._agreement, "session": private.settings.session.hex(), "registered": len(private.ids),
+            "clip_norm": private.clip_norm,
+        }  # fmt: skip
+        invitations = collecting_keys.invitations()
+        members = self._exchange("train", collecting_keys, invitations, number, needed, run, save(dict(state)))
+        collecting_shares, rosters = collecting_keys.close()
+        self._exchange("shares", collecting_shares, rosters, number, needed)
+        collecting_inputs, deliveries = collecting_shares.close()
+        survivors = self._exchange("input", collecting_inputs, deliveries, number, needed)
+        collecting_reveals, requests = collecting_inputs.close()
+        self._exchange("reveal", collecting_reveals, requests, number, 0)
+        total = collecting_reveals.close().total
+        result.total = private.decoding(number).decoded(total, len(members), len(survivors))
+        result.updates = len(survivors)
+        for client in survivors:
+            del result.failures[client]
+
+    def _exchange(
+        self,
+        kind: str,
+        collector: Collector,
+        outgoing: Mapping[int, bytes],
+        number: int,
+        needed: int,
+        run: Mapping[str, object] | None = None,
+        state: bytes | None = None,
+    ) -> list[str]:
+        """One request to each site that has clients in ``outgoing``; the clients whose messages were taken.
+
+        Raises:
+            AbortedRound: they are fewer than ``needed``.
+        """
+        ids = self.trainer.aggregation.private_rounds.ids  # type: ignore[union-attr]
+        names = {number_: client for client, number_ in ids.items()}
+        parts: dict[str, dict[str, bytes]] = {}
+        for client_id, part in outgoing.items():
+            parts.setdefault(self._site_of[names[client_id]], {})[names[client_id]] = part
+        requests = {}
+        for site, own in parts.items():
+            fields: dict[str, object] = {"round": number}
+            if run is not None:
+                fields |= run
+                fields["ids"] = {client: ids[client] for client, where in self._site_of.items() if where == site}
+            requests[site] = Message(kind, fields, own if state is None else {"state": state, **own}).encode()
+        seconds = self._training_seconds if kind == "train" else self._answer_seconds
+        answers = self._post.ask(requests, seconds, self.trainer.stop_signals.check)
+        taken = []
+        for site, data in sorted(answers.items()):
+            try:
+                answer = Message.decode(data)
+                if answer.kind != "answer":
+                    raise RefusedMessage(f"it refused: {answer.get('why', str)}")
+                if answer.get("round", int) != number:
+                    raise RefusedMessage(f"it answered in round {answer.get('round', int)}")
+            except FedTalkError as error:
+                log.warning("round %d: site %s takes no further part: %s", number, site, error)
+                continue
+            for client, part in answer.parts.items():
+                try:
+                    if client not in parts[site]:
+                        raise RefusedMessage("expected messages of clients that it was asked for")
+                    collector.receive(ids[client], part)
+                    taken.append(client)
+                except RefusedMessage as error:
+                    log.warning("round %d: a message of site %s was dropped: %s", number, site, error)
+        log.info("round %d, %s: %d of %d clients answered", number, kind, len(taken), len(outgoing))
+        if len(taken) < needed:
+            raise AbortedRound(f"{kind}: {len(taken)} of {len(outgoing)} clients answered, {needed} needed")
+        return taken
+
+    def finish(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Give every site the adapter that the run ended with; returns the sites that took it."""
+        request = Message("finish", {"agreement": self._agreement}, {"state": save(dict(state))}).encode()
+        sites = sorted(set(self._site_of.values()))
+        answers = self._post.ask(dict.fromkeys(sites, request), self._answer_seconds, self.trainer.stop_signals.check)
+        took = [site for site in sites if site in answers and Message.decode(answers[site]).kind == "answer"]
+        for site in sorted(set(sites) - set(took)):
+            log.warning("site %s did not take the final adapter; it is in RUN/adapters/global", site)
+        return took

@@ -1,0 +1,315 @@
+"""Estimates before spending: a few real steps of one client, by placement, multiplied by the plan (`fedtalk fit --dry_run`).
+
+The formula is written out in docs/deploy.md, "Estimates before spending"; its symbols are the fields' names here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from fedtalk.errors import FedTalkError
+from fedtalk.federation.client import peak_bytes
+from fedtalk.federation.cohort import CohortSampler
+from fedtalk.federation.module import FederatedModule, copy_state
+from fedtalk.federation.placement import SINGLE
+from fedtalk.planning.trials import Trial, try_placements
+from fedtalk.privacy.sealing import to_ring
+from fedtalk.randomness import torch_generator
+
+if TYPE_CHECKING:
+    from fedtalk.data.source import ClipData
+    from fedtalk.federation.trainer import FederatedTrainer
+
+CLIENTS, WORKERS = (100, 1000, 10_000), (1, 4, 16)
+"""What the plan is extrapolated to."""
+DRAWN_ROUNDS = 200
+"""Rounds whose cohorts are drawn to find the mean size of a longer run's."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one client and the server take, measured on this machine. Seconds and bytes."""
+
+    parameters: int
+    """Of the whole module."""
+    exchanged: int
+    """Of the state that travels, d."""
+    bytes_down: int
+    """Of the global state to a client: 4 d."""
+    bytes_up: int
+    """Of a sealed update to the server: ring bits / 8 x (d + 1), by sealing one."""
+    step_s: float
+    """A client's local step, the mean over all clients' placements."""
+    client_s: float
+    """A client's round without its steps: opening its prepared clips, measuring its reliability, weighting."""
+    prepare_s: float
+    """Preparing a client's clips, once and for all runs with the same cache."""
+    held_out_s: float
+    """Measuring a client's held-out clips."""
+    seal_s: float
+    """Sealing and opening, for each client of a cohort of two."""
+    pair_s: float
+    """What every further client of the cohort adds to that for each client."""
+    memory_bytes: int
+    """Largest memory of the main process so far."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done how often."""
+
+    rounds: int
+    steps: int
+    cohort: float
+    """Mean number of clients of a round."""
+    drawn: float
+    """Clients that are drawn at least once."""
+    validations: int
+    validated: int
+    """Clients measured in each."""
+    personal: int
+    """Clients with personal training after the last round."""
+    personal_steps: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take."""
+
+    costs: Costs
+    plan: Plan
+    trials: list[Trial] = field(default_factory=list)
+    """By placement: the config's first."""
+
+    def seconds(self, workers: int = 1) -> float:
+        """Time of the whole run.
+
+        Args:
+            workers: machines or processes like this one that share the clients' work; sealing is counted with the clients,
+                opening with the server, and each client is taken by one worker.
+        """
+        return sum(self.parts(workers).values())
+
+    def parts(self, workers: int = 1) -> dict[str, float]:
+        """Seconds by part of the run."""
+        costs, plan = self.costs, self.plan
+        at_once = min(workers, max(1.0, plan.cohort))  # no more than there are clients
+        seal = costs.seal_s + costs.pair_s * max(0.0, plan.cohort - 2)
+        return {
+            "training": plan.rounds * plan.cohort * (plan.steps * costs.step_s + costs.client_s) / at_once,
+            "sealing": plan.rounds * plan.cohort * seal,
+            "preparing clips": plan.drawn * costs.prepare_s / at_once,
+            "validating": plan.validations * plan.validated * costs.held_out_s,
+            "personal adapters": plan.personal
+            * plan.personal_steps
+            * costs.step_s
+            / min(workers, max(1, plan.personal)),
+        }
+
+    @property
+    def bytes_per_round(self) -> float:
+        """Of the whole cohort, both ways."""
+        return self.plan.cohort * (self.costs.bytes_down + self.costs.bytes_up)
+
+    @property
+    def memory_bytes(self) -> float:
+        """Of the process: measured, and a cohort's clear (8 bytes a coordinate) and sealed updates."""
+        return self.costs.memory_bytes + self.plan.cohort * (8 * (self.costs.exchanged + 1) + self.costs.bytes_up)
+
+
+def estimate_run(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) -> Estimate:
+    """Measure and plan. Writes nothing but the prepared clips of one client, into the cache.
+
+    Raises:
+        FedTalkError: what would end the run itself: the first client can't train.
+    """
+    trials = try_placements(trainer, module, data)
+    return Estimate(measure(trainer, module, data, trials), plan_of(trainer, len(data.clients)), trials)
+
+
+def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData, trials: Sequence[Trial]) -> Costs:
+    """Costs of the first reliable client.
+
+    Raises:
+        FedTalkError: not one of the config's placements could be tried.
+    """
+    tried = [(trial.step_s, trial.clients) for trial in trials if trial.clients and trial.step_s is not None]
+    if not tried:  # placements for other machines take at least what one process of this one does
+        tried = [(trial.step_s, 1) for trial in trials if trial.placement == str(SINGLE) and trial.step_s is not None]
+    if not tried:
+        raise FedTalkError(
+            "none of the placements could be tried: "
+            + "; ".join(f"{trial.placement}: {trial.reason}" for trial in trials)
+            + ". Expected one that works here, for a step to be measured: correct what they name, or estimate with another "
+            "trainer.default_placement."
+        )
+    client = data.evaluation_clients[0]
+    aggregation, parameters = trainer.aggregation, module.exchanged_parameters()
+    sources = [*data.training_clips(client), *data.held_out_clips(client)[: trainer.most_held_out]]
+    with torch.no_grad():
+        prepare = _seconds(lambda: [module.prepare_clip(source.load()) for source in sources[:2]]) / len(sources[:2])
+    clips = trainer.prepared(module, data, client)
+    held_out = trainer.prepared(module, data, client, held_out=True)
+    load_s = _seconds(lambda: trainer.prepared(module, data, client))  # from the cache, which holds both by now
+    held_out_s = _seconds(lambda: module.held_out_metrics(held_out, torch_generator(trainer.seed, "estimate")))
+    reliability_s = 0.0
+    if aggregation.needs_reliability:
+        reliability_s = load_s + _seconds(
+            lambda: module.reliability(held_out, clips, torch_generator(trainer.seed, "estimate"))
+        )
+    update = {name: torch.zeros_like(value) for name, value in copy_state(parameters).items()}
+    vector = aggregation.contribution(update, 1.0)
+    weigh_s = _seconds(lambda: to_ring(aggregation.contribution(update, 1.0), client))
+    small, large = _sealing_cohorts(trainer, data)
+    less, payload = _sealing_seconds(trainer, vector, data.clients[:small])
+    pair_s = 0.0
+    if large > small:
+        more, _ = _sealing_seconds(trainer, vector, data.clients[:large])
+        pair_s = max(0.0, (more - less) / (large - small))
+    exchanged = sum(value.numel() for value in parameters.values())
+    return Costs(
+        parameters=sum(value.numel() for value in module.parameters()),
+        exchanged=exchanged,
+        bytes_down=4 * exchanged,
+        bytes_up=payload,
+        step_s=sum(seconds * count for seconds, count in tried) / sum(count for _, count in tried),
+        client_s=load_s + reliability_s + weigh_s,
+        prepare_s=prepare * len(sources),
+        held_out_s=held_out_s + load_s,
+        seal_s=max(0.0, less - (small - 2) * pair_s),
+        pair_s=pair_s,
+        memory_bytes=peak_bytes(trainer.fabric.device),
+    )
+
+
+def plan_of(trainer: FederatedTrainer, clients: int) -> Plan:
+    """What the trainer's settings mean for ``clients`` clients."""
+    from fedtalk.callbacks.personal import PersonalAdapters  # it imports the trainer
+
+    personal = [c for c in trainer.callbacks if isinstance(c, PersonalAdapters)]  # type: ignore[attr-defined]
+    every, rounds = trainer.validate_every, trainer.rounds
+    cohort, drawn = _cohorts(trainer.cohort_sampler, trainer.seed, rounds, clients)
+    return Plan(
+        rounds=rounds,
+        steps=trainer.local.steps,
+        cohort=cohort,
+        drawn=drawn,
+        validations=-(-rounds // every) if every else 0,
+        validated=min(clients, trainer.validate_clients),
+        personal=min(clients, personal[0].most_clients) if personal else 0,
+        personal_steps=personal[0].steps if personal else 0,
+    )
+
+
+def report(found: Estimate, trainer: FederatedTrainer, clients: int) -> str:
+    """What `fedtalk fit --dry_run` prints; the last line is the same as JSON."""
+    costs, plan, parts = found.costs, found.plan, found.parts(trainer.workers)
+    private = trainer.aggregation.private_rounds
+    lines = [
+        f"parameters             {costs.parameters:,}, of which {costs.exchanged:,} travel",
+        f"a client's round       {costs.bytes_down:,} bytes down, {costs.bytes_up:,} bytes up, sealed",
+        f"cohort                 {plan.cohort:.1f} of {clients} clients on average, {found.bytes_per_round / 1e6:.2f} MB a round",
+        f"local step             {costs.step_s:.4f} s here, {plan.steps} a client and round",
+        f"memory                 {found.memory_bytes / 1e9:.2f} GB of the main process on {trainer.fabric.device}",
+        *(f"{name:<22} {_duration(seconds)}" for name, seconds in parts.items()),
+        f"whole run              {_duration(found.seconds(trainer.workers))} for {plan.rounds} rounds"
+        + (f", {trainer.workers} workers, measured in one" if trainer.workers > 1 else ""),
+        *(
+            [f"privacy                {private.ledger.planned()}"]
+            if private is not None and private.ledger is not None
+            else []
+        ),
+        "not counted            videos and other monitors, network, clips that the cache holds already",
+        "",
+        *_trial_lines(found.trials),
+        "",
+        "the same settings      " + "".join(f"{f'{workers} workers':>16}" for workers in WORKERS),
+    ]
+    for count in (clients, *(count for count in CLIENTS if count > clients)):
+        other = Estimate(costs, plan_of(trainer, count))
+        cells = "".join(f"{_duration(other.seconds(workers)):>16}" for workers in WORKERS)
+        lines.append(f"{count:>9,} clients      {cells}   cohort {other.plan.cohort:.0f}")
+    summary = {
+        **asdict(found),
+        "seconds": found.seconds(trainer.workers),
+        "workers": trainer.workers,
+        "bytes_per_round": found.bytes_per_round,
+    }
+    return "\n".join([*lines, json.dumps(summary)])
+
+
+def _trial_lines(trials: Sequence[Trial]) -> list[str]:
+    """A table: the config's placements, then others."""
+    width = max([22, *(len(trial.placement) for trial in trials)])
+    lines = [f"{'placement':<{width}} {'clients':>9} {'step, a client':>16} {'memory, a process':>18}"]
+    for trial in trials:
+        count = f"{trial.clients:,}" if trial.clients else "-"
+        if trial.step_s is None or trial.memory_bytes is None:
+            lines.append(f"{trial.placement:<{width}} {count:>9}  not tried: {trial.reason}")
+            continue
+        memory = f"{trial.memory_bytes / 1e9:.2f} GB" if trial.memory_bytes else "unknown"
+        first = (
+            f"  the first step after {_duration(trial.first_s or 0.0)}"
+            if (trial.first_s or 0) > 10 * trial.step_s + 5
+            else ""
+        )
+        lines.append(f"{trial.placement:<{width}} {count:>9} {trial.step_s:>14.4f} s {memory:>18}{first}")
+    return lines
+
+
+def _cohorts(sampler: CohortSampler, seed: int, rounds: int, clients: int) -> tuple[float, float]:
+    """Mean size of a cohort and how many clients are drawn at least once, by drawing.
+
+    A run of up to `DRAWN_ROUNDS` rounds gets its own cohorts exactly (up to clients' names, which no sampler looks at);
+    of a longer one the clients drawn at all are those of independent rounds, ``N (1 - (1 - K / N)^R)``.
+    """
+    names = [str(index) for index in range(clients)]
+    drawn = [sampler.draw(seed, number, names) for number in range(min(rounds, DRAWN_ROUNDS))]
+    mean = sum(map(len, drawn)) / max(1, len(drawn))
+    if rounds <= DRAWN_ROUNDS:
+        return mean, float(len(set().union(*drawn)))
+    return mean, clients * (1 - (1 - mean / clients) ** rounds)
+
+
+def _sealing_cohorts(trainer: FederatedTrainer, data: ClipData) -> tuple[int, int]:
+    """Sizes of the two cohorts that are sealed: with secure aggregation its own least and the expected one."""
+    private, registered = trainer.aggregation.private_rounds, len(data.clients)
+    if private is None:
+        return min(2, registered), min(6, registered)
+    expected = round(_cohorts(trainer.cohort_sampler, trainer.seed, 20, registered)[0])
+    least = next((size for size in range(2, registered) if private.updates_needed(size) <= size), registered)
+    return least, max(least, min(expected, registered))
+
+
+def _sealing_seconds(trainer: FederatedTrainer, vector: np.ndarray, names: Sequence[str]) -> tuple[float, int]:
+    """Seconds for each client of the cohort ``names`` to seal and open, and the bytes of one sealed update."""
+    cohort, payload = len(names), 0
+
+    def work() -> None:
+        nonlocal payload
+        sealing = trainer.aggregation.open_round(cohort, names, names)  # a number of its own: no round is sealed twice
+        updates = [sealing.seal(name, vector) for name in names]
+        sealing.open_sum(updates)
+        payload = len(updates[0].payload)
+
+    return _seconds(work) / cohort, payload
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.2f} s"

@@ -1,0 +1,105 @@
+"""Sites and a server in one process, with nothing but bytes between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedtalk.callbacks import Aggregation
+from fedtalk.federation.cohort import PoissonCohort
+from fedtalk.federation.engines.flower.engine import FlowerEngine, Post, gather
+from fedtalk.federation.engines.flower.messages import Message
+from fedtalk.federation.engines.flower.roster import SiteClients
+from fedtalk.federation.engines.flower.site import Site
+from fedtalk.federation.engines.in_process import Engine
+from fedtalk.federation.local import LocalTraining
+from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.privacy.secagg import Assumptions
+from fedtalk.privacy.settings import Privacy
+
+SEALED = {"clip_norm": 5.0, "assumptions": Assumptions(0.0, 0.3)}
+
+
+class DirectPost(Post):
+    """Hands requests to the sites of this process; keeps all that passed, and loses what ``lost`` says."""
+
+    def __init__(self, sites: Mapping[str, Site]) -> None:
+        self.sites = dict(sites)
+        self.lost: Callable[[str, Message], str | None] = lambda site, request: None
+        """By site and request: ``request`` or ``answer`` where that is lost, None where both arrive."""
+        self.passed: list[tuple[str, Message, Message | None]] = []
+
+    def connected(self) -> list[str]:
+        return list(self.sites)
+
+    def ask(self, requests: Mapping[str, bytes], seconds: float, check: Callable[[], None]) -> dict[str, bytes]:
+        answers = {}
+        for site, data in requests.items():
+            check()
+            request = Message.decode(data)
+            what = self.lost(site, request)
+            answer = None if what == "request" else self.sites[site].answer(data)
+            self.passed.append((site, request, None if answer is None else Message.decode(answer)))
+            if answer is not None and what is None:
+                answers[site] = answer
+        return answers
+
+
+class Federation:
+    """A federation of `Colours` over sites, and the same one in process."""
+
+    def __init__(self, folder: Path, colours: type, colour_data: type) -> None:
+        self.folder, self._colours, self._colour_data = folder, colours, colour_data
+
+    def trainer(self, name: str, privacy: Privacy | None, **changes: object) -> FederatedTrainer:
+        values: dict = {
+            "rounds": 2, "validate_every": 0, "cohort": PoissonCohort(1.0), "accelerator": "cpu",
+            "local": LocalTraining(steps=3, batch_size=2, learning_rate=0.05),
+        }  # fmt: skip
+        return FederatedTrainer(
+            **{**values, **changes}, callbacks=[Aggregation(gamma=1.0, privacy=privacy)],
+            default_root_dir=str(self.folder / name), cache_dir=str(self.folder / "cache"),
+        )  # fmt: skip
+
+    def site(self, name: str, people: dict, privacy: Privacy | None, **changes: object) -> Site:
+        return Site(self.trainer(name, privacy, **changes), self._colours(), self._colour_data(people))
+
+    def post(self, sites: Mapping[str, dict], privacy: Privacy, **changes: object) -> DirectPost:
+        return DirectPost({name: self.site(name, people, privacy, **changes) for name, people in sites.items()})
+
+    def over_sites(
+        self,
+        post: DirectPost,
+        privacy: Privacy | None,
+        folder: str = "server",
+        ckpt_path: str | None = None,
+        **changes: object,
+    ) -> tuple[FederatedTrainer, dict[str, torch.Tensor]]:
+        trainer, module, data = self.trainer(folder, privacy, **changes), self._colours(), SiteClients()
+        data.enter(gather(post, trainer, module, post.connected(), 1.0))
+        trainer.engine = engine = FlowerEngine(post, 1.0, 1.0)
+        trainer.fit(module, data, ckpt_path)
+        state = {name: value.detach().clone() for name, value in module.exchanged_parameters().items()}
+        engine.finish(state)
+        return trainer, state
+
+    def in_process(
+        self, people: dict, privacy: Privacy, folder: str = "alone", engine: Engine | None = None, **changes: object
+    ) -> dict[str, torch.Tensor]:
+        trainer, module = self.trainer(folder, privacy, **changes), self._colours()
+        trainer.engine = engine or trainer.engine
+        trainer.fit(module, self._colour_data(dict(sorted(people.items()))))
+        return {name: value.detach().clone() for name, value in module.exchanged_parameters().items()}
+
+
+@pytest.fixture
+def federation(tmp_path: Path, colours: type, colour_data: type) -> Federation:
+    return Federation(tmp_path, colours, colour_data)
+
+
+@pytest.fixture
+def sealed() -> Privacy:
+    return Privacy(**SEALED)

@@ -36,6 +36,8 @@ class Reference:
     """(H, W, 3) uint8, RGB, square."""
     eyes: np.ndarray
     """(2, 2) float32: centre of the eye on the left and on the right of the picture, (x, y) in pixels."""
+    mouth: np.ndarray | None = None
+    """(2,) float32: centre of the mouth, (x, y) in pixels; guessed from the eyes if it isn't known."""
 
 
 @dataclass
@@ -80,7 +82,7 @@ class Clip:
 
     def reference(self, index: int) -> Reference:
         """Frame ``index`` as a reference picture."""
-        return Reference(self.frames[index], self.eyes[index])
+        return Reference(self.frames[index], self.eyes[index], self.mouth[index])
 
     def window(self, start: int, length: int) -> Clip:
         """Frames ``start`` to ``start + length`` with their audio."""

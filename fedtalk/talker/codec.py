@@ -23,7 +23,8 @@ class Codec(nn.Module):
 
     def __init__(self, autoencoder: AutoencoderKL | AutoencoderTiny, pack: int = 1) -> None:
         super().__init__()
-        self.autoencoder = autoencoder
+        # Convolutions of few channels run half as long again the other way on CPUs.
+        self.autoencoder = autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.pack = pack
         channels = self.latent_channels
         scale = float(autoencoder.config.scaling_factor or 1.0)
@@ -66,12 +67,17 @@ class Codec(nn.Module):
         self.std.copy_(latents.std((0, 2, 3)))
 
 
-def tiny_codec(width: int = 32, blocks: Sequence[int] = (1, 1, 3), latent_channels: int = 4) -> AutoencoderTiny:
-    """A small randomly initialised `AutoencoderTiny`; each level but the first halves the picture."""
+def tiny_codec(
+    width: int = 32, blocks: Sequence[int] = (1, 1, 3), latent_channels: int = 4, encoder_blocks: Sequence[int] = ()
+) -> AutoencoderTiny:
+    """A small randomly initialised `AutoencoderTiny`; each level but the first halves the picture.
+
+    ``blocks`` are residual blocks a level, from the finest; of the encoder ``encoder_blocks`` where they are given.
+    """
     return AutoencoderTiny(
         encoder_block_out_channels=(width,) * len(blocks),
         decoder_block_out_channels=(width,) * len(blocks),
-        num_encoder_blocks=tuple(blocks),
+        num_encoder_blocks=tuple(encoder_blocks or blocks),
         num_decoder_blocks=tuple(reversed(blocks)),
         latent_channels=latent_channels,
         scaling_factor=1.0,

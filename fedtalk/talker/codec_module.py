@@ -26,10 +26,11 @@ class CodecModule(FederatedModule):
 
     def __init__(
         self,
-        width: int = 32,
-        blocks: Sequence[int] = (1, 1, 3),
-        latent_channels: int = 4,
-        crop: int = 32,
+        width: int = 48,
+        blocks: Sequence[int] = (0, 1, 2, 3),
+        encoder_blocks: Sequence[int] = (0, 0, 2, 3),
+        latent_channels: int = 16,
+        crop: int = 64,
         texture_share: float = 0.125,
         gradient_weight: float = 1.0,
         latent_noise: float = 0.05,
@@ -40,6 +41,7 @@ class CodecModule(FederatedModule):
         Args:
             width: channels of the autoencoder's layers.
             blocks: residual blocks of each level; each level but the first halves the picture.
+            encoder_blocks: the encoder's own; as ``blocks`` if empty.
             latent_channels: channels of a latent.
             crop: side in pixels of the random crops it trains on; the network is convolutional, so many small crops teach
                 it faster than few whole frames.
@@ -52,7 +54,7 @@ class CodecModule(FederatedModule):
         """
         super().__init__()
         self.save_hyperparameters()
-        self.codec = Codec(tiny_codec(width, blocks, latent_channels))
+        self.codec = Codec(tiny_codec(width, blocks, latent_channels, encoder_blocks))
         if grow_from is not None:
             grow(self.codec, load_codec(Path(grow_from), pack))
 

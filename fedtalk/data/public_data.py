@@ -1,0 +1,96 @@
+"""What shipped networks learn from: real people whose clips are public, and public SynthTalk speakers, as one client."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from fedtalk.data.clip import Clip
+from fedtalk.data.source import ClipData, ClipSource
+from fedtalk.data.synthtalk import Speaker, make_clip
+from fedtalk.errors import ArtifactError, ConfigurationError
+
+
+class PublicData(ClipData):
+    """Centralised training on a clients folder of real people together with SynthTalk; whole people are held out.
+
+    Held-out clips are those of the people in ``left_out`` and of further SynthTalk speakers.
+    """
+
+    def __init__(
+        self,
+        people: str | None = None,
+        left_out: list[str] | None = None,
+        most_clips: int = 40,
+        speakers: int = 60,
+        frames: int = 24,
+        size: int = 128,
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            people: clients folder of `fedtalk prepare`; None for SynthTalk alone.
+            left_out: people in it that are never trained on.
+            most_clips: clips taken of one person at most, spread evenly over all there are.
+            speakers: public SynthTalk speakers, one clip each, and a tenth as many held out.
+            frames: length of a SynthTalk clip in video frames.
+            size: height and width of a frame in pixels.
+            seed: of the SynthTalk population.
+        """
+        super().__init__()
+        for name, value, least in (("most_clips", most_clips, 1), ("speakers", speakers, 0), ("frames", frames, 8)):
+            if value < least:
+                raise ConfigurationError(f"data.{name}: expected at least {least}, got {value}")
+        self.size = size
+        self._training: list[ClipSource] = []
+        self._held_out: list[ClipSource] = []
+        if people is not None:
+            self._add_people(Path(people), left_out or [], most_clips)
+        elif left_out:
+            raise ConfigurationError("data.left_out: expected data.people too, the folder these people are in")
+        further = max(1, speakers // 10) if speakers else 0
+        for index in range(speakers + further):
+            speaker = Speaker.draw(seed, "public", index)
+            key = f"synthtalk/{seed}/{speaker.name}/None/0/{frames}/{size}"
+            source = ClipSource(key, partial(make_clip, speaker, 0, frames, size))
+            (self._training if index < speakers else self._held_out).append(source)
+        if not self._training or not self._held_out:
+            raise ConfigurationError(
+                f"data: expected clips to train on and clips held out, got {len(self._training)} and "
+                f"{len(self._held_out)}; name people to leave out, or take SynthTalk speakers"
+            )
+
+    @property
+    def clients(self) -> list[str]:
+        return ["public"]
+
+    def training_clips(self, client: str) -> list[ClipSource]:
+        return self._training
+
+    def held_out_clips(self, client: str) -> list[ClipSource]:
+        return self._held_out
+
+    def _add_people(self, root: Path, left_out: list[str], most: int) -> None:
+        folders = {path.name: sorted(path.glob("*.npz")) for path in sorted(root.glob("*/"))}
+        missing = sorted(set(left_out) - set(folders))
+        if not folders or missing:
+            raise ArtifactError(
+                f"people {root}: expected one folder a person, as `fedtalk prepare RAW {root} --size {self.size}` makes, "
+                f"got {len(folders)} folders" + (f", none of them {missing}" if missing else "")
+            )
+        for name, paths in folders.items():
+            chosen = [paths[i * len(paths) // min(most, len(paths))] for i in range(min(most, len(paths)))]
+            into = self._held_out if name in left_out else self._training
+            into.extend(self._source(path) for path in chosen)
+
+    def _source(self, path: Path) -> ClipSource:
+        stat = path.stat()
+        return ClipSource(f"{path.resolve()}/{stat.st_mtime_ns}/{stat.st_size}", partial(self._load, path))
+
+    def _load(self, path: Path) -> Clip:
+        clip = Clip.load(path)
+        if clip.size != self.size:
+            raise ArtifactError(
+                f"clip {path} has {clip.size} px frames, data.size is {self.size}; prepare again with --size {self.size}"
+            )
+        return clip

@@ -16,7 +16,7 @@ from fedtalk.data.prepare import prepare_portrait, prepare_video
 from fedtalk.errors import ConfigurationError, MediaError
 from fedtalk.privacy.audit.settings import AuditSettings
 from fedtalk.talker.backbone import SHIPPED
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 log = logging.getLogger("fedtalk")
 

@@ -12,8 +12,8 @@ import torch
 
 from fedtalk.data.clip import Clip, Reference
 from fedtalk.data.framing import align
-from fedtalk.data.media import VideoWriter
 from fedtalk.data.source import ClipData
+from fedtalk.data.video_writer import VideoWriter
 from fedtalk.errors import ConfigurationError
 from fedtalk.evaluation import metrics
 from fedtalk.evaluation.contact_sheet import contact_sheet

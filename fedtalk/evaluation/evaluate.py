@@ -12,8 +12,8 @@ import torch
 
 from fedtalk.data.clip import Clip, Reference
 from fedtalk.data.framing import align
-from fedtalk.data.media import VideoWriter
 from fedtalk.data.source import ClipData
+from fedtalk.data.video_writer import VideoWriter
 from fedtalk.errors import ConfigurationError
 from fedtalk.evaluation import metrics
 from fedtalk.evaluation.contact_sheet import contact_sheet
@@ -24,7 +24,7 @@ from fedtalk.federation.module import copy_state, load_state
 from fedtalk.storage import write_json
 from fedtalk.talker.adapters import adapter_parameters
 from fedtalk.talker.masks import lower_face
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 log = logging.getLogger("fedtalk")
 

@@ -84,6 +84,14 @@ class Clip:
         """Frame ``index`` as a reference picture."""
         return Reference(self.frames[index], self.eyes[index], self.mouth[index])
 
+    def references(self) -> list[tuple[Reference, int]]:
+        """Pictures of the person to learn with, each with the number of the frame that it is: the first and the last."""
+        return [(self.reference(at), at) for at in (0, len(self) - 1)]
+
+    def surroundings(self) -> tuple[np.ndarray, int]:
+        """(640 N,) the sound that the clip was cut from, as far as it is known, and the frame of it with which the clip starts."""
+        return self.audio, 0
+
     def window(self, start: int, length: int) -> Clip:
         """Frames ``start`` to ``start + length`` with their audio."""
         part = slice(start, start + length)

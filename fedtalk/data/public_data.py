@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from fedtalk.data.clip import Clip
+from fedtalk.data.pieces import piece_of_person, piece_of_speaker
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.errors import ArtifactError, ConfigurationError
+from fedtalk.randomness import numpy_generator
 
 
 class PublicData(ClipData):
@@ -25,6 +27,7 @@ class PublicData(ClipData):
         speakers: int = 60,
         frames: int = 24,
         size: int = 128,
+        pieces: int = 0,
         seed: int = 0,
     ) -> None:
         """
@@ -35,7 +38,9 @@ class PublicData(ClipData):
             speakers: public SynthTalk speakers, one clip each, and a tenth as many held out.
             frames: length of a SynthTalk clip in video frames.
             size: height and width of a frame in pixels.
-            seed: of the SynthTalk population.
+            pieces: train on so many changed pieces of ``frames`` frames (see `fedtalk.data.pieces`) instead of clips as they
+                are; a person's share grows with the root of how many clips there are, SynthTalk speakers give one each.
+            seed: of the SynthTalk population and of the pieces.
         """
         super().__init__()
         for name, value, least in (("most_clips", most_clips, 1), ("speakers", speakers, 0), ("frames", frames, 8)):
@@ -45,15 +50,19 @@ class PublicData(ClipData):
         self._training: list[ClipSource] = []
         self._held_out: list[ClipSource] = []
         if people is not None:
-            self._add_people(Path(people), left_out or [], most_clips)
+            self._add_people(Path(people), left_out or [], most_clips, pieces, frames, seed)
         elif left_out:
             raise ConfigurationError("data.left_out: expected data.people too, the folder these people are in")
         further = max(1, speakers // 10) if speakers else 0
         for index in range(speakers + further):
             speaker = Speaker.draw(seed, "public", index)
             key = f"synthtalk/{seed}/{speaker.name}/None/0/{frames}/{size}"
-            source = ClipSource(key, partial(make_clip, speaker, 0, frames, size))
-            (self._training if index < speakers else self._held_out).append(source)
+            if index >= speakers:
+                self._held_out.append(ClipSource(key, partial(make_clip, speaker, 0, frames, size)))
+            elif pieces:
+                self._training.append(ClipSource(f"piece/{key}", partial(_of_speaker, speaker, frames, size, seed)))
+            else:
+                self._training.append(ClipSource(key, partial(make_clip, speaker, 0, frames, size)))
         if not self._training or not self._held_out:
             raise ConfigurationError(
                 f"data: expected clips to train on and clips held out, got {len(self._training)} and "
@@ -70,7 +79,9 @@ class PublicData(ClipData):
     def held_out_clips(self, client: str) -> list[ClipSource]:
         return self._held_out
 
-    def _add_people(self, root: Path, left_out: list[str], most: int) -> None:
+    def _add_people(
+        self, root: Path, left_out: list[str], most: int, pieces: int, frames: int, seed: int
+    ) -> None:
         folders = {path.name: sorted(path.glob("*.npz")) for path in sorted(root.glob("*/"))}
         missing = sorted(set(left_out) - set(folders))
         if not folders or missing:
@@ -78,10 +89,19 @@ class PublicData(ClipData):
                 f"people {root}: expected one folder a person, as `fedtalk prepare RAW {root} --size {self.size}` makes, "
                 f"got {len(folders)} folders" + (f", none of them {missing}" if missing else "")
             )
+        roots = {name: len(paths) ** 0.5 for name, paths in folders.items() if name not in left_out}
         for name, paths in folders.items():
             chosen = [paths[i * len(paths) // min(most, len(paths))] for i in range(min(most, len(paths)))]
-            into = self._held_out if name in left_out else self._training
-            into.extend(self._source(path) for path in chosen)
+            if name in left_out:
+                self._held_out.extend(self._source(path) for path in chosen)
+            elif not pieces:
+                self._training.extend(self._source(path) for path in chosen)
+            else:
+                made = "/".join(f"{path.stat().st_mtime_ns}" for path in chosen)
+                for number in range(round(pieces * roots[name] / sum(roots.values()))):
+                    key = f"piece/{root.resolve()}/{name}/{number}/{frames}/{self.size}/{seed}/{made}"
+                    load = partial(_of_person, name, number, tuple(chosen), frames, self.size, seed)
+                    self._training.append(ClipSource(key, load))
 
     def _source(self, path: Path) -> ClipSource:
         stat = path.stat()
@@ -94,3 +114,11 @@ class PublicData(ClipData):
                 f"clip {path} has {clip.size} px frames, data.size is {self.size}; prepare again with --size {self.size}"
             )
         return clip
+
+
+def _of_person(name: str, number: int, paths: tuple[Path, ...], frames: int, size: int, seed: int) -> Clip:
+    return piece_of_person(paths, frames, size, numpy_generator(seed, "piece", name, number))
+
+
+def _of_speaker(speaker: Speaker, frames: int, size: int, seed: int) -> Clip:
+    return piece_of_speaker(speaker, frames, size, numpy_generator(seed, "piece", speaker.name))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,10 @@ class FaceModule(FederatedModule):
 
     def cache_key(self) -> str:
         return "face-and-speech-1"
+
+    def export(self, folder: Path, clips: Sequence[Prepared]) -> None:
+        """Write the network as it ships."""
+        self.network.save(folder / f"{self.network.kind}.safetensors")
 
     def prepare_clip(self, clip: Clip) -> Prepared:
         """Frames (F, 3, H, W) uint8, points, log-mel (4 F, 64), the person's number, openness (F,) if known."""

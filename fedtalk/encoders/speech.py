@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from fedtalk.data.clip import SAMPLE_RATE, SAMPLES_PER_FRAME
 from fedtalk.encoders.mel import log_mel
+from fedtalk.encoders.speech_network import LIPS, PER_FRAME, SpeechNetwork
 from fedtalk.errors import ArtifactError, ConfigurationError
 
 REACH = 2
@@ -45,6 +46,43 @@ class MelFeatures(SpeechFeatures):
 
     def _features(self, audio: Tensor) -> Tensor:
         return log_mel(audio)
+
+
+class ShippedFeatures(SpeechFeatures):
+    """What the shipped network hears: 2 vectors a video frame, and in each what the lips do at that frame."""
+
+    per_frame, name = PER_FRAME, "shipped"
+
+    @property
+    def dimension(self) -> int:  # type: ignore[override]
+        return int(speech_network().config["dimension"]) + len(LIPS)
+
+    @torch.no_grad()
+    def _features(self, audio: Tensor) -> Tensor:
+        network = speech_network()
+        features, lips = network(log_mel(audio)[None])
+        normal = (lips - network.lip_mean) / network.lip_deviation
+        return torch.cat([features[0], normal[0].repeat_interleave(PER_FRAME, 0)], 1)
+
+
+@lru_cache(maxsize=1)
+def speech_network() -> SpeechNetwork:
+    """The shipped network, read once."""
+    return SpeechNetwork.shipped().requires_grad_(False)
+
+
+@torch.no_grad()
+def heard_lips(audio: Tensor) -> Tensor:
+    """What lips do to make such a sound, by the shipped network.
+
+    Args:
+        audio: (640 F,) float32, 16 kHz.
+
+    Returns:
+        (F, 3) float32, see `fedtalk.encoders.speech_network.LIPS`.
+    """
+    level = audio.square().mean().sqrt().clamp_min(1e-4)
+    return speech_network()(log_mel(audio * (0.1 / level))[None])[1][0]
 
 
 class _PretrainedFeatures(SpeechFeatures):
@@ -123,15 +161,17 @@ class Wav2Vec2Features(_PretrainedFeatures):
 
 
 def speech_features(name: str, path: str | None = None) -> SpeechFeatures:
-    """The front end called ``mel``, ``whisper`` or ``wav2vec2``; the last two need the folder of the model.
+    """The front end called ``shipped``, ``mel``, ``whisper`` or ``wav2vec2``; the last two need the folder of the model.
 
     Raises:
         ConfigurationError: unknown name, or a path is missing.
     """
     if name == "mel":
         return MelFeatures()
+    if name == "shipped":
+        return ShippedFeatures()
     if name not in ("whisper", "wav2vec2"):
-        raise ConfigurationError(f"speech features: expected mel, whisper or wav2vec2, got {name!r}")
+        raise ConfigurationError(f"speech features: expected shipped, mel, whisper or wav2vec2, got {name!r}")
     if path is None:
         raise ConfigurationError(f"speech features {name!r} need speech_path: the folder of the pretrained model")
     return WhisperFeatures(path) if name == "whisper" else Wav2Vec2Features(path)

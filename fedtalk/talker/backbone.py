@@ -29,7 +29,8 @@ from fedtalk.encoders.speech import SpeechFeatures, speech_features
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.storage import atomic_path, write_json
 from fedtalk.talker.audio_encoder import AudioEncoder
-from fedtalk.talker.codec import Codec, tiny_codec
+from fedtalk.talker.codec import Codec
+from fedtalk.talker.patch_autoencoder import PatchAutoencoder
 from fedtalk.talker.denoiser import Denoiser, pretrained_unet, tiny_unet
 
 SHIPPED = "shipped"
@@ -39,11 +40,11 @@ SHIPPED = "shipped"
 class Architecture:
     """What a new backbone is built from."""
 
-    size: int = 64
+    size: int = 128
     """Height and width of a frame in pixels."""
     codec: str | None = None
     """Folder of a codec (fedtalk's, or an AutoencoderKL / AutoencoderTiny of save_pretrained); a random tiny one if None."""
-    pack: int = 2
+    pack: int = 1
     """Latent cells folded into one, in each direction."""
     unet: str | None = None
     """Folder of a pretrained UNet2DConditionModel (Stable Diffusion); a tiny network of the shape below if None."""
@@ -53,11 +54,13 @@ class Architecture:
     width: int = 128
     """Dimension of the audio tokens that the tiny network attends to."""
     heads: int = 4
+    start: str | None = None
+    """``shipped`` or the folder of a backbone whose weights the tiny network starts with, as far as shapes agree."""
     prediction: str = "sample"
     """``sample`` (clean latents, as a change of the reference), ``v_prediction`` or, for Stable Diffusion weights,
     ``epsilon``."""
-    speech: str = "mel"
-    """``mel``, ``whisper`` or ``wav2vec2``."""
+    speech: str = "shipped"
+    """``shipped``, ``mel``, ``whisper`` or ``wav2vec2``."""
     speech_path: str | None = None
     """Folder of the pretrained speech model."""
 
@@ -90,7 +93,7 @@ class Backbone(nn.Module):
         codec = (
             load_codec(Path(architecture.codec), architecture.pack)
             if architecture.codec
-            else Codec(tiny_codec(), architecture.pack)
+            else Codec(PatchAutoencoder(), architecture.pack)
         )
         if architecture.unet is not None and architecture.motion is not None:
             unet = pretrained_unet(architecture.unet, architecture.motion, codec.latent_channels)
@@ -102,7 +105,10 @@ class Backbone(nn.Module):
                 architecture.width,
                 architecture.heads,
             )
-        return cls(architecture, codec, unet)
+        backbone = cls(architecture, codec, unet)
+        if architecture.start is not None:
+            backbone._start_from(architecture.start)
+        return backbone
 
     def save(self, folder: Path) -> None:
         """Write the folder; weights in half precision."""
@@ -110,7 +116,7 @@ class Backbone(nn.Module):
         _save_network(self.denoiser.unet, folder / "unet")
         _save_tensors(self._conditioning(), folder / "conditioning.safetensors")
         # The folder stands for itself: where its parts came from is nobody's path but the maker's.
-        stored = asdict(replace(self.architecture, codec=None, unet=None, motion=None))
+        stored = asdict(replace(self.architecture, codec=None, unet=None, motion=None, start=None))
         write_json(folder / "backbone.json", {"format": 2, "architecture": stored})
 
     @classmethod
@@ -140,6 +146,16 @@ class Backbone(nn.Module):
                 "`fedtalk fit --config configs/backbone.yaml`, or 'shipped'"
             ) from error
         return backbone
+
+    def _start_from(self, name: str) -> None:
+        folder = shipped_folder() if name == SHIPPED else Path(name)
+        try:
+            stored = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise ArtifactError(f"architecture.start {name}: expected the folder of a backbone ({error})") from error
+        own = self.denoiser.unet.state_dict()
+        same = {key: value.float() for key, value in stored.items() if key in own and own[key].shape == value.shape}
+        self.denoiser.unet.load_state_dict(own | same)
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits of a hash over all weights, rounded as they are stored."""
@@ -179,9 +195,12 @@ def load_codec(folder: Path, pack: int) -> Codec:
             f"codec {folder}: expected a folder with config.json of diffusers' save_pretrained ({error})"
         ) from error
     kinds = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
-    if kind not in kinds:
-        raise ArtifactError(f"codec {folder}: expected AutoencoderKL or AutoencoderTiny, got {kind}")
-    codec = Codec(kinds[kind].from_pretrained(folder, torch_dtype=torch.float32), pack)
+    if kind == PatchAutoencoder.__name__:
+        codec = Codec(_patch_autoencoder(folder), pack)
+    elif kind in kinds:
+        codec = Codec(kinds[kind].from_pretrained(folder, torch_dtype=torch.float32), pack)
+    else:
+        raise ArtifactError(f"codec {folder}: expected AutoencoderKL, AutoencoderTiny or PatchAutoencoder, got {kind}")
     extra = folder / "fedtalk.json"
     if extra.exists():
         stored = json.loads(extra.read_text())
@@ -190,6 +209,17 @@ def load_codec(folder: Path, pack: int) -> Codec:
         codec.mean.copy_(torch.tensor(stored["mean"]))
         codec.std.copy_(torch.tensor(stored["std"]))
     return codec
+
+
+def _patch_autoencoder(folder: Path) -> PatchAutoencoder:
+    config = json.loads((folder / "config.json").read_text())
+    try:
+        network = PatchAutoencoder(**{key: value for key, value in config.items() if not key.startswith("_")})
+        state = load_file(folder / "diffusion_pytorch_model.safetensors")
+        network.load_state_dict({name: value.float() for name, value in state.items()})
+    except (OSError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ArtifactError(f"codec {folder} can't be read ({type(error).__name__}: {error})") from error
+    return network
 
 
 def _save_network(network: nn.Module, folder: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,31 +12,42 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedtalk.data.clip import Clip, Reference
-from fedtalk.data.framing import align
 from fedtalk.data.pixels import to_unit
-from fedtalk.encoders.speech import frame_windows
+from fedtalk.encoders.mouth_probe import MouthProbe
+from fedtalk.encoders.speech import frame_windows, heard_lips, speech_network
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.module import Prepared
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.masks import lower_face
+from fedtalk.talker.puppet import mouth_of, puppet
 from fedtalk.talker.schedule import frame_noise
+
+
+OPENEST = 0.35
+"""Gap between the inner lips, in distances between the eyes, that the mouth probe calls 1."""
 
 
 def cache_key(backbone: Backbone) -> str:
     """Changes whenever `prepare_clip` would give another result."""
     digest = hashlib.sha256()
-    for value in backbone.codec.state_dict().values():
-        digest.update(value.detach().cpu().half().contiguous().numpy().tobytes())
+    for network in (backbone.codec, _probe(), speech_network()):
+        for value in network.state_dict().values():
+            digest.update(value.detach().cpu().half().contiguous().numpy().tobytes())
     architecture = backbone.architecture
     speech = f"{architecture.speech}/{architecture.speech_path}"
-    return f"talker-2/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{backbone.codec.pack}"
+    return f"talker-3/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{backbone.codec.pack}"
 
 
 @torch.no_grad()
 def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device) -> Prepared:
-    """Latents of the frames and of the masked frames, mask, audio features, mouth and eyes; halves to save space.
+    """What training reads of a clip of F frames with R references; halves to save space.
 
-    Two frames, the first and the last, serve as references: each is moved to where the eyes of every frame are.
+    ``latents`` (F, C, h, w); by reference ``reference`` (R, C, h, w), ``reference_at`` (R,) the frame that it is, and moved to
+    the eyes and lips of every frame: ``moved`` (R, F, C, h, w), and ``inside`` the same with the frame itself around what a dub
+    replaces; ``mask`` (F, 1, h, w) of what a dub replaces; ``windows`` (F, T, D) of speech features; ``mouth`` (F, 2), ``eyes``
+    (F, 2, 2) as shares of the frame.
+
+    Lips are half of what is seen and half of what is heard: when a picture is made, nothing is seen.
 
     Raises:
         ConfigurationError: its frames have another size than the backbone's.
@@ -43,28 +55,53 @@ def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device) -> Prepar
     size = backbone.architecture.size
     if clip.size != size:
         raise ConfigurationError(f"clip {dict(clip.info)}: frames are {clip.size} px, the backbone works at {size} px")
-    frames = to_unit(torch.from_numpy(clip.frames).permute(0, 3, 1, 2)).to(device)
+    sound, first = clip.surroundings()
+    speech, part = torch.from_numpy(sound), slice(first, first + len(clip))
+    heard = heard_lips(speech)[part].numpy()
+    seen = OPENEST * _probe().measure(clip.frames, clip.mouth, clip.eyes)
+    lips = np.stack([(seen + heard[:, 0]) / 2, heard[:, 1]], 1)
     hidden, _ = lower_face(clip.eyes, size)
-    hidden = hidden.to(device)
-    latents = torch.cat([backbone.codec.encode(part) for part in frames.split(32)])
-    masked = torch.cat([backbone.codec.encode(part) for part in (frames * (1 - hidden)).split(32)])
-    moved = torch.stack([moved_reference(backbone, clip.reference(at), clip.eyes, device) for at in (0, -1)])
+    moved, inside, stills = [], [], []
+    for reference, _ in clip.references():
+        puppets = moved_reference(reference, clip.eyes, lips)
+        moved.append(encode(backbone, puppets, device))
+        inside.append(encode(backbone, surrounded(puppets, clip.frames, hidden), device))
+        stills.append(encode(backbone, reference.frame[None], device)[0])
     return {
-        "latents": latents.half(),
-        "masked": masked.half(),
-        "moved": moved.half(),
+        "latents": encode(backbone, clip.frames, device).half(),
+        "moved": torch.stack(moved).half(),
+        "inside": torch.stack(inside).half(),
+        "reference": torch.stack(stills).half(),
+        "reference_at": torch.tensor([at for _, at in clip.references()]),
         "mask": F.avg_pool2d(hidden, backbone.codec.factor).half(),
-        "features": backbone.speech(torch.from_numpy(clip.audio)).half(),
-        "mouth": torch.from_numpy(clip.mouth / size),
-        "eyes": torch.from_numpy(clip.eyes / size),
+        "windows": frame_windows(backbone.speech(speech), backbone.speech.per_frame)[part].half(),
+        "mouth": torch.from_numpy(clip.mouth / size).float(),
+        "eyes": torch.from_numpy(clip.eyes / size).float(),
     }
 
 
+def moved_reference(reference: Reference, eyes: np.ndarray, lips: np.ndarray) -> np.ndarray:
+    """(F, H, W, 3) uint8: the reference moved to ``eyes`` (F, 2, 2) in pixels and ``lips`` (F, 2 or more), see `puppet`."""
+    mouth, at = mouth_of(reference).astype(np.float32), reference.eyes.astype(np.float32)
+    opening = OPENEST * float(_probe().measure(reference.frame[None], mouth[None], at[None])[0])
+    return puppet(reference, opening, eyes, lips[:, :2])
+
+
+def surrounded(pictures: np.ndarray, frames: np.ndarray, hidden: Tensor) -> np.ndarray:
+    """``pictures`` where ``hidden`` (F, 1, H, W) is 1, ``frames`` around them; all (F, H, W, 3) uint8."""
+    return np.where(hidden[:, 0, :, :, None].numpy() > 0, pictures, frames)
+
+
 @torch.no_grad()
-def moved_reference(backbone: Backbone, reference: Reference, eyes: np.ndarray, device: torch.device) -> Tensor:
-    """(F, C, h, w): latents of the reference with its eyes where ``eyes`` (F, 2, 2) has them."""
-    pictures = torch.from_numpy(align(reference.frame, reference.eyes, eyes)).permute(0, 3, 1, 2)
+def encode(backbone: Backbone, frames: np.ndarray, device: torch.device) -> Tensor:
+    """(F, C, h, w): latents of frames (F, H, W, 3) uint8."""
+    pictures = torch.from_numpy(frames).permute(0, 3, 1, 2)
     return torch.cat([backbone.codec.encode(to_unit(part).to(device)) for part in pictures.split(32)])
+
+
+@lru_cache(maxsize=1)
+def _probe() -> MouthProbe:
+    return MouthProbe.shipped().requires_grad_(False)
 
 
 def draw_batch(
@@ -73,7 +110,6 @@ def draw_batch(
     generator: torch.Generator,
     *,
     window: int,
-    features_per_frame: int,
     timesteps: int,
     dub_share: float,
     drop_audio: float,
@@ -86,7 +122,6 @@ def draw_batch(
         size: windows in the batch.
         generator: of all that is drawn.
         window: frames a window.
-        features_per_frame: of the speech.
         timesteps: of the noise schedule.
         dub_share: share of windows that dub, the others are portraits.
         drop_audio: share of windows without audio.
@@ -109,22 +144,19 @@ def draw_batch(
                 "use longer clips"
             )
         start = integer(length - window + 1)
-        which = _reference_outside(start, start + window, length, integer(2))
+        which = _reference_outside(start, start + window, clip["reference_at"].tolist(), integer)
         part = slice(start, start + window)
+        dub = float(torch.rand((), generator=generator)) < dub_share
         rows.append({
             "latents": clip["latents"][part].float(),
-            "masked": clip["masked"][part].float(),
-            "mask": clip["mask"][part].float(),
-            "windows": frame_windows(clip["features"].float(), features_per_frame)[part],
+            "mask": clip["mask"][part].float() if dub else torch.ones_like(clip["mask"][part]).float(),
+            "windows": clip["windows"][part].float(),
             "mouth": clip["mouth"][part],
             "eyes": clip["eyes"][part],
-            "moved": clip["moved"][which][part].float(),
-            "reference": clip["latents"][-which].float(),
+            "moved": clip["inside" if dub else "moved"][which][part].float(),
+            "reference": clip["reference"][which].float(),
         })  # fmt: skip
     batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-    portrait = torch.rand(size, generator=generator) >= dub_share
-    batch["masked"][portrait] = 0.0
-    batch["mask"][portrait] = 1.0
     batch["audio_present"] = torch.rand(size, generator=generator) >= drop_audio
     batch["reference_present"] = torch.rand(size, generator=generator) >= drop_reference
     batch["timestep"] = torch.randint(0, timesteps, (size,), generator=generator)
@@ -132,9 +164,8 @@ def draw_batch(
     return batch
 
 
-def _reference_outside(start: int, end: int, length: int, drawn: int) -> int:
-    """Which reference a window gets, 0 (the clip's first frame) or 1 (its last): the one drawn, if that lies outside the
-    window and four frames away from it, else the one farther away.
-    """
-    away = (start, length - end)
-    return drawn if away[drawn] > 4 else int(away[1] > away[0])
+def _reference_outside(start: int, end: int, places: Sequence[int], draw: Callable[[int], int]) -> int:
+    """Which reference a window gets: one drawn of those more than four frames away from it, or the farthest."""
+    away = [max(start - at, at - end + 1) for at in places]
+    far = [index for index, distance in enumerate(away) if distance > 4]
+    return far[draw(len(far))] if far else away.index(max(away))

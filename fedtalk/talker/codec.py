@@ -9,6 +9,8 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fedtalk.talker.patch_autoencoder import PatchAutoencoder
+
 
 class Codec(nn.Module):
     """Deterministic autoencoder; its latents have mean 0 and standard deviation 1 in every channel on its training data.
@@ -21,35 +23,40 @@ class Codec(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, autoencoder: AutoencoderKL | AutoencoderTiny, pack: int = 1) -> None:
+    def __init__(self, autoencoder: AutoencoderKL | AutoencoderTiny | PatchAutoencoder, pack: int = 1) -> None:
         super().__init__()
         # Convolutions of few channels run half as long again the other way on CPUs.
         self.autoencoder = autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.pack = pack
         channels = self.latent_channels
-        scale = float(autoencoder.config.scaling_factor or 1.0)
+        scale = float(autoencoder.config.get("scaling_factor") or 1.0)
         shift = float(autoencoder.config.get("shift_factor") or 0.0)
         self.register_buffer("mean", torch.full((channels,), shift))
         self.register_buffer("std", torch.full((channels,), 1.0 / scale))
 
     @property
     def latent_channels(self) -> int:
-        return int(self.autoencoder.config.latent_channels) * self.pack**2
+        return int(self.autoencoder.config["latent_channels"]) * self.pack**2
 
     @property
     def factor(self) -> int:
         """Pixels a latent cell spans in each direction."""
+        if isinstance(self.autoencoder, PatchAutoencoder):
+            return self.autoencoder.patch * self.pack
         levels = self.autoencoder.config.get("encoder_block_out_channels") or self.autoencoder.config.block_out_channels
         return 2 ** (len(levels) - 1) * self.pack
 
     def encode_raw(self, frames: Tensor) -> Tensor:
         """Latents before whitening; gradient flows."""
+        if isinstance(self.autoencoder, PatchAutoencoder):
+            return F.pixel_unshuffle(self.autoencoder.encode(frames), self.pack)
         encoded = self.autoencoder.encode(frames)
         latents = encoded.latents if isinstance(self.autoencoder, AutoencoderTiny) else encoded.latent_dist.mean
         return F.pixel_unshuffle(latents, self.pack)
 
     def decode_raw(self, latents: Tensor) -> Tensor:
-        return self.autoencoder.decode(F.pixel_shuffle(latents, self.pack)).sample
+        decoded = self.autoencoder.decode(F.pixel_shuffle(latents, self.pack))
+        return decoded if isinstance(self.autoencoder, PatchAutoencoder) else decoded.sample
 
     def encode(self, frames: Tensor) -> Tensor:
         """(N, 3, H, W) float in [-1, 1] -> (N, C, H / factor, W / factor) whitened latents."""
@@ -61,10 +68,17 @@ class Codec(nn.Module):
 
     @torch.no_grad()
     def measure_statistics(self, batches: Sequence[Tensor]) -> None:
-        """Set the whitening from frames (N, 3, H, W) in [-1, 1]."""
+        """Set the whitening from frames (N, 3, H, W) in [-1, 1].
+
+        Principal components are whitened half way (their mean variance becomes 1): they differ a thousandfold in what they
+        carry, and whitened in full an error in the least would count like one in the first.
+        """
         latents = torch.cat([self.encode_raw(batch) for batch in batches])
         self.mean.copy_(latents.mean((0, 2, 3)))
-        self.std.copy_(latents.std((0, 2, 3)))
+        deviation = latents.std((0, 2, 3))
+        if isinstance(self.autoencoder, PatchAutoencoder):
+            deviation = (deviation * deviation.mean()).sqrt()
+        self.std.copy_(deviation)
 
 
 def tiny_codec(

@@ -13,12 +13,14 @@ from fedtalk.data.clip import Clip
 from fedtalk.data.pixels import to_unit
 from fedtalk.data.textures import draw_textures
 from fedtalk.federation.module import FederatedModule, Prepared
-from fedtalk.talker.backbone import load_codec, save_codec
-from fedtalk.talker.codec import Codec, tiny_codec
+from fedtalk.errors import ConfigurationError
+from fedtalk.talker.backbone import save_codec
+from fedtalk.talker.codec import Codec
+from fedtalk.talker.patch_autoencoder import PatchAutoencoder
 
 
 class CodecModule(FederatedModule):
-    """Learns to reconstruct frames: L1, L1 of image gradients, and a small latent penalty with latent noise.
+    """Fits principal components of patches, then learns to refine what they give back: L1, L2, and L1 of image gradients.
 
     Frames are augmented in colour and scale and mixed with random textures, so that the codec is one for pictures and
     not for one kind of face.
@@ -26,37 +28,38 @@ class CodecModule(FederatedModule):
 
     def __init__(
         self,
-        width: int = 48,
-        blocks: Sequence[int] = (0, 1, 2, 3),
-        encoder_blocks: Sequence[int] = (0, 0, 2, 3),
-        latent_channels: int = 16,
+        patch: int = 16,
+        latent_channels: int = 96,
+        width: int = 96,
+        blocks: int = 3,
         crop: int = 64,
         texture_share: float = 0.125,
         gradient_weight: float = 1.0,
         latent_noise: float = 0.05,
-        pack: int = 2,
-        grow_from: str | None = None,
     ) -> None:
         """
         Args:
-            width: channels of the autoencoder's layers.
-            blocks: residual blocks of each level; each level but the first halves the picture.
-            encoder_blocks: the encoder's own; as ``blocks`` if empty.
-            latent_channels: channels of a latent.
-            crop: side in pixels of the random crops it trains on; the network is convolutional, so many small crops teach
-                it faster than few whole frames.
+            patch: see `PatchAutoencoder`.
+            latent_channels: see `PatchAutoencoder`.
+            width: see `PatchAutoencoder`.
+            blocks: see `PatchAutoencoder`.
+            crop: side in pixels of the random crops it trains on, a multiple of ``patch``; the network is convolutional, so
+                many small crops teach it faster than few whole frames.
             texture_share: share of a batch that is random texture instead of faces.
             gradient_weight: weight of the L1 loss of horizontal and vertical differences.
-            latent_noise: standard deviation of noise on the latents while training.
-            grow_from: folder of a trained codec with fewer latent channels to start from: it keeps what it knows, and the
-                new channels start without effect on the decoder.
-            pack: latent cells that the talker folds into one, in each direction; the whitening depends on it.
+            latent_noise: standard deviation of noise on the latents while training, in shares of their own.
         """
         super().__init__()
+        if crop % patch:
+            raise ConfigurationError(f"model.crop: expected a multiple of the patch's {patch} pixels, got {crop}")
         self.save_hyperparameters()
-        self.codec = Codec(tiny_codec(width, blocks, latent_channels, encoder_blocks))
-        if grow_from is not None:
-            grow(self.codec, load_codec(Path(grow_from), pack))
+        self.codec = Codec(PatchAutoencoder(patch, latent_channels, width, blocks))
+
+    @property
+    def autoencoder(self) -> PatchAutoencoder:
+        """What is trained."""
+        assert isinstance(self.codec.autoencoder, PatchAutoencoder)
+        return self.codec.autoencoder
 
     def exchanged_parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.codec.named_parameters())
@@ -68,6 +71,8 @@ class CodecModule(FederatedModule):
         return {"frames": torch.from_numpy(clip.frames).permute(0, 3, 1, 2)}
 
     def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
+        if not self.autoencoder.fitted:
+            self.autoencoder.fit(_pictures(clips))
         textures = round(size * self.hparams["texture_share"])
         frames = []
         for _ in range(size - textures):
@@ -83,14 +88,14 @@ class CodecModule(FederatedModule):
     def loss_terms(self, batch: Prepared) -> dict[str, Tensor]:
         frames = batch["frames"]
         latents = self.codec.encode_raw(frames)
-        output = self.codec.decode_raw(latents + self.hparams["latent_noise"] * batch["noise"])
+        spread = latents.std((0, 2, 3), keepdim=True)
+        output = self.codec.decode_raw(latents + self.hparams["latent_noise"] * spread * batch["noise"])
         error = output - frames
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
         return {
             "l1": error.abs().mean(),
             "mse": 2 * error.square().mean(),
             "gradient": self.hparams["gradient_weight"] * edges,
-            "latent": 1e-3 * latents.square().mean(),
         }
 
     def held_out_metrics(self, clips: Sequence[Prepared], generator: torch.Generator) -> dict[str, float]:
@@ -102,28 +107,19 @@ class CodecModule(FederatedModule):
         return {"psnr": float((-10 * error.log10()).mean())}
 
     def export(self, folder: Path, clips: Sequence[Prepared]) -> None:
-        """Write the codec, whitened on the clips for latents packed by ``pack``."""
-        codec = Codec(self.codec.autoencoder, self.hparams["pack"])
-        codec.measure_statistics([to_unit(clip["frames"][::4]).to(self.device) for clip in clips[:100]])
-        save_codec(codec, folder)
+        """Write the codec, whitened on the clips."""
+        self.codec.measure_statistics([to_unit(clip["frames"][::4]).to(self.device) for clip in clips[:100]])
+        save_codec(self.codec, folder)
 
 
 def _integer(high: int, generator: torch.Generator) -> int:
     return int(torch.randint(high, (), generator=generator))
 
 
-def grow(codec: Codec, trained: Codec) -> None:
-    """Copy a codec with fewer latent channels into a wider one of otherwise the same shape."""
-    target, source = codec.autoencoder.state_dict(), trained.autoencoder.state_dict()
-    for name, value in target.items():
-        if value.shape == source[name].shape:
-            value.copy_(source[name])
-        elif value.shape[0] != source[name].shape[0]:  # the encoder's last layer: further channels stay random
-            value[: source[name].shape[0]] = source[name]
-        else:  # the decoder's first layer: further channels are not heard yet
-            value.zero_()
-            value[:, : source[name].shape[1]] = source[name]
-    codec.autoencoder.load_state_dict(target)
+def _pictures(clips: Sequence[Prepared]) -> Tensor:
+    """(N, 3, H, W) in [-1, 1]: a picture of every second of the clips, 600 at most."""
+    frames = torch.cat([clip["frames"][:: min(25, len(clip["frames"]))] for clip in clips])
+    return to_unit(frames[:: max(1, len(frames) // 600)])
 
 
 def _crop(frame: Tensor, crop: int, generator: torch.Generator) -> Tensor:

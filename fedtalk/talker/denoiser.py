@@ -1,9 +1,9 @@
 """Denoiser: diffusers' `UNetMotionModel`, told about audio, reference, head pose and mask.
 
-Channels of its input: noisy latents (C), latents of the reference as it is (C) and of the reference moved so that its eyes
-lie where they do in the frame (C), latents of the masked frames (C), mask (1). The moved reference says what the face looks
-like and, in a portrait, how the head is held; the still one shows the background. Its cross attention reads, frame by frame,
-the audio tokens.
+Channels of its input: noisy latents (C), latents of the reference as it is (C), latents of the moved reference (C; see
+`fedtalk.talker.puppet`), and the mask (1). The moved reference says what the face looks like, how the head is held and what the
+lips do; where only a part is replaced, the frame as it is stands around it. The still reference shows the background. Its cross
+attention reads, frame by frame, the audio tokens.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from fedtalk.errors import ArtifactError
 from fedtalk.talker.audio_encoder import AudioEncoder
 
-INPUTS = 4
-"""Latents that the network reads beside each other: noisy, reference, moved reference, masked frames."""
+INPUTS = 3
+"""Latents that the network reads beside each other: noisy, reference, moved reference."""
 
 
 def tiny_unet(
@@ -43,13 +43,14 @@ def tiny_unet(
         use_motion_mid_block=True,
     )
     zero_motion_output(unet)
+    zero_output(unet)
     return unet
 
 
 def pretrained_unet(unet_path: str, motion_path: str, latent_channels: int) -> UNetMotionModel:
     """A Stable Diffusion UNet with AnimateDiff motion modules, from two folders of ``save_pretrained``.
 
-    Its first convolution is widened for reference, masked latents and mask; the new weights start at zero, so that the
+    Its first convolution is widened for the references and the mask; the new weights start at zero, so that the
     network begins as the pretrained one.
     """
     for name, path in (("UNet", unet_path), ("motion modules", motion_path)):
@@ -75,6 +76,12 @@ def pretrained_unet(unet_path: str, motion_path: str, latent_channels: int) -> U
     unet.conv_in = wide
     unet.register_to_config(in_channels=INPUTS * latent_channels + 1)
     return unet
+
+
+def zero_output(unet: UNetMotionModel) -> None:
+    """The network starts by answering nothing: where its answer is a change of the moved reference, with that picture."""
+    nn.init.zeros_(unet.conv_out.weight)
+    nn.init.zeros_(unet.conv_out.bias)  # type: ignore[arg-type]
 
 
 def zero_motion_output(unet: UNetMotionModel) -> None:
@@ -112,7 +119,6 @@ class Denoiser(nn.Module):
         timestep_B: Tensor,
         reference_BChw: Tensor,
         moved_BFChw: Tensor,
-        masked_BFChw: Tensor,
         mask_BF1hw: Tensor,
         windows_BFTD: Tensor,
         audio_present_B: Tensor,
@@ -124,7 +130,7 @@ class Denoiser(nn.Module):
         reference = torch.where(present, reference_BChw, self.null_reference)
         moved = torch.where(present[:, None], moved_BFChw, self.null_reference)
         repeated = reference[:, None].expand(-1, frames, -1, -1, -1)
-        inputs = torch.cat([noisy_BFChw, repeated, moved, masked_BFChw, mask_BF1hw], 2).transpose(1, 2)
+        inputs = torch.cat([noisy_BFChw, repeated, moved, mask_BF1hw], 2).transpose(1, 2)
         tokens = self.audio(windows_BFTD.flatten(0, 1), audio_present_B.repeat_interleave(frames))
         output = self.unet(inputs, timestep_B, tokens).sample.transpose(1, 2)
         return output + moved if self.residual else output

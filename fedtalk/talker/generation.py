@@ -13,16 +13,16 @@ from torch.nn import functional as F
 
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip, Reference
 from fedtalk.data.pixels import to_bytes, to_unit
-from fedtalk.encoders.speech import frame_windows
+from fedtalk.encoders.speech import frame_windows, heard_lips
 from fedtalk.errors import ConfigurationError
 from fedtalk.talker.backbone import Backbone
-from fedtalk.talker.batches import moved_reference
+from fedtalk.talker.batches import encode, moved_reference, surrounded
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.pose import swaying_eyes
 from fedtalk.talker.sampler import Frame, sample
 
-Conditions = Iterator[tuple[Tensor, Tensor, Tensor]]
-"""By frame: the moved reference and the masked frame (C, h, w), the mask (1, h, w)."""
+Conditions = Iterator[tuple[Tensor, Tensor]]
+"""By frame: the moved reference (C, h, w), the mask (1, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,15 @@ class Generation:
         speech = torch.from_numpy(clip.audio) if audio is None else audio
         original = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
 
+        lips = heard_lips(speech).numpy()
+
         def conditions() -> Conditions:
             for first in range(0, len(clip), 32):
                 part = slice(first, first + 32)
-                moved = moved_reference(self.backbone, reference, clip.eyes[part], self.device)
-                with torch.no_grad():
-                    masked = self.backbone.codec.encode((to_unit(original[part]) * (1 - hidden[part])).to(self.device))
+                puppets = moved_reference(reference, clip.eyes[part], lips[part])
+                moved = encode(self.backbone, surrounded(puppets, clip.frames[part], hidden[part]), self.device)
                 mask = F.avg_pool2d(hidden[part], self.backbone.codec.factor).to(self.device)
-                yield from zip(moved, masked, mask, strict=True)
+                yield from zip(moved, mask, strict=True)
 
         for index, frame in enumerate(self._sample(speech, len(clip), reference, conditions(), seed)):
             blend = alpha[index]
@@ -91,14 +92,15 @@ class Generation:
             raise ConfigurationError(
                 f"portrait: expected eyes ({count}, 2, 2) for {count} frames of audio, got {held.shape}"
             )
-        channels, cells = self.backbone.codec.latent_channels, self.backbone.cells
-        hidden = torch.zeros(channels, cells, cells, device=self.device)
+        cells = self.backbone.cells
         everywhere = torch.ones(1, cells, cells, device=self.device)
+        lips = heard_lips(audio).numpy()
 
         def conditions() -> Conditions:
             for first in range(0, count, 32):
-                for moved in moved_reference(self.backbone, reference, held[first : first + 32], self.device):
-                    yield moved, hidden, everywhere
+                part = slice(first, first + 32)
+                for moved in encode(self.backbone, moved_reference(reference, held[part], lips[part]), self.device):
+                    yield moved, everywhere
 
         for frame in self._sample(audio, count, reference, conditions(), seed):
             yield frame.permute(1, 2, 0)
@@ -128,9 +130,9 @@ class Generation:
         shared = torch.randn(channels, cells, cells, generator=generator)
 
         def frames() -> Iterator[Frame]:
-            for index, (moved, masked, mask) in enumerate(conditions):
+            for index, (moved, mask) in enumerate(conditions):
                 noise = (shared + torch.randn(channels, cells, cells, generator=generator)) / 2**0.5
-                yield Frame(noise.to(self.device), moved, masked, mask, windows[index].to(self.device))
+                yield Frame(noise.to(self.device), moved, mask, windows[index].to(self.device))
 
         def predict(groups: list[list[Frame]], timestep: Tensor) -> Tensor:
             def stack(name: str) -> Tensor:
@@ -138,7 +140,7 @@ class Generation:
 
             size = len(groups)
             inputs = [stack("latent_Chw"), timestep.to(self.device).expand(size), latent.expand(size, -1, -1, -1),
-                      stack("moved_Chw"), stack("masked_Chw"), stack("mask_1hw"), stack("window_TD")]  # fmt: skip
+                      stack("moved_Chw"), stack("mask_1hw"), stack("window_TD")]  # fmt: skip
             yes = torch.ones(size, dtype=torch.bool, device=self.device)
             heard = self.backbone.denoiser(*inputs, yes, yes)
             if self.guidance == 1.0:

@@ -168,9 +168,8 @@ class Talker(FederatedModule):
 
     def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
         return batches.draw_batch(
-            clips, size, generator, window=self.window, features_per_frame=self.backbone.speech.per_frame,
-            timesteps=len(self.noise_schedule.signal), dub_share=self.dub_share, drop_audio=self.drop_audio,
-            drop_reference=self.drop_reference,
+            clips, size, generator, window=self.window, timesteps=len(self.noise_schedule.signal),
+            dub_share=self.dub_share, drop_audio=self.drop_audio, drop_reference=self.drop_reference,
         )  # fmt: skip
 
     # Training
@@ -180,7 +179,7 @@ class Talker(FederatedModule):
         clean, noise, timestep = batch["latents"], batch["noise"], batch["timestep"]
         noisy = self.noise_schedule.add_noise(clean, noise, timestep)
         output = self.backbone.denoiser(
-            noisy, timestep, batch["reference"], batch["moved"], batch["masked"], batch["mask"], batch["windows"],
+            noisy, timestep, batch["reference"], batch["moved"], batch["mask"], batch["windows"],
             batch["audio_present"], batch["reference_present"],
         )  # fmt: skip
         clean_hat, noise_hat = self.noise_schedule.clean_and_noise(output, noisy, timestep)

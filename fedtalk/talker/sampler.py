@@ -26,8 +26,7 @@ class Frame:
 
     latent_Chw: Tensor
     moved_Chw: Tensor
-    """The reference, its eyes where the frame's are."""
-    masked_Chw: Tensor
+    """The reference moved to the frame's eyes and lips; the frame itself around what is replaced."""
     mask_1hw: Tensor
     window_TD: Tensor
     """Audio features around the frame."""

@@ -26,9 +26,10 @@ from fedtalk.evaluation.recognisers import recogniser
 from fedtalk.federation.checkpoint import load_checkpoint
 from fedtalk.federation.module import load_state
 from fedtalk.talker.backbone import SHIPPED, Architecture
-from fedtalk.talker.batches import moved_reference, surrounded
+from fedtalk.talker.batches import surrounded
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.module import Talker
+from fedtalk.talker.puppet import puppet
 
 
 def stretched(audio: np.ndarray, frames: int) -> np.ndarray:
@@ -46,7 +47,7 @@ def made(talker: Talker, clip: Clip, donor: Clip) -> dict[str, np.ndarray]:
         "truth": clip.frames,
         "codec": talker.reconstruct(clip.frames),
         "moved": surrounded(align(reference.frame, reference.eyes, clip.eyes), clip.frames, hidden),
-        "puppet": surrounded(moved_reference(reference, clip.eyes, lips), clip.frames, hidden),
+        "puppet": surrounded(puppet(reference, clip.eyes, lips[:, :2]), clip.frames, hidden),
         "dub": np.stack([frame.numpy() for frame in talker.dub(clip, reference)]),
         "swapped": np.stack([frame.numpy() for frame in talker.dub(clip, reference, audio=torch.from_numpy(other))]),
         "portrait": np.stack([frame.numpy() for frame in talker.portrait(torch.from_numpy(clip.audio), reference)]),

@@ -19,7 +19,7 @@ from fedtalk.errors import ConfigurationError
 from fedtalk.federation.module import Prepared
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.masks import lower_face
-from fedtalk.talker.puppet import mouth_of, puppet
+from fedtalk.talker.puppet import puppet
 from fedtalk.talker.schedule import frame_noise
 
 
@@ -35,7 +35,7 @@ def cache_key(backbone: Backbone) -> str:
             digest.update(value.detach().cpu().half().contiguous().numpy().tobytes())
     architecture = backbone.architecture
     speech = f"{architecture.speech}/{architecture.speech_path}"
-    return f"talker-3/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{backbone.codec.pack}"
+    return f"talker-4/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{backbone.codec.pack}"
 
 
 @torch.no_grad()
@@ -58,12 +58,13 @@ def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device) -> Prepar
     sound, first = clip.surroundings()
     speech, part = torch.from_numpy(sound), slice(first, first + len(clip))
     heard = heard_lips(speech)[part].numpy()
-    seen = OPENEST * _probe().measure(clip.frames, clip.mouth, clip.eyes)
+    openness = clip.openness if clip.openness is not None else _probe().measure(clip.frames, clip.mouth, clip.eyes)
+    seen = OPENEST * openness
     lips = np.stack([(seen + heard[:, 0]) / 2, heard[:, 1]], 1)
     hidden, _ = lower_face(clip.eyes, size)
     moved, inside, stills = [], [], []
     for reference, _ in clip.references():
-        puppets = moved_reference(reference, clip.eyes, lips)
+        puppets = puppet(reference, clip.eyes, lips)
         moved.append(encode(backbone, puppets, device))
         inside.append(encode(backbone, surrounded(puppets, clip.frames, hidden), device))
         stills.append(encode(backbone, reference.frame[None], device)[0])
@@ -78,13 +79,6 @@ def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device) -> Prepar
         "mouth": torch.from_numpy(clip.mouth / size).float(),
         "eyes": torch.from_numpy(clip.eyes / size).float(),
     }
-
-
-def moved_reference(reference: Reference, eyes: np.ndarray, lips: np.ndarray) -> np.ndarray:
-    """(F, H, W, 3) uint8: the reference moved to ``eyes`` (F, 2, 2) in pixels and ``lips`` (F, 2 or more), see `puppet`."""
-    mouth, at = mouth_of(reference).astype(np.float32), reference.eyes.astype(np.float32)
-    opening = OPENEST * float(_probe().measure(reference.frame[None], mouth[None], at[None])[0])
-    return puppet(reference, opening, eyes, lips[:, :2])
 
 
 def surrounded(pictures: np.ndarray, frames: np.ndarray, hidden: Tensor) -> np.ndarray:

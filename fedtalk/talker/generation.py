@@ -16,9 +16,10 @@ from fedtalk.data.pixels import to_bytes, to_unit
 from fedtalk.encoders.speech import frame_windows, heard_lips
 from fedtalk.errors import ConfigurationError
 from fedtalk.talker.backbone import Backbone
-from fedtalk.talker.batches import encode, moved_reference, surrounded
+from fedtalk.talker.batches import encode, surrounded
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.pose import swaying_eyes
+from fedtalk.talker.puppet import puppet
 from fedtalk.talker.sampler import Frame, sample
 
 Conditions = Iterator[tuple[Tensor, Tensor]]
@@ -62,7 +63,7 @@ class Generation:
         def conditions() -> Conditions:
             for first in range(0, len(clip), 32):
                 part = slice(first, first + 32)
-                puppets = moved_reference(reference, clip.eyes[part], lips[part])
+                puppets = puppet(reference, clip.eyes[part], lips[part, :2])
                 moved = encode(self.backbone, surrounded(puppets, clip.frames[part], hidden[part]), self.device)
                 mask = F.avg_pool2d(hidden[part], self.backbone.codec.factor).to(self.device)
                 yield from zip(moved, mask, strict=True)
@@ -99,7 +100,7 @@ class Generation:
         def conditions() -> Conditions:
             for first in range(0, count, 32):
                 part = slice(first, first + 32)
-                for moved in encode(self.backbone, moved_reference(reference, held[part], lips[part]), self.device):
+                for moved in encode(self.backbone, puppet(reference, held[part], lips[part, :2]), self.device):
                     yield moved, everywhere
 
         for frame in self._sample(audio, count, reference, conditions(), seed):

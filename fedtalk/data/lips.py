@@ -1,0 +1,67 @@
+"""Where the lips are in a picture whose eyes are known: dlib's landmarks on an enlarged copy.
+
+Lengths are in distances between the eyes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fedtalk.data.clip import Reference
+from fedtalk.data.faces import dlib_module, dlib_weights
+
+SMALLEST = 108.0
+"""Pixels between the eyes to which smaller pictures are enlarged: the landmarks are steadier there."""
+
+
+@dataclass(frozen=True)
+class Lips:
+    """The line between the lips, in the frame of the eyes: x along the line between them, y downwards."""
+
+    middle: np.ndarray
+    """(2,) its middle in pixels."""
+    opening: float
+    """Gap between the inner lips."""
+    width: float
+    """Between the corners of the gap."""
+    bend: float
+    """How far below the middle the corners lie, over the square of half the width."""
+
+
+def measure_lips(reference: Reference) -> Lips:
+    """Lips of a picture that shows one face.
+
+    Raises:
+        ArtifactError: dlib or its landmarks' weights are absent.
+    """
+    eyes = np.asarray(reference.eyes, np.float64)
+    across = eyes[1] - eyes[0]
+    unit = max(float(np.hypot(*across)), 1e-3)
+    scale = max(1.0, SMALLEST / unit)
+    large = cv2.resize(reference.frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    centre, reach = (eyes.mean(0) + 0.5) * scale - 0.5, unit * scale
+    left, top = centre - np.array([1.05, 0.5]) * reach
+    box = dlib_module().rectangle(*(round(side) for side in (left, top, left + 2.1 * reach, top + 2.1 * reach)))
+    shape = _predictor()(np.ascontiguousarray(large), box)
+    points = (np.array([(shape.part(i).x, shape.part(i).y) for i in range(60, 68)], np.float64) + 0.5) / scale - 0.5
+    right, down = across / unit, np.array([-across[1], across[0]]) / unit
+    x, y = points @ right / unit, points @ down / unit
+    upper, lower = y[[1, 2, 3]].mean(), y[[7, 6, 5]].mean()
+    opening, width = max(0.0, lower - upper), max(0.2, x[4] - x[0])
+    at_x, at_y = (x[0] + x[4]) / 2, upper + ABOVE * opening
+    bend = float(np.clip(((y[0] + y[4]) / 2 - at_y) / (width / 2) ** 2, -0.6, 0.6))
+    return Lips(unit * (at_x * right + at_y * down), float(opening), float(width), bend)
+
+
+ABOVE = 0.35
+"""Share of the gap between the inner lips that lies above the line between them when they are closed."""
+
+
+@lru_cache(maxsize=1)
+def _predictor() -> Any:
+    return dlib_module().shape_predictor(str(dlib_weights("shape_predictor_68_face_landmarks.dat")))

@@ -26,7 +26,7 @@ def prepare(
     raw: str,
     clients: str,
     layout: str = "folder",
-    size: int = 64,
+    size: int = 128,
     clip_seconds: float | None = 2.0,
     finder: str = "dlib",
     detect_every: int = 5,

@@ -32,6 +32,10 @@ from fedtalk.talker.module import Talker
 from fedtalk.talker.puppet import puppet
 
 
+SKIPPED = 8
+"""Frames at the start of a clip that its PSNR passes over."""
+
+
 def stretched(audio: np.ndarray, frames: int) -> np.ndarray:
     """Speech cut or padded with silence to ``frames``."""
     count = frames * SAMPLES_PER_FRAME
@@ -60,14 +64,15 @@ def correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def mouth_psnr(frames: np.ndarray, truth: np.ndarray, mouth: np.ndarray, eyes: np.ndarray) -> float:
-    """dB in the square of one distance between the eyes around the mouth, mean over frames."""
+    """dB in the square of one distance between the eyes around the mouth, of the mean error; the first frames, which are the
+    reference or nearly so, are left out."""
     values = []
-    for frame, true, (x, y), points in zip(frames, truth, mouth, eyes, strict=True):
+    for frame, true, (x, y), points in list(zip(frames, truth, mouth, eyes, strict=True))[SKIPPED:]:
         half = int(np.linalg.norm(points[1] - points[0]) / 2)
         rows, columns = slice(int(y) - half, int(y) + half), slice(int(x) - half, int(x) + half)
         error = ((frame[rows, columns].astype(float) - true[rows, columns]) ** 2).mean()
-        values.append(-10 * np.log10(error / 255**2 + 1e-12))
-    return float(np.mean(values))
+        values.append(error)
+    return float(-10 * np.log10(np.mean(values) / 255**2 + 1e-12))
 
 
 def flicker(frames: np.ndarray) -> float:

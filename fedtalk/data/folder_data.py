@@ -26,7 +26,7 @@ class FolderData(ClipData):
     own update.
     """
 
-    def __init__(self, root: str, held_out_seconds: float = 1.0, size: int = 64) -> None:
+    def __init__(self, root: str, held_out_seconds: float = 1.0, size: int = 128) -> None:
         """
         Args:
             root: clients folder made by `fedtalk prepare`.

@@ -110,7 +110,7 @@ def prepare(
     clients: str | os.PathLike[str],
     *,
     layout: str = "folder",
-    size: int = 64,
+    size: int = 128,
     clip_seconds: float | None = 2.0,
     finder: str | FaceFinder = "dlib",
     detect_every: int = 5,

@@ -18,7 +18,7 @@ class SynthTalkData(ClipData):
         clips: int = 6,
         held_out: int = 2,
         frames: int = 40,
-        size: int = 64,
+        size: int = 128,
         group: str = "private",
         unreliable: float = 0.0,
         centralised: bool = False,

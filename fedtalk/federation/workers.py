@@ -26,13 +26,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fedtalk.cores import usable_cores
 from fedtalk.data.source import PreparedCache
 from fedtalk.errors import ConfigurationError, FedTalkError, OutputError
 from fedtalk.federation import worker
 from fedtalk.federation.client import LocalResult, LocalWork, OnStep
 from fedtalk.federation.deadline import GRACE, late
 from fedtalk.federation.engines.in_process import Failure, InProcess
-from fedtalk.federation.placement import SINGLE, Placement, usable_cores
+from fedtalk.federation.placement import SINGLE, Placement
 from fedtalk.federation.worker import Seat, Setup, receive
 from fedtalk.storage import PART
 

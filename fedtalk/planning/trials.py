@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fedtalk.cores import usable_cores
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.client import ClientHalf, LocalWork
 from fedtalk.federation.engines.in_process import Failure, InProcess
 from fedtalk.federation.module import FederatedModule, copy_state, load_state
-from fedtalk.federation.placement import Placement, Placements, usable_cores
+from fedtalk.federation.placement import Placement, Placements
 from fedtalk.federation.workers import Workers
 
 if TYPE_CHECKING:

@@ -11,8 +11,12 @@ import math
 import secrets
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 PRIME = 2**256 + 297
 """The smallest prime above 2**256: every 32-byte secret is a field element."""
+LARGEST_POINT = 2**31 - 1
+"""Points are places on a roster."""
 SECRET_BYTES = 32
 SHARE_BYTES = 33
 
@@ -22,7 +26,7 @@ def split(secret: bytes, points: Sequence[int], threshold: int) -> dict[int, byt
 
     Args:
         secret: 32 bytes.
-        points: distinct field elements other than 0, one a holder.
+        points: distinct, 1 to `LARGEST_POINT`, one a holder.
         threshold: shares that are needed, 1 to ``len(points)``.
 
     Returns:
@@ -65,7 +69,7 @@ def combine(shares: Mapping[int, bytes]) -> bytes | None:
         raise ValueError("share: expected a field element, got a number of at least the prime")
     # Lagrange at 0: sum_i y_i prod_{j != i} x_j / (x_j - x_i) = X sum_i y_i / D_i, D_i = x_i prod_{j != i} (x_j - x_i).
     # One modular inverse for all D_i (Montgomery's trick), since an inverse costs as much as hundreds of products.
-    denominators = [point * math.prod(other - point for other in points if other != point) % PRIME for point in points]
+    denominators = _denominators(points)
     prefixes = [1]
     for denominator in denominators:
         prefixes.append(prefixes[-1] * denominator % PRIME)
@@ -80,6 +84,18 @@ def combine(shares: Mapping[int, bytes]) -> bytes | None:
     return secret.to_bytes(SECRET_BYTES, "big") if secret < 1 << (8 * SECRET_BYTES) else None
 
 
+def _denominators(points: Sequence[int]) -> list[int]:
+    """D_i of each point, modulo the prime; the differences are multiplied in machine words as long as these hold them."""
+    differences = np.array(points)[None] - np.array(points)[:, None]
+    np.fill_diagonal(differences, points)
+    at_once = 62 // max(points).bit_length()
+    filled = np.pad(differences, ((0, 0), (0, -len(points) % at_once)), constant_values=1)
+    factors = filled.reshape(len(points), -1, at_once).prod(axis=2)
+    return [math.prod(row) % PRIME for row in factors.tolist()]
+
+
 def _check_points(points: Sequence[int]) -> None:
-    if not points or len(set(points)) != len(points) or not all(0 < point < PRIME for point in points):
-        raise ValueError(f"points: expected distinct numbers above 0, at least one, got {list(points)[:8]}")
+    if not points or len(set(points)) != len(points) or not all(0 < point <= LARGEST_POINT for point in points):
+        raise ValueError(
+            f"points: expected distinct numbers from 1 to {LARGEST_POINT}, at least one, got {list(points)[:8]}"
+        )

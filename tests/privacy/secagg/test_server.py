@@ -154,7 +154,7 @@ class TestCollectingInputs:
         cohort.to_delivery()
         good = cohort.shared[OWN].receive_shares(cohort.deliveries[OWN], cohort.vectors[OWN])[1]
         refuses_what_every_state_refuses(cohort.collecting_inputs, good, MaskedInput)
-        packed = MaskedInput.decode(good).packed
+        packed = bytes(MaskedInput.decode(good).packed)
         for wrong in (packed[:-1], packed + b"\x00", b""):
             with pytest.raises(RefusedMessage, match=f"expected {len(packed)} bytes"):
                 cohort.collecting_inputs.receive(OWN, altered(good, MaskedInput, packed=wrong))

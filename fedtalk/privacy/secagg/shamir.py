@@ -7,6 +7,7 @@ independent of the secret.
 
 from __future__ import annotations
 
+import functools
 import math
 import secrets
 from collections.abc import Mapping, Sequence
@@ -67,31 +68,34 @@ def combine(shares: Mapping[int, bytes]) -> bytes | None:
     values = [int.from_bytes(share, "big") for share in shares.values()]
     if any(value >= PRIME for value in values):
         raise ValueError("share: expected a field element, got a number of at least the prime")
-    # Lagrange at 0: sum_i y_i prod_{j != i} x_j / (x_j - x_i) = X sum_i y_i / D_i, D_i = x_i prod_{j != i} (x_j - x_i).
-    # One modular inverse for all D_i (Montgomery's trick), since an inverse costs as much as hundreds of products.
-    denominators = _denominators(points)
-    prefixes = [1]
-    for denominator in denominators:
-        prefixes.append(prefixes[-1] * denominator % PRIME)
-    inverse = pow(prefixes[-1], -1, PRIME)
-    total = 0
-    for value, denominator, prefix in zip(
-        reversed(values), reversed(denominators), reversed(prefixes[:-1]), strict=True
-    ):
-        total += value * inverse % PRIME * prefix
-        inverse = inverse * denominator % PRIME
-    secret = total * math.prod(points) % PRIME
+    total = sum(value * weight for value, weight in zip(values, _weights(tuple(points)), strict=True))
+    secret = total % PRIME
     return secret.to_bytes(SECRET_BYTES, "big") if secret < 1 << (8 * SECRET_BYTES) else None
 
 
-def _denominators(points: Sequence[int]) -> list[int]:
-    """D_i of each point, modulo the prime; the differences are multiplied in machine words as long as these hold them."""
+@functools.lru_cache(maxsize=256)
+def _weights(points: tuple[int, ...]) -> tuple[int, ...]:
+    """Lagrange's weights at 0, modulo the prime: w_i = prod_{j != i} x_j / (x_j - x_i) = X / D_i, with X = prod_j x_j and
+    D_i = x_i prod_{j != i} (x_j - x_i). The same holders often open many secrets.
+
+    Differences are multiplied in machine words as long as these hold them, and one modular inverse does for all D_i
+    (Montgomery's trick), since an inverse costs as much as hundreds of products.
+    """
     differences = np.array(points)[None] - np.array(points)[:, None]
     np.fill_diagonal(differences, points)
     at_once = 62 // max(points).bit_length()
     filled = np.pad(differences, ((0, 0), (0, -len(points) % at_once)), constant_values=1)
     factors = filled.reshape(len(points), -1, at_once).prod(axis=2)
-    return [math.prod(row) % PRIME for row in factors.tolist()]
+    denominators = [math.prod(row) % PRIME for row in factors.tolist()]
+    prefixes = [1]
+    for denominator in denominators:
+        prefixes.append(prefixes[-1] * denominator % PRIME)
+    inverse = pow(prefixes[-1], -1, PRIME) * math.prod(points) % PRIME
+    weights = []
+    for denominator, prefix in zip(reversed(denominators), reversed(prefixes[:-1]), strict=True):
+        weights.append(inverse * prefix % PRIME)
+        inverse = inverse * denominator % PRIME
+    return tuple(reversed(weights))
 
 
 def _check_points(points: Sequence[int]) -> None:

@@ -24,7 +24,7 @@ from fedtalk.federation.module import copy_state, load_state
 from fedtalk.storage import write_json
 from fedtalk.talker.adapters import adapter_parameters
 from fedtalk.talker.masks import lower_face
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 log = logging.getLogger("fedtalk")
 

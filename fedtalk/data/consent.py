@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import shutil
 from collections.abc import Iterable, Mapping
@@ -145,11 +146,14 @@ def require(root: Path, people: Iterable[str], mode: str) -> None:
     log.warning("%s; data.consent: strict refuses to train without it", message)
 
 
-def delete_adapters(folder: Path, people: Iterable[str]) -> list[Path]:
-    """Delete the adapters of people who took their consent back, and say so.
+def forget(folder: Path, people: Iterable[str]) -> list[Path]:
+    """Delete what runs keep of people who took their consent back, and say so.
+
+    Their personal adapters and optimizer states go. What the shared adapter learned from them while they took part can't be
+    taken out of it.
 
     Args:
-        folder: any folder above adapters: a run, its ``adapters``, a folder of runs.
+        folder: a run's folder, or one above several.
         people: their names.
 
     Returns:
@@ -158,12 +162,15 @@ def delete_adapters(folder: Path, people: Iterable[str]) -> list[Path]:
     Raises:
         OutputError: one can't be deleted.
     """
-    names = set(people)
-    gone = [path.parent for path in folder.rglob("adapter_config.json") if path.parent.name in names]
-    for path in gone:
-        try:
-            shutil.rmtree(path)
-        except OSError as error:
-            raise OutputError(f"the adapter {path} of a person who took consent back can't be deleted ({error})") from error
-        log.warning("deleted the adapter %s: %s took consent back", path, path.name)
+    gone = []
+    for person in people:
+        adapters = [path.parent for path in folder.rglob(f"{glob.escape(person)}/adapter_config.json")]
+        states = [path for path in folder.rglob(f"clients/{glob.escape(person)}") if any(path.glob("*.ckpt"))]
+        for path in sorted(adapters + states):
+            try:
+                shutil.rmtree(path)
+            except OSError as error:
+                raise OutputError(f"{path} of {person}, who took consent back, can't be deleted ({error})") from error
+            log.warning("deleted %s: %s took consent back", path, person)
+            gone.append(path)
     return gone

@@ -40,7 +40,7 @@ class Provenance:
     adapters: Mapping[str, float] = field(default_factory=dict)
     """Weight by name of each adapter that took part; none where the backbone worked alone."""
     source: Path | None = None
-    """The recording that was edited; it becomes the parent in the manifest, with the history that it brings."""
+    """File of the recording that was edited; it becomes the parent in the manifest, with the history that it brings."""
 
     def __post_init__(self) -> None:
         if self.kind not in (GENERATED, EDITED):
@@ -96,7 +96,7 @@ def sign(source: Path, target: Path, provenance: Provenance, keys: Credentials |
 
     keys = keys or credentials()
     context = c2pa.Context.from_dict({**OFFLINE, "trust": {"trust_anchors": keys.root.decode()}})
-    action = "c2pa.created" if provenance.kind == GENERATED else "c2pa.edited"
+    action = "c2pa.created" if provenance.source is None else "c2pa.edited"
     manifest = {
         "claim_generator_info": [AGENT],
         "title": "talking-head video",
@@ -109,7 +109,7 @@ def sign(source: Path, target: Path, provenance: Provenance, keys: Credentials |
     try:
         signer = c2pa.Signer.from_info(c2pa.C2paSignerInfo(keys.algorithm, keys.chain, keys.key, keys.timestamp))
         with signer, c2pa.Builder.from_json(manifest, context) as builder:
-            if provenance.kind == EDITED:
+            if provenance.source is not None:
                 _add_parent(builder, provenance.source)
             with source.open("rb") as plain, target.open("w+b") as signed:
                 builder.sign(signer, VIDEO, plain, signed)
@@ -123,14 +123,12 @@ def sign(source: Path, target: Path, provenance: Provenance, keys: Credentials |
         raise OutputError(f"the signed video does not say what it should: expected {provenance.facts}, read {said}")
 
 
-def _add_parent(builder: Any, recording: Path | None) -> None:
+def _add_parent(builder: Any, recording: Path) -> None:
     """The recording as the manifest's parent: its hash and, where it has one, its own manifest."""
     import c2pa
 
     builder.set_intent(c2pa.C2paBuilderIntent.EDIT)
     described = {"title": "the recording", "relationship": "parentOf"}
-    if recording is None:
-        raise ConfigurationError("provenance: an edited video needs the recording that it was made from")
     with recording.open("rb") as stream:
         try:
             builder.add_ingredient(described, _mime(recording), stream)

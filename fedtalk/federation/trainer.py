@@ -505,6 +505,11 @@ class FederatedTrainer(Trainer):
             ConfigurationError: with the key that says so.
         """
         self.placements.check(datamodule.clients, self.local.batch_size, self.local.keep_optimizer, self.fabric.device)
+        if self.local.keep_optimizer and model.changes_form:
+            raise ConfigurationError(
+                "trainer.local.keep_optimizer: clients train other factors in every round, for which the state of the round "
+                "before is of no use: expected false with model.adapter.aggregation: fedsvd, got true"
+            )
         for key, placed in self.placements:
             if placed.together > 1 and not model.trains_together:
                 raise ConfigurationError(

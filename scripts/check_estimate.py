@@ -46,7 +46,8 @@ def main() -> None:
             trainer = FederatedTrainer(
                 rounds=options.rounds, cohort=PoissonCohort(0.7), local=LocalTraining(steps=options.steps, batch_size=4),
                 validate_every=2, aggregation=ISFA(gamma=1.0), switch_off=["videos"],
-                personal=PersonalTraining(steps=options.steps), accelerator="cpu", threads=1, default_root_dir=str(place / folder), cache_dir=str(place / f"{folder}-cache"),
+                personal=PersonalTraining(steps=options.steps), accelerator="cpu", threads=1,
+                default_root_dir=str(place / folder), cache_dir=str(place / f"{folder}-cache"),
             )  # fmt: skip
             talker = Talker(str(place / "backbone"), adapter=Adapter(rank=4), window=8)
             return trainer, talker, SynthTalkData(speakers=options.clients, clips=2, held_out=1, frames=24, size=32)

@@ -18,6 +18,7 @@ from fedtalk.callbacks.monitor import RoundMonitor
 from fedtalk.callbacks.personal import PersonalAdapters, PersonalTraining
 from fedtalk.callbacks.progress import RoundProgress
 from fedtalk.callbacks.video import VideoMonitor, Videos
+from fedtalk.data.consent import forget
 from fedtalk.data.source import ClipData, PreparedCache
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.evaluation.settings import EvaluationSettings
@@ -213,6 +214,7 @@ class FederatedTrainer(RoundTrainer):
             with run_lock(self.run_dir), self.stop_signals:
                 # Of a run that was killed while writing; the lock says that nobody else writes.
                 remove_leftovers(self.run_dir)
+                forget(self.run_dir, datamodule.revoked)
                 federation = self._begin(model, datamodule, "fit")
                 try:
                     self._rounds(federation, ckpt_path)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fedtalk.federation.cohort import PoissonCohort
-from fedtalk.privacy.private_rounds import Plan, PrivateRounds
+from fedtalk.privacy.private_rounds import PrivateRounds
+from fedtalk.privacy.sealed_rounds import Plan
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
 

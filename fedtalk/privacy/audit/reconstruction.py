@@ -65,12 +65,12 @@ def audit_updates(
     updates = {}
     for client in names:
         load_state(module.exchanged_parameters(), start)
-        with module.local_form() as common:
+        with module.local_form() as common_form:
             train_locally(
-                run.trainer.fabric, module, run.trainer.prepared(module, run.data, client), run.trainer.local,
+                run.federation.fabric(), module, run.prepared(run.data, client), run.trainer.local,
                 run.trainer.seed, client, 0, run.trainer.rounds,
             )  # fmt: skip
-            trained = common(copy_state(module.exchanged_parameters()))
+            trained = common_form(copy_state(module.exchanged_parameters()))
         updates[client] = flatten(trained) - flatten(start)
         tick()
     common = np.mean([stranger.gradient for stranger in strangers], axis=0)
@@ -104,7 +104,7 @@ def steps_of(targets: int, decoys: int) -> int:
 
 def know_person(run: OpenedRun, data: ClipData, person: str, seed: int, tick: Callable[[], None]) -> Portfolio:
     """The attacker studies held-out clips of a person."""
-    known = know(run.module, run.initial, run.trainer.prepared(run.module, data, person, held_out=True), seed)
+    known = know(run.module, run.initial, run.prepared(data, person, held_out=True), seed)
     tick()
     return known
 

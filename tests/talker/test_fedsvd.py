@@ -60,7 +60,7 @@ def test_what_is_sent_is_in_the_common_factors_and_as_long_as_it_was() -> None:
         product = {}
         for layer in layers:
             with torch.no_grad():
-                layer.b += changes[layer.name]
+                layer.b.add_(changes[layer.name])
             product[layer.name] = _product(layer)
         sent = common({layer.name: layer.b.detach().clone() for layer in layers})
     for layer in layers:

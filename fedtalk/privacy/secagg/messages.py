@@ -67,7 +67,7 @@ class Message:
         reader.finish()
         return message
 
-    def _body(self) -> Iterable[bytes]:
+    def _body(self) -> Iterable[bytes | memoryview]:
         raise NotImplementedError
 
     @classmethod
@@ -180,7 +180,7 @@ class MaskedInput(Message):
     packed: bytes | memoryview
     """Ring elements, packed at the ring's width; the server checks the length. Decoded, a view of the message."""
 
-    def _body(self) -> Iterable[bytes]:
+    def _body(self) -> Iterable[bytes | memoryview]:
         return [self.packed]
 
     @classmethod

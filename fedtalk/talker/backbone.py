@@ -30,8 +30,8 @@ from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.storage import atomic_path, write_json
 from fedtalk.talker.audio_encoder import AudioEncoder
 from fedtalk.talker.codec import Codec
+from fedtalk.talker.denoiser import Denoiser, pretrained_unet, tiny_unet, zero_output
 from fedtalk.talker.patch_autoencoder import PatchAutoencoder
-from fedtalk.talker.denoiser import Denoiser, pretrained_unet, tiny_unet
 
 SHIPPED = "shipped"
 
@@ -156,6 +156,8 @@ class Backbone(nn.Module):
         own = self.denoiser.unet.state_dict()
         same = {key: value.float() for key, value in stored.items() if key in own and own[key].shape == value.shape}
         self.denoiser.unet.load_state_dict(own | same)
+        if "conv_out.weight" not in same:
+            zero_output(self.denoiser.unet)
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits of a hash over all weights, rounded as they are stored."""

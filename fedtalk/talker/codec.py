@@ -81,17 +81,12 @@ class Codec(nn.Module):
         self.std.copy_(deviation)
 
 
-def tiny_codec(
-    width: int = 32, blocks: Sequence[int] = (1, 1, 3), latent_channels: int = 4, encoder_blocks: Sequence[int] = ()
-) -> AutoencoderTiny:
-    """A small randomly initialised `AutoencoderTiny`; each level but the first halves the picture.
-
-    ``blocks`` are residual blocks a level, from the finest; of the encoder ``encoder_blocks`` where they are given.
-    """
+def tiny_codec(width: int = 32, blocks: Sequence[int] = (1, 1, 3), latent_channels: int = 4) -> AutoencoderTiny:
+    """A small randomly initialised `AutoencoderTiny`; each level but the first halves the picture."""
     return AutoencoderTiny(
         encoder_block_out_channels=(width,) * len(blocks),
         decoder_block_out_channels=(width,) * len(blocks),
-        num_encoder_blocks=tuple(encoder_blocks or blocks),
+        num_encoder_blocks=tuple(blocks),
         num_decoder_blocks=tuple(reversed(blocks)),
         latent_channels=latent_channels,
         scaling_factor=1.0,

@@ -43,7 +43,6 @@ def tiny_unet(
         use_motion_mid_block=True,
     )
     zero_motion_output(unet)
-    zero_output(unet)
     return unet
 
 
@@ -79,7 +78,7 @@ def pretrained_unet(unet_path: str, motion_path: str, latent_channels: int) -> U
 
 
 def zero_output(unet: UNetMotionModel) -> None:
-    """The network starts by answering nothing: where its answer is a change of the moved reference, with that picture."""
+    """The network answers nothing yet: where its answer is a change of the moved reference, that is what it starts with."""
     nn.init.zeros_(unet.conv_out.weight)
     nn.init.zeros_(unet.conv_out.bias)  # type: ignore[arg-type]
 

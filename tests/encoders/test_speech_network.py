@@ -1,0 +1,75 @@
+"""What the shipped speech network hears, and how it learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedtalk.data.sound_data import SoundData
+from fedtalk.data.synthtalk import Speaker, make_clip
+from fedtalk.encoders.speech import ShippedFeatures, heard_lips
+from fedtalk.encoders.speech_module import SpeechModule
+from fedtalk.encoders.speech_network import LIPS, SpeechNetwork
+from fedtalk.errors import ArtifactError
+
+
+def test_features_and_lips_have_their_rates_and_loudness_does_not_matter() -> None:
+    audio = torch.from_numpy(make_clip(Speaker.draw(0, "private", 3), 0, 25, 32).audio)
+    features = ShippedFeatures()
+    made = features(audio)
+    assert made.shape == (50, features.dimension) and heard_lips(audio).shape == (25, len(LIPS))
+    torch.testing.assert_close(features(0.3 * audio), made, atol=1e-3, rtol=1e-3)
+
+
+def test_lips_of_speakers_never_heard_are_heard() -> None:
+    correlations = []
+    for index in range(3):
+        clip = make_clip(Speaker.draw(0, "private", 60 + index), 0, 100, 32)
+        correlations.append(np.corrcoef(heard_lips(torch.from_numpy(clip.audio))[:, 0].numpy(), clip.openness)[0, 1])
+    assert np.mean(correlations) > 0.8, correlations
+
+
+def test_silence_closes_the_mouth() -> None:
+    speech = torch.from_numpy(make_clip(Speaker.draw(0, "private", 61), 0, 50, 32).audio)
+    opening = heard_lips(torch.cat([speech, torch.zeros(25 * 640)]))[:, 0]
+    assert opening[60:].mean() < 0.5 * opening[:50].mean()
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for name in ("train-0", "train-1", "held-0"):
+        lips = generator.random((25, 3)).astype(np.float32)
+        loud = np.repeat(lips[:, 0], 640) * generator.standard_normal(25 * 640)  # what opens is heard
+        np.savez(tmp_path / f"{name}.npz", audio=loud.astype(np.float16),
+                 teacher=generator.standard_normal((50, 8)).astype(np.float16), lips=lips, seen=np.ones(25, np.float32))  # fmt: skip
+    return tmp_path
+
+
+def test_training_teaches_lips_and_writes_what_ships(sounds: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    data, module = SoundData(str(sounds)), SpeechModule(width=16, dimension=8, frames=20)
+    prepared = [module.prepare_clip(source.load()) for source in data.training_clips("public")]
+    optimizer = torch.optim.AdamW(module.exchanged_parameters().values(), lr=1e-2)
+    before = float(module.training_step(module.draw_batch(prepared, 8, torch.Generator().manual_seed(1)))["lips"])
+    for step in range(60):
+        loss = module.training_step(module.draw_batch(prepared, 8, torch.Generator().manual_seed(step)))["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    after = float(module.training_step(module.draw_batch(prepared, 8, torch.Generator().manual_seed(1)))["lips"])
+    assert after < 0.8 * before
+    module.export(tmp_path, prepared)
+    network = SpeechNetwork.load(tmp_path / "speech.safetensors")
+    features, lips = network(prepared[0]["mel"].float()[None])
+    assert features.shape == (1, 50, 8) and lips.shape == (1, 25, 3)
+
+
+def test_other_clips_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="learns from SoundData"):
+        SpeechModule(width=16, dimension=8).prepare_clip(make_clip(Speaker.draw(0, "public", 0), 0, 8, 32))
+    with pytest.raises(ArtifactError, match=r"train-\*\.npz"):
+        SoundData(str(tmp_path))

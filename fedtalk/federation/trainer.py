@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,8 @@ import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 
 from fedtalk.callbacks.aggregation import Aggregation, FedAvg
 from fedtalk.callbacks.monitor import RoundMonitor
@@ -20,21 +22,28 @@ from fedtalk.callbacks.progress import RoundProgress
 from fedtalk.callbacks.video import VideoMonitor, Videos
 from fedtalk.data.consent import forget
 from fedtalk.data.source import ClipData, PreparedCache
-from fedtalk.errors import ArtifactError, ConfigurationError
+from fedtalk.errors import ConfigurationError
 from fedtalk.evaluation.settings import EvaluationSettings
-from fedtalk.federation.callback import RoundCallback, RoundTrainer
-from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint
-from fedtalk.federation.client import ClientHalf
+from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.cluster import Cluster, check_kinds, this_rank, work_for_coordinator
-from fedtalk.federation.cohort import CohortSampler, PoissonCohort, measured_clients
-from fedtalk.federation.engines.in_process import Engine, Failure, InProcess
+from fedtalk.federation.cohort import CohortSampler, PoissonCohort
+from fedtalk.federation.engines.in_process import Engine, InProcess
 from fedtalk.federation.federation import Federation
+from fedtalk.federation.hooks import check_callbacks, check_monitored
 from fedtalk.federation.interruption import StopSignals
 from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.module import FederatedModule, Prepared, load_state
+from fedtalk.federation.measuring import MeasuringTrainer
+from fedtalk.federation.module import FederatedModule, load_state
 from fedtalk.federation.placement import Placement, Placements, check_precision
-from fedtalk.federation.preconditions import check_enough, check_placements
+from fedtalk.federation.preconditions import (
+    check_enough,
+    check_folders,
+    check_ledger,
+    check_no_aggregation,
+    check_numbers,
+    check_placements,
+)
 from fedtalk.federation.rounds import Rounds
 from fedtalk.federation.run_lock import run_lock
 from fedtalk.federation.workers import Workers
@@ -43,16 +52,14 @@ from fedtalk.privacy.preconditions import check_nothing_clear
 from fedtalk.privacy.rounds import rounds_of
 from fedtalk.privacy.sealed_rounds import SealedRounds
 from fedtalk.privacy.settings import Privacy
-from fedtalk.randomness import torch_generator
 from fedtalk.storage import remove_leftovers
-from fedtalk.talker.module import Talker
 
 log = logging.getLogger(__name__)
 
 Monitor = Literal["progress", "scalars", "videos", "adapters"]
 
 
-class FederatedTrainer(RoundTrainer):
+class FederatedTrainer(MeasuringTrainer):
     """Trains a `FederatedModule` on the clients of a `ClipData` by federated rounds."""
 
     def __init__(
@@ -70,8 +77,8 @@ class FederatedTrainer(RoundTrainer):
         validate_clients: int = 32,
         evaluation: EvaluationSettings | None = None,
         seed: int = 0,
-        accelerator: str = "auto",
-        precision: str = "32-true",
+        accelerator: Literal["auto", "cpu", "cuda", "gpu"] = "auto",
+        precision: Literal["32-true", "bf16-mixed"] = "32-true",
         threads: int | None = None,
         workers: int = 1,
         default_placement: Placement | None = None,
@@ -82,6 +89,7 @@ class FederatedTrainer(RoundTrainer):
         logger: Logger | None = None,
         default_root_dir: str = "runs/default",
         cache_dir: str = ".cache/fedtalk",
+        allow_unprivate: bool = False,
     ) -> None:
         """
         Args:
@@ -100,7 +108,7 @@ class FederatedTrainer(RoundTrainer):
             most_held_out: held-out clips of a client that are measured on, at most.
             validate_clients: clients whose held-out clips are measured on, at most; the same ones throughout a run.
             evaluation: what `fedtalk test` measures.
-            seed: seed of everything but privacy noise and masks.
+            seed: seed of everything but privacy noise and masks; on the command line ``--seed_everything``.
             accelerator: ``auto``, ``cpu`` or ``cuda``.
             precision: of local training: ``32-true``, or ``bf16-mixed`` (autocast to bfloat16; the adapter stays float32).
             threads: CPU threads, of every process; by default all that torch finds, shared out among workers.
@@ -116,14 +124,13 @@ class FederatedTrainer(RoundTrainer):
             logger: TensorBoard in ``default_root_dir`` by default.
             default_root_dir: folder of the run.
             cache_dir: folder of prepared clips (latents, audio features), shared by runs.
+            allow_unprivate: run without the privacy that an earlier config, or an earlier run in the folder, has promised.
         """
-        for name, value, least in (
-            ("rounds", rounds, 0), ("minimum_clients", minimum_clients, 1), ("validate_clients", validate_clients, 1),
-            ("workers", workers, 1), ("validate_every", validate_every, 0), ("most_held_out", most_held_out, 1),
-            ("threads", 1 if threads is None else threads, 1),
-        ):  # fmt: skip
-            if value < least:
-                raise ConfigurationError(f"trainer.{name}: expected at least {least}, got {value}")
+        check_numbers(
+            rounds=(rounds, 0), minimum_clients=(minimum_clients, 1), validate_clients=(validate_clients, 1),
+            workers=(workers, 1), validate_every=(validate_every, 0), most_held_out=(most_held_out, 1),
+            threads=(1 if threads is None else threads, 1),
+        )  # fmt: skip
         check_precision("trainer.precision", precision)
         check_enough(enough, privacy)
         self.personal_adapters = PersonalAdapters(personal)
@@ -133,14 +140,11 @@ class FederatedTrainer(RoundTrainer):
         usual["adapters"] = self.personal_adapters
         monitors = [callback for name, callback in usual.items() if name not in (switch_off or [])]
         self.aggregation, self.privacy = aggregation or FedAvg(), privacy
+        check_no_aggregation(callbacks or [])
         followers: list[Callback] = [self.aggregation, *monitors, *(callbacks or [])]
         if privacy is not None:
             check_nothing_clear(validate_every, local is not None and local.keep_optimizer, followers)
-        for callback in callbacks or []:
-            if isinstance(callback, Aggregation):
-                raise ConfigurationError(
-                    f"trainer.callbacks: {type(callback).__name__} is an aggregation: expected as trainer.aggregation"
-                )
+        check_callbacks(followers, validate_every)
         self.rank = this_rank()
         super().__init__(
             accelerator=accelerator,
@@ -153,11 +157,13 @@ class FederatedTrainer(RoundTrainer):
             else TensorBoardLogger(default_root_dir, name="tensorboard", version=""),
             default_root_dir=default_root_dir,
             enable_checkpointing=False,
+            check_val_every_n_epoch=max(1, validate_every),  # callbacks look at it
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
         self.rounds, self.round_number, self.seed = rounds, 0, seed
+        self.allow_unprivate, self._measured = allow_unprivate, dict[str, Tensor]()
         self.cohort_sampler, self.local = cohort or PoissonCohort(), local or LocalTraining()
         self.minimum_clients, self.enough = minimum_clients, enough
         self.validate_every, self.validate_clients, self.most_held_out = validate_every, validate_clients, most_held_out
@@ -181,7 +187,12 @@ class FederatedTrainer(RoundTrainer):
         self.stop_signals = StopSignals()
 
     def fit(  # type: ignore[override]
-        self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None, dry_run: bool = False
+        self,
+        model: FederatedModule,
+        datamodule: ClipData,
+        ckpt_path: str | None = None,
+        dry_run: bool = False,
+        overwrite: bool = False,
     ) -> None:
         """Run the federated rounds (`fedtalk.federation.rounds`).
 
@@ -192,6 +203,7 @@ class FederatedTrainer(RoundTrainer):
             model: what is trained.
             datamodule: whose clips.
             ckpt_path: ``last`` to go on where the run in this folder stopped, or a checkpoint file.
+            overwrite: begin anew in a folder that holds a run, whose checkpoint and adapters are then replaced.
             dry_run: train nothing; measure a few steps and print what the run will take, here and with more clients and
                 workers.
 
@@ -214,8 +226,12 @@ class FederatedTrainer(RoundTrainer):
             with run_lock(self.run_dir), self.stop_signals:
                 # Of a run that was killed while writing; the lock says that nobody else writes.
                 remove_leftovers(self.run_dir)
+                check_folders(self.run_dir, self.cache.folder, afresh=ckpt_path is None and not overwrite)
                 forget(self.run_dir, datamodule.revoked)
                 federation = self._begin(model, datamodule, "fit")
+                check_placements(federation)
+                if not self.allow_unprivate:
+                    check_ledger(self.run_dir, self.privacy)
                 try:
                     self._rounds(federation, ckpt_path)
                 except BaseException as error:
@@ -247,11 +263,10 @@ class FederatedTrainer(RoundTrainer):
         return estimate_run(federation, sealed, beside, type(self.engine) is not InProcess), federation, sealed, beside
 
     def _rounds(self, federation: Federation, ckpt_path: str | None) -> None:
-        check_placements(federation)
-        sealed = rounds_of(self.privacy, federation.plan())
-        module = federation.module
+        sealed, module = rounds_of(self.privacy, federation.plan()), federation.module
 
         def on_round_start(number: int, cohort: list[str]) -> None:
+            self._call("on_train_epoch_start", module)
             self._notify("on_round_start", module, number, cohort)
 
         def on_step(client: str, step: int, losses: dict[str, float]) -> None:
@@ -260,11 +275,17 @@ class FederatedTrainer(RoundTrainer):
 
         run = self.fit_rounds = Rounds(federation, sealed, self.engine, on_round_start, on_step)
         run.begin(ckpt_path)
-        self.round_number = run.round_number
+        self.round_number, self.should_stop, self.state.fn = run.round_number, False, TrainerFn.FITTING
+        self._restore_callbacks(run)
+        if any(hasattr(callback, "monitor") for callback in self.callbacks):  # type: ignore[attr-defined]
+            measured = self._held_out(federation, 1) if self.validate_every else {}
+            check_monitored(self.callbacks, self._named(measured))  # type: ignore[attr-defined]
+        for hook in ("on_fit_start", "on_train_start"):
+            self._call(hook, module)
         self._notify("on_fit_rounds_start", module)
         self.engine.sealed = sealed
         self.engine.start(federation, self.stop_signals.check)
-        while self.round_number < self.rounds and sealed.allows_another():
+        while self.round_number < self.rounds and not self.should_stop and sealed.allows_another():
             self.stop_signals.check()
             outcome = run.run_round()
             self.round_number = run.round_number
@@ -272,109 +293,57 @@ class FederatedTrainer(RoundTrainer):
             if self.validate_every and (
                 self.round_number % self.validate_every == 0 or self.round_number == self.rounds
             ):
-                self._notify("on_held_out", module, self.round_number, self._held_out(federation))
+                self._validate(federation)
+            self._call("on_train_epoch_end", module)
+            self._keep_callbacks(run)
         run.faults.close(self.rounds)
         load_state(module.exchanged_parameters(), run.server.state)
         self._notify("on_fit_rounds_end", module)
+        for hook in ("on_train_end", "on_fit_end"):
+            self._call(hook, module)
         for logger in self.loggers:
             logger.finalize("success")
 
-    def validate(  # type: ignore[override]
-        self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None
-    ) -> list[dict[str, float]]:
-        """Print and return the held-out metrics of a trained state, mean over clients.
-
-        Args:
-            model: what was trained.
-            datamodule: whose held-out clips.
-            ckpt_path: ``last`` or a checkpoint file; without it the model is measured as it starts.
-        """
-        if self._left_to_coordinator("validate"):
-            return []
-        federation = self._begin(model, datamodule, "validate")
-        self._load_for_use(model, ckpt_path)
+    def _validate(self, federation: Federation) -> None:
+        module = federation.module
+        for hook in ("on_validation_start", "on_validation_epoch_start"):
+            self._call(hook, module)
         metrics = self._held_out(federation)
-        if not metrics:
-            raise ArtifactError("none of the clients could be measured; the warnings above say why")
-        print("\n".join(f"{name:>14}  {value:.4f}" for name, value in metrics.items()))
-        return [metrics]
+        self._measured = self._named(metrics)
+        self._notify("on_held_out", module, self.round_number, metrics)
+        for hook in ("on_validation_epoch_end", "on_validation_end"):
+            self._call(hook, module)
 
-    def test(  # type: ignore[override]
-        self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None
-    ) -> list[dict]:
-        """Measure a trained talker beside its controls; write metrics.json, contact_sheet.png and videos to the run.
+    def _keep_callbacks(self, run: Rounds) -> None:
+        states = {callback.state_key: callback.state_dict() for callback in self.callbacks}  # type: ignore[attr-defined]
+        kept = {key: state for key, state in states.items() if state}
+        if kept:  # else the round's own checkpoint says it all
+            run.kept = {"callbacks": kept}
+            run.save()
 
-        Args:
-            model: a talker with an adapter.
-            datamodule: whose held-out clips.
-            ckpt_path: ``last`` or a checkpoint file; without it the model is measured as it starts.
-        """
-        from fedtalk.evaluation.evaluate import evaluate, print_table  # media and face libraries: not needed to train
+    def _restore_callbacks(self, run: Rounds) -> None:
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            if callback.state_key in run.kept["callbacks"]:
+                callback.load_state_dict(run.kept["callbacks"][callback.state_key])
 
-        if self._left_to_coordinator("test"):
-            return []
-        self._begin(model, datamodule, "test")
-        self._load_for_use(model, ckpt_path)
-        result = evaluate(_talker(model, "test"), datamodule, self.run_dir, self.evaluation)
-        print_table(result)
-        print(f"metrics, contact sheet and videos are in {self.run_dir}")
-        return [result]
+    @staticmethod
+    def _named(metrics: Mapping[str, float]) -> dict[str, Tensor]:
+        return {f"held_out/{name}": torch.tensor(value) for name, value in metrics.items()}
 
-    def predict(  # type: ignore[override]
-        self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None
-    ) -> list[Path]:
-        """Write one video a client of its first held-out clip, truth on the left, dubbed with its adapter on the right.
+    @property
+    def callback_metrics(self) -> dict[str, Tensor]:
+        """The latest held-out metrics, ``held_out/NAME``: what `EarlyStopping` and its like may monitor."""
+        return self._measured
 
-        Args:
-            model: a talker with an adapter.
-            datamodule: whose held-out clips.
-            ckpt_path: ``last`` or a checkpoint file; without it the model is used as it starts.
-        """
-        from fedtalk.evaluation.evaluate import write_predictions
+    @property
+    def current_epoch(self) -> int:
+        """Rounds that are done."""
+        return self.round_number
 
-        if self._left_to_coordinator("predict"):
-            return []
-        self._begin(model, datamodule, "predict")
-        self._load_for_use(model, ckpt_path)
-        written = write_predictions(_talker(model, "predict"), datamodule, self.run_dir)
-        print("\n".join(str(path) for path in written))
-        return written
-
-    def _left_to_coordinator(self, command: str) -> bool:
-        """Whether this is a launcher's rank that has nothing to do in a command."""
-        if self.rank is None or self.rank.number == 0:
-            return False
-        log.info("rank %d: `fedtalk %s` is done by rank 0 alone", self.rank.number, command)
-        return True
-
-    def _load_for_use(self, model: FederatedModule, ckpt_path: str | None) -> None:
-        if ckpt_path is None:
-            return
-        path = find_checkpoint(ckpt_path, self.run_dir)
-        if path is None:
-            raise ArtifactError(
-                f"{self.run_dir} holds no checkpoint yet; run `fedtalk fit` first, with the same config"
-            )
-        load_state(model.exchanged_parameters(), load_checkpoint(path, model)["server"]["state"])
-
-    def prepared(self, client: str, held_out: bool = False) -> list[Prepared]:
-        return self._clients.prepared(client, held_out)
-
-    def _held_out(self, federation: Federation) -> dict[str, float]:
-        """Held-out metrics of the global state, mean over at most `validate_clients` clients that could be measured."""
-        measured: list[dict[str, float]] = []
-        for client in measured_clients(self.seed, federation.data.clients, self.validate_clients):
-            self.stop_signals.check()
-            try:
-                clips = self.prepared(client, held_out=True)
-                metrics = federation.module.held_out_metrics(clips, torch_generator(self.seed, "held_out", client))
-                if not all(map(math.isfinite, metrics.values())):
-                    raise ArtifactError(f"expected finite metrics, got {metrics}")
-                measured.append(metrics)
-            except Exception as error:  # as in a round: a client's trouble is its own
-                log.warning("client %s could not be measured: %s", client, Failure.of(error))
-        names = measured[0] if measured else {}
-        return {name: sum(metrics[name] for metrics in measured) / len(measured) for name in names}
+    @property
+    def global_step(self) -> int:
+        """Rounds that are done: the server takes one step in each."""
+        return self.round_number
 
     def _begin(self, model: FederatedModule, datamodule: ClipData, stage: str) -> Federation:
         federation = self.connect(model, datamodule, stage)
@@ -393,15 +362,14 @@ class FederatedTrainer(RoundTrainer):
         if not isinstance(datamodule, ClipData):
             raise ConfigurationError(f"data: expected a ClipData data module, got {type(datamodule).__name__}")
         self.data = datamodule
+        datamodule.follow_seed(self.seed)
         datamodule.prepare_data()
         datamodule.setup(stage)
         model.trainer = self
         self.strategy.connect(model)
         model.to(self.strategy.root_device)
         model.eval()
-        federation = self.federate(model, datamodule)
-        self._clients = ClientHalf(federation)
-        return federation
+        return self.federate(model, datamodule)
 
     def federate(self, model: FederatedModule, datamodule: ClipData) -> Federation:
         """This trainer's settings with a module and data."""
@@ -411,13 +379,12 @@ class FederatedTrainer(RoundTrainer):
             self.most_held_out, self.strategy.root_device, self.local_precision,
         )  # fmt: skip
 
+    def _call(self, hook: str, module: FederatedModule) -> None:
+        """A hook of Lightning's (`fedtalk.federation.hooks`)."""
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            getattr(callback, hook)(self, module)
+
     def _notify(self, hook: str, *arguments: Any) -> None:
         for callback in self.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, RoundCallback):
                 getattr(callback, hook)(self, *arguments)
-
-
-def _talker(model: FederatedModule, command: str) -> Talker:
-    if not isinstance(model, Talker) or model.adapter is None:
-        raise ConfigurationError(f"`fedtalk {command}` needs a Talker with an adapter; set model.adapter in the config")
-    return model

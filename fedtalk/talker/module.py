@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,11 @@ class Talker(FederatedModule):
 
     def fingerprint(self) -> str:
         return self._fingerprint
+
+    def meaning(self) -> dict[str, object]:
+        if self.adapter is None:
+            return {}
+        return {f"model.adapter.{name}": value for name, value in asdict(self.adapter).items()}
 
     def shards(self) -> list[nn.Module]:
         """The network's blocks, then the denoiser around them; codec and speech features stay whole."""

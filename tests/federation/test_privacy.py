@@ -356,7 +356,7 @@ def test_rounds_of_another_promise_are_not_continued(run, people) -> None:
         run(crowd, **_seeded(), folder="clear", rounds=2, ckpt_path="last")
     run(crowd, **_seeded(), folder="noised", rounds=1)
     for other in ({}, {"privacy": Privacy(**SEALED)}):
-        with pytest.raises(ArtifactError, match="were differentially private"):
+        with pytest.raises(ConfigurationError, match="were differentially private"):
             run(crowd, **other, folder="noised", rounds=2, ckpt_path="last")
 
 

@@ -15,11 +15,16 @@ way, so that `EarlyStopping` on a held-out metric works. The hooks of `RoundCall
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+import torch
 from lightning.pytorch import Callback
+from torch import Tensor
 
 from fedtalk.errors import ConfigurationError
+from fedtalk.federation.callback import RoundCallback, RoundTrainer
+from fedtalk.federation.module import FederatedModule
 
 CALLED = {
     "setup", "teardown", "on_fit_start", "on_fit_end", "on_train_start", "on_train_end", "on_train_epoch_start",
@@ -75,3 +80,54 @@ def check_monitored(callbacks: Iterable[Callback], known: Iterable[str]) -> None
                 f"trainer.callbacks: {type(callback).__name__} monitors {monitored!r}, which is not measured: expected one of "
                 f"{', '.join(names)}"
             )
+
+
+class HookTrainer(RoundTrainer):
+    """Calls callbacks, Lightning's and our own, and shows them what they look for."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.round_number = 0
+        self.measured: dict[str, Tensor] = {}
+        super().__init__(**settings)
+
+    def call(self, hook: str, module: FederatedModule) -> None:
+        """One of Lightning's hooks."""
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            getattr(callback, hook)(self, module)
+
+    def notify(self, hook: str, *arguments: Any) -> None:
+        """One of `RoundCallback`'s hooks."""
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RoundCallback):
+                getattr(callback, hook)(self, *arguments)
+
+    def callback_states(self) -> dict[str, Any]:
+        """What callbacks want to be kept, by their keys."""
+        states = {callback.state_key: callback.state_dict() for callback in self.callbacks}  # type: ignore[attr-defined]
+        return {key: state for key, state in states.items() if state}
+
+    def restore_callbacks(self, states: Mapping[str, Any]) -> None:
+        """Give callbacks what was kept of them."""
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            if callback.state_key in states:
+                callback.load_state_dict(states[callback.state_key])
+
+    @staticmethod
+    def named(metrics: Mapping[str, float]) -> dict[str, Tensor]:
+        """Held-out metrics as callbacks know them."""
+        return {f"held_out/{name}": torch.tensor(value) for name, value in metrics.items()}
+
+    @property
+    def callback_metrics(self) -> dict[str, Tensor]:
+        """The latest held-out metrics, ``held_out/NAME``: what `EarlyStopping` and its like may monitor."""
+        return self.measured
+
+    @property
+    def current_epoch(self) -> int:
+        """Rounds that are done."""
+        return self.round_number
+
+    @property
+    def global_step(self) -> int:
+        """Rounds that are done: the server takes one step in each."""
+        return self.round_number

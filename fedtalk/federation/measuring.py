@@ -7,17 +7,21 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from fedtalk.data.source import ClipData
+from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.data.source import ClipData, PreparedCache
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.evaluation.settings import EvaluationSettings
-from fedtalk.federation.callback import RoundTrainer
 from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint
 from fedtalk.federation.client import ClientHalf
+from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.cluster import Rank
-from fedtalk.federation.cohort import measured_clients
+from fedtalk.federation.cohort import CohortSampler, measured_clients
 from fedtalk.federation.engines.in_process import Failure
 from fedtalk.federation.federation import Federation
+from fedtalk.federation.hooks import HookTrainer
 from fedtalk.federation.module import FederatedModule, load_state
+from fedtalk.federation.placement import Placements
+from fedtalk.privacy.settings import Privacy
 from fedtalk.randomness import torch_generator
 from fedtalk.talker.module import Talker
 
@@ -50,15 +54,56 @@ def held_out_means(
     return {name: sum(metrics[name] for metrics in measured) / len(measured) for name in names}
 
 
-class MeasuringTrainer(RoundTrainer):
+class MeasuringTrainer(HookTrainer):
     """`validate`, `test` and `predict`."""
 
     evaluation: EvaluationSettings
     validate_clients: int
     rank: Rank | None
+    aggregation: Aggregation
+    privacy: Privacy | None
+    cohort_sampler: CohortSampler
+    placements: Placements
+    cache: PreparedCache
+    seed: int
+    minimum_clients: int
+    enough: float
+    most_held_out: int
+    local_precision: str
 
     def _begin(self, model: FederatedModule, datamodule: ClipData, stage: str) -> Federation:
-        raise NotImplementedError
+        federation = self.connect(model, datamodule, stage)
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            callback.setup(self, model, stage)
+        return federation
+
+    def connect(self, model: FederatedModule, datamodule: ClipData, stage: str) -> Federation:
+        """Bring model, data and this trainer together; no callback hears of it.
+
+        Raises:
+            ConfigurationError: they are of other kinds.
+        """
+        if not isinstance(model, FederatedModule):
+            raise ConfigurationError(f"model: expected a FederatedModule, got {type(model).__name__}")
+        if not isinstance(datamodule, ClipData):
+            raise ConfigurationError(f"data: expected a ClipData data module, got {type(datamodule).__name__}")
+        self.data = datamodule
+        datamodule.follow_seed(self.seed)
+        datamodule.prepare_data()
+        datamodule.setup(stage)
+        model.trainer = self
+        self.strategy.connect(model)
+        model.to(self.strategy.root_device)
+        model.eval()
+        return self.federate(model, datamodule)
+
+    def federate(self, model: FederatedModule, datamodule: ClipData) -> Federation:
+        """This trainer's settings with a module and data."""
+        return Federation(
+            model, datamodule, self.aggregation, self.privacy, self.cohort_sampler, self.local, self.placements, self.cache,
+            ClientStates(self.run_dir / "clients"), self.run_dir, self.rounds, self.seed, self.minimum_clients, self.enough,
+            self.most_held_out, self.strategy.root_device, self.local_precision,
+        )  # fmt: skip
 
     def _held_out(self, federation: Federation, most: int | None = None) -> dict[str, float]:
         most = self.validate_clients if most is None else most

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 
 from fedtalk.callbacks.aggregation import Aggregation, FedAvg
 from fedtalk.callbacks.monitor import RoundMonitor
@@ -22,10 +20,8 @@ from fedtalk.callbacks.progress import RoundProgress
 from fedtalk.callbacks.video import VideoMonitor, Videos
 from fedtalk.data.consent import forget
 from fedtalk.data.source import ClipData, PreparedCache
-from fedtalk.errors import ConfigurationError
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.callback import RoundCallback
-from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.cluster import Cluster, check_kinds, this_rank, work_for_coordinator
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
 from fedtalk.federation.engines.in_process import Engine, InProcess
@@ -47,7 +43,8 @@ from fedtalk.federation.preconditions import (
 from fedtalk.federation.rounds import Rounds
 from fedtalk.federation.run_lock import run_lock
 from fedtalk.federation.workers import Workers
-from fedtalk.planning.estimate import Beside, Estimate, estimate_run, report
+from fedtalk.planning.estimate import Beside, Estimate, estimate_run
+from fedtalk.planning.report import report
 from fedtalk.privacy.preconditions import check_nothing_clear
 from fedtalk.privacy.rounds import rounds_of
 from fedtalk.privacy.sealed_rounds import SealedRounds
@@ -163,7 +160,7 @@ class FederatedTrainer(MeasuringTrainer):
             num_sanity_val_steps=0,
         )
         self.rounds, self.round_number, self.seed = rounds, 0, seed
-        self.allow_unprivate, self._measured = allow_unprivate, dict[str, Tensor]()
+        self.allow_unprivate = allow_unprivate
         self.cohort_sampler, self.local = cohort or PoissonCohort(), local or LocalTraining()
         self.minimum_clients, self.enough = minimum_clients, enough
         self.validate_every, self.validate_clients, self.most_held_out = validate_every, validate_clients, most_held_out
@@ -266,125 +263,52 @@ class FederatedTrainer(MeasuringTrainer):
         sealed, module = rounds_of(self.privacy, federation.plan()), federation.module
 
         def on_round_start(number: int, cohort: list[str]) -> None:
-            self._call("on_train_epoch_start", module)
-            self._notify("on_round_start", module, number, cohort)
+            self.call("on_train_epoch_start", module)
+            self.notify("on_round_start", module, number, cohort)
 
         def on_step(client: str, step: int, losses: dict[str, float]) -> None:
-            self._notify("on_local_step", client, step, self.local.steps, {} if sealed.private else losses)
+            self.notify("on_local_step", client, step, self.local.steps, {} if sealed.private else losses)
             self.stop_signals.check()  # the place where a run that was asked to stop does so
 
         run = self.fit_rounds = Rounds(federation, sealed, self.engine, on_round_start, on_step)
         run.begin(ckpt_path)
         self.round_number, self.should_stop, self.state.fn = run.round_number, False, TrainerFn.FITTING
-        self._restore_callbacks(run)
+        self.restore_callbacks(run.kept["callbacks"])
         if any(hasattr(callback, "monitor") for callback in self.callbacks):  # type: ignore[attr-defined]
             measured = self._held_out(federation, 1) if self.validate_every else {}
-            check_monitored(self.callbacks, self._named(measured))  # type: ignore[attr-defined]
+            check_monitored(self.callbacks, self.named(measured))  # type: ignore[attr-defined]
         for hook in ("on_fit_start", "on_train_start"):
-            self._call(hook, module)
-        self._notify("on_fit_rounds_start", module)
+            self.call(hook, module)
+        self.notify("on_fit_rounds_start", module)
         self.engine.sealed = sealed
         self.engine.start(federation, self.stop_signals.check)
         while self.round_number < self.rounds and not self.should_stop and sealed.allows_another():
             self.stop_signals.check()
             outcome = run.run_round()
             self.round_number = run.round_number
-            self._notify("on_round_end", module, outcome)
+            self.notify("on_round_end", module, outcome)
             if self.validate_every and (
                 self.round_number % self.validate_every == 0 or self.round_number == self.rounds
             ):
                 self._validate(federation)
-            self._call("on_train_epoch_end", module)
-            self._keep_callbacks(run)
+            self.call("on_train_epoch_end", module)
+            run.kept = {"callbacks": self.callback_states()}
+            if run.kept["callbacks"]:  # else the round's own checkpoint says it all
+                run.save()
         run.faults.close(self.rounds)
         load_state(module.exchanged_parameters(), run.server.state)
-        self._notify("on_fit_rounds_end", module)
+        self.notify("on_fit_rounds_end", module)
         for hook in ("on_train_end", "on_fit_end"):
-            self._call(hook, module)
+            self.call(hook, module)
         for logger in self.loggers:
             logger.finalize("success")
 
     def _validate(self, federation: Federation) -> None:
         module = federation.module
         for hook in ("on_validation_start", "on_validation_epoch_start"):
-            self._call(hook, module)
+            self.call(hook, module)
         metrics = self._held_out(federation)
-        self._measured = self._named(metrics)
-        self._notify("on_held_out", module, self.round_number, metrics)
+        self.measured = self.named(metrics)
+        self.notify("on_held_out", module, self.round_number, metrics)
         for hook in ("on_validation_epoch_end", "on_validation_end"):
-            self._call(hook, module)
-
-    def _keep_callbacks(self, run: Rounds) -> None:
-        states = {callback.state_key: callback.state_dict() for callback in self.callbacks}  # type: ignore[attr-defined]
-        kept = {key: state for key, state in states.items() if state}
-        if kept:  # else the round's own checkpoint says it all
-            run.kept = {"callbacks": kept}
-            run.save()
-
-    def _restore_callbacks(self, run: Rounds) -> None:
-        for callback in self.callbacks:  # type: ignore[attr-defined]
-            if callback.state_key in run.kept["callbacks"]:
-                callback.load_state_dict(run.kept["callbacks"][callback.state_key])
-
-    @staticmethod
-    def _named(metrics: Mapping[str, float]) -> dict[str, Tensor]:
-        return {f"held_out/{name}": torch.tensor(value) for name, value in metrics.items()}
-
-    @property
-    def callback_metrics(self) -> dict[str, Tensor]:
-        """The latest held-out metrics, ``held_out/NAME``: what `EarlyStopping` and its like may monitor."""
-        return self._measured
-
-    @property
-    def current_epoch(self) -> int:
-        """Rounds that are done."""
-        return self.round_number
-
-    @property
-    def global_step(self) -> int:
-        """Rounds that are done: the server takes one step in each."""
-        return self.round_number
-
-    def _begin(self, model: FederatedModule, datamodule: ClipData, stage: str) -> Federation:
-        federation = self.connect(model, datamodule, stage)
-        for callback in self.callbacks:  # type: ignore[attr-defined]
-            callback.setup(self, model, stage)
-        return federation
-
-    def connect(self, model: FederatedModule, datamodule: ClipData, stage: str) -> Federation:
-        """Bring model, data and this trainer together; no callback hears of it.
-
-        Raises:
-            ConfigurationError: they are of other kinds.
-        """
-        if not isinstance(model, FederatedModule):
-            raise ConfigurationError(f"model: expected a FederatedModule, got {type(model).__name__}")
-        if not isinstance(datamodule, ClipData):
-            raise ConfigurationError(f"data: expected a ClipData data module, got {type(datamodule).__name__}")
-        self.data = datamodule
-        datamodule.follow_seed(self.seed)
-        datamodule.prepare_data()
-        datamodule.setup(stage)
-        model.trainer = self
-        self.strategy.connect(model)
-        model.to(self.strategy.root_device)
-        model.eval()
-        return self.federate(model, datamodule)
-
-    def federate(self, model: FederatedModule, datamodule: ClipData) -> Federation:
-        """This trainer's settings with a module and data."""
-        return Federation(
-            model, datamodule, self.aggregation, self.privacy, self.cohort_sampler, self.local, self.placements, self.cache,
-            ClientStates(self.run_dir / "clients"), self.run_dir, self.rounds, self.seed, self.minimum_clients, self.enough,
-            self.most_held_out, self.strategy.root_device, self.local_precision,
-        )  # fmt: skip
-
-    def _call(self, hook: str, module: FederatedModule) -> None:
-        """A hook of Lightning's (`fedtalk.federation.hooks`)."""
-        for callback in self.callbacks:  # type: ignore[attr-defined]
-            getattr(callback, hook)(self, module)
-
-    def _notify(self, hook: str, *arguments: Any) -> None:
-        for callback in self.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, RoundCallback):
-                getattr(callback, hook)(self, *arguments)
+            self.call(hook, module)

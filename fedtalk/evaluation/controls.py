@@ -18,7 +18,7 @@ from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.module import copy_state, load_state
 from fedtalk.talker.adapters import adapter_parameters
 from fedtalk.talker.masks import lower_face
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 States = Mapping[str, dict[str, Tensor]]
 """Adapter states by row: trained, no_adapter, and personal/CLIENT."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fedtalk.data.media import VideoWriter
 from fedtalk.data.source import ClipData
+from fedtalk.data.video_writer import VideoWriter
 from fedtalk.encoders.sync import SyncScorer
 from fedtalk.errors import ArtifactError
 from fedtalk.evaluation import metrics, pretrained
@@ -25,7 +25,7 @@ from fedtalk.evaluation.specs import METRICS, score
 from fedtalk.federation.module import load_state
 from fedtalk.storage import write_json
 from fedtalk.talker.adapters import adapter_parameters
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 log = logging.getLogger("fedtalk")
 

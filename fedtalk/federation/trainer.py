@@ -40,7 +40,7 @@ from fedtalk.privacy.preconditions import check_nothing_clear
 from fedtalk.privacy.private_rounds import Plan
 from fedtalk.randomness import numpy_generator, torch_generator
 from fedtalk.storage import remove_leftovers
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 
 from fedtalk.data.media import (
-    VideoWriter,
     audio_blocks,
     checked_audio,
     read_audio,
@@ -26,6 +25,7 @@ from fedtalk.data.media import (
     write_audio,
     write_image,
 )
+from fedtalk.data.video_writer import VideoWriter
 from fedtalk.errors import ConfigurationError, MediaError, OutputError
 
 BITS = 8
@@ -355,7 +355,7 @@ def test_a_full_disk_is_reported_and_leaves_the_old_file(tmp_path: Path) -> None
     program = f"""
         import resource
         import numpy as np
-        from fedtalk.data.media import VideoWriter
+        from fedtalk.data.video_writer import VideoWriter
         from fedtalk.errors import OutputError
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
         frames = np.random.default_rng(0).integers(0, 255, (60, 128, 128, 3), dtype=np.uint8)

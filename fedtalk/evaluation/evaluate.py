@@ -9,12 +9,7 @@ from typing import Any
 
 import numpy as np
 
-<<<<<<< HEAD
-=======
-from fedtalk.data.clip import Clip, Reference
-from fedtalk.data.framing import align
 from fedtalk.data.provenance import EDITED, GENERATED, Provenance
->>>>>>> main
 from fedtalk.data.source import ClipData
 from fedtalk.data.video_writer import VideoWriter
 from fedtalk.encoders.sync import SyncScorer
@@ -80,19 +75,8 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
                 scores[task].setdefault(name, []).append(score(reading))
                 sets[task].setdefault(name, []).append(reading)
             if show:
-<<<<<<< HEAD
                 _show(sheet.setdefault(case.client, [("truth", case.clip.frames)]), task, made)
-                _write_videos(run_dir / "videos", case, task, made)
-=======
-                best = "personal" if "personal" in made else "trained"
-                rows = sheet.setdefault(case.client, [("truth", case.clip.frames)])
-                rows.append((f"{task}, {best}", made[best]))
-                if task == "dub":
-                    rows += [("swapped audio", made["swapped_audio"]), ("copy reference", made["copy_reference"])]
-                _write_videos(
-                    run_dir / "videos", case, task, made[best], made["swapped_audio"], _made(talker, task, best)
-                )
->>>>>>> main
+                _write_videos(run_dir / "videos", case, task, made, talker)
     load_state(adapter_parameters(talker.backbone.denoiser.unet), states["trained"])
     contact_sheet(list(sheet.items()), run_dir / "contact_sheet.png")
     clients = [case.client for case in found]
@@ -152,7 +136,6 @@ def _comparisons(scores: Scores, clients: list[str]) -> dict[str, Any]:
     return result
 
 
-<<<<<<< HEAD
 def _show(sheet: list[tuple[str, np.ndarray]], task: str, made: dict[str, Row]) -> None:
     best = "personal" if "personal" in made else "trained"
     sheet.append((f"{task}, {best}", made[best].frames))
@@ -162,38 +145,24 @@ def _show(sheet: list[tuple[str, np.ndarray]], task: str, made: dict[str, Row]) 
         ]
 
 
-def _write_videos(folder: Path, case: Case, task: str, made: dict[str, Row]) -> None:
-    best = made["personal" if "personal" in made else "trained"]
+def _write_videos(folder: Path, case: Case, task: str, made: dict[str, Row], talker: Talker) -> None:
+    name = "personal" if "personal" in made else "trained"
+    best, provenance = made[name], _provenance(talker, task, name)
     if task == "portrait":
-        _write_video(folder / f"{case.client}-portrait.mp4", best.audio, best.frames)
+        _write_video(folder / f"{case.client}-portrait.mp4", best.audio, best.frames, provenance)
         return
     beside = np.concatenate([case.clip.frames, best.frames], 2)
-    _write_video(folder / f"{case.client}-truth-left-dubbed-right.mp4", best.audio, beside)
+    _write_video(folder / f"{case.client}-truth-left-dubbed-right.mp4", best.audio, beside, provenance)
     swapped = made["swapped_audio"]
-    _write_video(folder / f"{case.client}-speaking-for-another.mp4", swapped.audio, swapped.frames)
+    _write_video(folder / f"{case.client}-speaking-for-another.mp4", swapped.audio, swapped.frames, provenance)
 
 
-def _write_video(path: Path, audio: np.ndarray, frames: np.ndarray) -> None:
-    with VideoWriter(path, audio=audio, scale=max(1, 256 // frames.shape[1])) as writer:
-=======
-def _write_videos(
-    folder: Path, case: Case, task: str, generated: np.ndarray, swapped: np.ndarray, made: Provenance
-) -> None:
-    if task == "portrait":
-        _write_video(folder / f"{case.client}-portrait.mp4", case.clip.audio, generated, made)
-        return
-    beside = np.concatenate([case.clip.frames, generated], 2)
-    _write_video(folder / f"{case.client}-truth-left-dubbed-right.mp4", case.clip.audio, beside, made)
-    _write_video(folder / f"{case.client}-speaking-for-another.mp4", case.donor.audio, swapped, made)
-
-
-def _made(talker: Talker, task: str, adapter: str) -> Provenance:
+def _provenance(talker: Talker, task: str, adapter: str) -> Provenance:
     return Provenance(GENERATED if task == "portrait" else EDITED, talker.fingerprint(), {adapter: 1.0})
 
 
-def _write_video(path: Path, audio: np.ndarray, frames: np.ndarray, made: Provenance) -> None:
-    with VideoWriter(path, audio=audio, scale=4, provenance=made) as writer:
->>>>>>> main
+def _write_video(path: Path, audio: np.ndarray, frames: np.ndarray, provenance: Provenance) -> None:
+    with VideoWriter(path, audio=audio, scale=max(1, 256 // frames.shape[1]), provenance=provenance) as writer:
         for frame in frames:
             writer.write(frame)
 
@@ -210,10 +179,10 @@ def write_predictions(talker: Talker, data: ClipData, run_dir: Path) -> list[Pat
     for client in data.clients:
         clip, reference = data.held_out_clips(client)[0].load(), data.training_clips(client)[0].load()
         load_state(parameters, states.get(f"personal/{client}", states["trained"]))
-        frames = np.stack([frame.numpy() for frame in talker.dub(clip, reference.reference(0))])
-        made = _made(talker, "dub", client if f"personal/{client}" in states else "trained")
+        made = np.stack([frame.numpy() for frame in talker.dub(clip, reference.reference(0))])
         path = run_dir / "predictions" / f"{client}.mp4"
-        _write_video(path, clip.audio, np.concatenate([clip.frames, frames], 2), made)
+        provenance = _provenance(talker, "dub", client if f"personal/{client}" in states else "trained")
+        _write_video(path, clip.audio, np.concatenate([clip.frames, made], 2), provenance)
         written.append(path)
     load_state(parameters, states["trained"])
     if not written:

@@ -70,6 +70,6 @@ def sweep(arguments: Sequence[str]) -> None:
         print(f"{folder}/sweep.json, sweep.csv and tensorboard/ have all of it; a page: fedtalk report {folder}")
     if failed := len(summary["failed"]):
         raise FedTalkError(
-            f"{failed} of {failed + len(summary['runs'])} runs failed; {folder}/runs/*/log.txt say why, and the same command runs "
-            "them again"
+            f"{failed} of {failed + len(summary['runs'])} runs failed; {folder}/runs/*/log.txt say why, and the same "
+            "command runs them again"
         )

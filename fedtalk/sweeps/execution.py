@@ -183,10 +183,10 @@ class Sweep:
         begun = time.monotonic()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for command in self._commands(run, folder):
-                code = self._on_ray(command, folder) if self.on_ray else self._here(command, folder, gpu)
-                if code:
-                    return Failed(run, last_line(folder / LOG) or f"ended with {code}", folder)
+            command = self._command(run, folder)
+            code = self._on_ray(command, folder) if self.on_ray else self._here(command, folder, gpu)
+            if code:
+                return Failed(run, last_line(folder / LOG) or f"ended with {code}", folder)
             metrics = flatten(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
             seconds = time.monotonic() - begun
             write_json(
@@ -201,13 +201,12 @@ class Sweep:
             if gpu is not None:
                 self._gpus.put(gpu)
 
-    def _commands(self, run: PlannedRun, folder: Path) -> list[list[str]]:
+    def _command(self, run: PlannedRun, folder: Path) -> list[str]:
         configs = [argument for config in self.configs for argument in ("--config", config)]
-        common = [
-            *configs, *run.variation.arguments, f"--seed_everything={run.seed}", f"--trainer.default_root_dir={folder}",
-            f"--trainer.threads={self.threads}", "--ckpt_path=last",
+        return [
+            sys.executable, "-m", "fedtalk.sweeps.single", *configs, *run.variation.arguments, f"--seed_everything={run.seed}",
+            f"--trainer.default_root_dir={folder}", f"--trainer.threads={self.threads}", "--ckpt_path=last",
         ]  # fmt: skip
-        return [[sys.executable, "-m", "fedtalk.cli", command, *common] for command in ("fit", "test")]
 
     def _here(self, command: Sequence[str], folder: Path, gpu: str | None) -> int:
         environment = run_environment(self.threads) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})

@@ -53,13 +53,13 @@ def test_a_sweep_keeps_what_is_done_and_repeats_to_the_bit(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
-    # 13 frames a window leave none of 12 for the reference: this variation is read, and fails in its run.
-    assert _sweep(config, one, "--seeds", "3", "--vary", "model.window=4,13") == 1
+    # The backbone of the second variation is looked for in its run.
+    assert _sweep(config, one, "--seeds", "3", "--vary", f"model.backbone={config}/backbone,nowhere") == 1
     captured = capsys.readouterr()
     summary = json.loads(captured.out)
     assert "1 of 2 runs failed" in captured.err
     (run,), (failed,) = summary["runs"], summary["failed"]
-    assert run["variation"] == "model.window=4" and failed["variation"] == "model.window=13" and failed["reason"]
+    assert failed["variation"] == "model.backbone=nowhere" and "nowhere" in failed["reason"]
     assert run["measures"]["trained.psnr"] > 0 and run["measures"]["truth.psnr"] == 100
     place = one / "runs" / run["folder"]
     assert "seed_everything: 3" in (place / "config.yaml").read_text()
@@ -71,11 +71,11 @@ def test_a_sweep_keeps_what_is_done_and_repeats_to_the_bit(
     assert (one / "sweep.csv").read_text().count("\n") == 1 + len(run["measures"])
 
     written = (place / RESULT).stat().st_mtime_ns
-    assert _sweep(config, one, "--seeds", "3", "--vary", "model.window=4") == 0
+    assert _sweep(config, one, "--seeds", "3", "--vary", f"model.backbone={config}/backbone") == 0
     again = json.loads(capsys.readouterr().out)
     assert again["about"]["kept"] == 1 and (place / RESULT).stat().st_mtime_ns == written
 
-    assert _sweep(config, other, "--seeds", "3", "--vary", "model.window=4") == 0
+    assert _sweep(config, other, "--seeds", "3", "--vary", f"model.backbone={config}/backbone") == 0
     repeated = json.loads(capsys.readouterr().out)
     assert repeated["runs"][0]["measures"] == run["measures"]
     adapters = _adapters(place)
@@ -102,7 +102,7 @@ def test_a_signal_stops_the_runs_and_nothing_stays_behind(tmp_path: Path, monkey
 
     script = "import time, pathlib, os; pathlib.Path('{}').write_text(str(os.getpid())); time.sleep(600)"
     monkeypatch.setattr(
-        Sweep, "_commands", lambda self, run, folder: [[sys.executable, "-c", script.format(folder / "pid")]]
+        Sweep, "_command", lambda self, run, folder: [sys.executable, "-c", script.format(folder / "pid")]
     )
     runs = [PlannedRun(Variation(name, ()), 0, name * 64) for name in "ab"]
     sweep = Sweep(tmp_path, [], jobs=2)

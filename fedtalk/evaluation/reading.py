@@ -67,6 +67,18 @@ class Reading:
     def clip(self) -> Clip:
         return self.reference.clip
 
+    @property
+    def true_openness(self) -> np.ndarray:
+        """(F,) of the truth; only of clips that know it."""
+        assert self.clip.openness is not None, "asked of a clip without a track of its opening"
+        return self.clip.openness
+
+    @property
+    def donor_openness(self) -> np.ndarray:
+        """(F,) of the donor's clip; only where there is one that knows it."""
+        assert self.donor is not None and self.donor.openness is not None, "asked of a clip without a donor"
+        return self.donor.openness
+
     @cached_property
     def openness(self) -> np.ndarray:
         """(F,) in the probe's unit."""

@@ -84,21 +84,21 @@ METRICS: tuple[MetricSpec, ...] = (
         lambda r: metrics.psnr_mouth(r.clip.frames, r.frames, r.clip.mouth, r.clip.eyes),
     ),
     MetricSpec(
-        "mouth_corr", "", HIGHER, (-1, 1), lambda r: metrics.mouth_corr(r.openness, r.clip.openness), _knows_opening
+        "mouth_corr", "", HIGHER, (-1, 1), lambda r: metrics.mouth_corr(r.openness, r.true_openness), _knows_opening
     ),
     MetricSpec(
-        "mouth_corr_donor", "", HIGHER, (-1, 1), lambda r: metrics.mouth_corr(r.openness, r.donor.openness), _has_donor
+        "mouth_corr_donor", "", HIGHER, (-1, 1), lambda r: metrics.mouth_corr(r.openness, r.donor_openness), _has_donor
     ),
     MetricSpec(
         "mouth_distance", "inter-ocular", LOWER, (0, INFINITY),
-        lambda r: metrics.mouth_distance(r.openness, r.clip.openness), _knows_opening,
+        lambda r: metrics.mouth_distance(r.openness, r.true_openness), _knows_opening,
     ),
     MetricSpec(
-        "mouth_amplitude", "", ONE, (0, INFINITY), lambda r: metrics.mouth_amplitude(r.openness, r.clip.openness),
+        "mouth_amplitude", "", ONE, (0, INFINITY), lambda r: metrics.mouth_amplitude(r.openness, r.true_openness),
         _knows_opening,
     ),
     MetricSpec(
-        "lip_leakage", "", LOWER, (0, INFINITY), lambda r: metrics.lip_leakage(r.openness, r.clip.openness),
+        "lip_leakage", "", LOWER, (0, INFINITY), lambda r: metrics.lip_leakage(r.openness, r.true_openness),
         lambda r: r.silent and _knows_opening(r), "silent input, arXiv 2511.08613",
     ),
     MetricSpec(

@@ -252,7 +252,7 @@ def _videos(run: RunRecord, most: int) -> list[Video]:
 
 def _worth(clip: Mapping[str, Any]) -> float:
     rows = clip.get("dub", {})
-    best = next((rows[name] for name in SPREAD_ROWS if name in rows), {})
+    best: Mapping[str, float] = next((rows[name] for name in SPREAD_ROWS if name in rows), {})
     return float(best.get("psnr_mouth", float("inf")))
 
 

@@ -72,7 +72,7 @@ def warping_error(truth: np.ndarray, generated: np.ndarray) -> float:
     for now in range(1, len(truth)):
         forward, backward = flows.calc(grey[now - 1], grey[now], None), flows.calc(grey[now], grey[now - 1], None)
         there = _grid(forward)
-        back = cv2.remap(backward, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        back = _look_up(backward, there)
         agree = np.linalg.norm(forward + back, axis=-1) <= 1.0
         if not agree.any():
             continue
@@ -94,5 +94,10 @@ def _grid(flow: np.ndarray) -> np.ndarray:
 
 
 def _difference_along(frames: np.ndarray, now: int, there: np.ndarray) -> np.ndarray:
-    warped = cv2.remap(frames[now], there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    warped = _look_up(frames[now], there)
     return np.abs(warped.astype(np.float64) - frames[now - 1]).mean(-1)
+
+
+def _look_up(picture: np.ndarray, there: np.ndarray) -> np.ndarray:
+    x, y = np.ascontiguousarray(there.transpose(2, 0, 1))
+    return cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

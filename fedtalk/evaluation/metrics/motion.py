@@ -70,7 +70,7 @@ def warping_error(truth: np.ndarray, generated: np.ndarray) -> float:
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in truth]
     own = made = 0.0
     for now in range(1, len(truth)):
-        forward, backward = flows.calc(grey[now - 1], grey[now], None), flows.calc(grey[now], grey[now - 1], None)
+        forward, backward = _flow(flows, grey[now - 1], grey[now]), _flow(flows, grey[now], grey[now - 1])
         there = _grid(forward)
         back = _look_up(backward, there)
         agree = np.linalg.norm(forward + back, axis=-1) <= 1.0
@@ -101,3 +101,7 @@ def _difference_along(frames: np.ndarray, now: int, there: np.ndarray) -> np.nda
 def _look_up(picture: np.ndarray, there: np.ndarray) -> np.ndarray:
     x, y = np.ascontiguousarray(there.transpose(2, 0, 1))
     return cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _flow(flows: cv2.DenseOpticalFlow, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return flows.calc(one, other, np.zeros((*one.shape, 2), np.float32))

@@ -16,8 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fedtalk import __version__
+from fedtalk.cores import usable_cores
 from fedtalk.errors import FedTalkError
-from fedtalk.federation.placement import usable_cores
 from fedtalk.federation.run_lock import run_lock
 from fedtalk.sweeps.execution import Outcome, Sweep
 from fedtalk.sweeps.plan import code_version, parse_seeds, plan

@@ -16,9 +16,6 @@ from fedtalk.commands.errors import own_error
 from fedtalk.errors import FedTalkError
 from fedtalk.paths import expanded_argument
 
-FLAGS = ("--json", "--dry_run", "--overwrite")
-"""Options that may be given without a value, which the parser wants for booleans."""
-
 
 def help_text() -> str:
     """What `fedtalk --help` prints."""
@@ -55,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             # diffusers writes this key itself and then warns about it on reading.
             warnings.filterwarnings("ignore", message=".*block_out_channels.*")
-            _run(name, [expanded_argument(argument) for argument in with_flags(arguments)])
+            _run(name, [expanded_argument(argument) for argument in arguments])
     except ValueError as error:
         print(f"fedtalk {name}: {own_error(error)}", file=sys.stderr)
         return 1
@@ -79,31 +76,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def with_flags(arguments: Sequence[str]) -> list[str]:
-    """Flags with the value that the parser wants.
-
-    >>> with_flags(["doctor", "--json"])
-    ['doctor', '--json=true']
-    """
-    return [
-        f"{argument}=true" if argument in FLAGS and following not in ("true", "false") else argument
-        for argument, following in zip(arguments, [*arguments[1:], ""], strict=True)
-    ]
-
-
 def _run(name: str, arguments: Sequence[str]) -> None:
     command = COMMANDS[name]
     if command.own_parser:
-        command.function(list(arguments) if name in ("fit", "validate", "test", "predict") else list(arguments[1:]))
+        command.function(list(arguments[1:]))
         return
     from jsonargparse import auto_cli
 
-    from fedtalk.commands.parser import CommandParser
+    from fedtalk.commands.parser import CommandParser, with_flags
 
     auto_cli(
         command.function,
         as_positional=command.positional,
-        args=list(arguments[1:]),
+        args=with_flags(arguments[1:]),
         prog=f"fedtalk {name}",
         parser_class=CommandParser,
     )

@@ -11,6 +11,9 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
+FLAGS = ("--json", "--dry_run", "--overwrite")
+"""Options that may be given without a value, which the parser wants for booleans."""
+
 
 class _OneLine(ArgumentParser):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
@@ -58,3 +61,15 @@ def offer(message: str, names: Sequence[str]) -> str:
     found = re.search(r"(?:[Uu]nrecognized arguments:|[Kk]ey|[Oo]ption) ['\"]?(?:--)?([\w.]+)", message)
     near = difflib.get_close_matches(found[1], names, 1, 0.8) if found else []
     return f". Did you mean --{near[0]}?" if near and found and near[0] != found[1] else ""
+
+
+def with_flags(arguments: Sequence[str]) -> list[str]:
+    """Flags with the value that the parser wants.
+
+    >>> with_flags(["doctor", "--json"])
+    ['doctor', '--json=true']
+    """
+    return [
+        f"{argument}=true" if argument in FLAGS and following not in ("true", "false") else argument
+        for argument, following in zip(arguments, [*arguments[1:], ""], strict=True)
+    ]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from fedtalk.callbacks.config import SaveRunConfig
-from fedtalk.commands.parser import TrainingParser
+from fedtalk.commands.parser import TrainingParser, with_flags
 from fedtalk.commands.stack import check_promises, check_stack, expand_config, named_configs
 from fedtalk.data.folder_data import FolderData
 from fedtalk.data.source import ClipData
@@ -56,6 +55,9 @@ class CommandLine(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("seed_everything", "trainer.seed", compute_fn=int)
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_object(args) if isinstance(args, dict) else parser.parse_args(args)
+
     def _set_seed(self) -> None:
         """
         Raises:
@@ -91,11 +93,10 @@ def _quiet() -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
-def _run(arguments: list[str]) -> None:
+def _run(command: str, arguments: list[str]) -> None:
     _quiet()
     check_stack(named_configs(arguments), {"model", "data"} & {part.lstrip("-").split("=")[0] for part in arguments})
-    CommandLine(arguments[0], None if arguments == sys.argv[1:] else arguments)
+    CommandLine(command, [command, *with_flags(arguments)])
 
 
-fit: Callable[[list[str]], None] = _run
-validate = test = predict = fit
+fit, validate, test, predict = (partial(_run, command) for command in ("fit", "validate", "test", "predict"))

@@ -109,6 +109,16 @@ class MeasuringTrainer(HookTrainer):
         most = self.validate_clients if most is None else most
         return held_out_means(federation, ClientHalf(federation), most, self.stop_signals.check)
 
+    def _validate(self, federation: Federation) -> None:
+        module = federation.module
+        for hook in ("on_validation_start", "on_validation_epoch_start"):
+            self.call(hook, module)
+        metrics = self._held_out(federation)
+        self.measured = self.named(metrics)
+        self.notify("on_held_out", module, self.round_number, metrics)
+        for hook in ("on_validation_epoch_end", "on_validation_end"):
+            self.call(hook, module)
+
     def validate(  # type: ignore[override]
         self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None
     ) -> list[dict[str, float]]:
@@ -139,7 +149,8 @@ class MeasuringTrainer(HookTrainer):
             datamodule: whose held-out clips.
             ckpt_path: ``last`` or a checkpoint file; without it the model is measured as it starts.
         """
-        from fedtalk.evaluation.evaluate import evaluate, print_table  # media and face libraries: not needed to train
+        from fedtalk.evaluation.evaluate import evaluate  # media and face libraries: not needed to train
+        from fedtalk.evaluation.tables import print_table
 
         if self._left_to_coordinator("test"):
             return []

@@ -21,6 +21,7 @@ from fedtalk.callbacks.video import VideoMonitor, Videos
 from fedtalk.data.consent import forget
 from fedtalk.data.source import ClipData, PreparedCache
 from fedtalk.evaluation.settings import EvaluationSettings
+from fedtalk.federation import preconditions
 from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.cluster import Cluster, check_kinds, this_rank, work_for_coordinator
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
@@ -32,14 +33,6 @@ from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.measuring import MeasuringTrainer
 from fedtalk.federation.module import FederatedModule, load_state
 from fedtalk.federation.placement import Placement, Placements, check_precision
-from fedtalk.federation.preconditions import (
-    check_enough,
-    check_folders,
-    check_ledger,
-    check_no_aggregation,
-    check_numbers,
-    check_placements,
-)
 from fedtalk.federation.rounds import Rounds
 from fedtalk.federation.run_lock import run_lock
 from fedtalk.federation.workers import Workers
@@ -123,13 +116,13 @@ class FederatedTrainer(MeasuringTrainer):
             cache_dir: folder of prepared clips (latents, audio features), shared by runs.
             allow_unprivate: run without the privacy that an earlier config, or an earlier run in the folder, has promised.
         """
-        check_numbers(
+        preconditions.check_numbers(
             rounds=(rounds, 0), minimum_clients=(minimum_clients, 1), validate_clients=(validate_clients, 1),
             workers=(workers, 1), validate_every=(validate_every, 0), most_held_out=(most_held_out, 1),
             threads=(1 if threads is None else threads, 1),
         )  # fmt: skip
         check_precision("trainer.precision", precision)
-        check_enough(enough, privacy)
+        preconditions.check_enough(enough, privacy)
         self.personal_adapters = PersonalAdapters(personal)
         usual: dict[str, RoundCallback] = {"progress": RoundProgress(), "scalars": RoundMonitor()}
         if videos is not None or privacy is None:
@@ -137,7 +130,7 @@ class FederatedTrainer(MeasuringTrainer):
         usual["adapters"] = self.personal_adapters
         monitors = [callback for name, callback in usual.items() if name not in (switch_off or [])]
         self.aggregation, self.privacy = aggregation or FedAvg(), privacy
-        check_no_aggregation(callbacks or [])
+        preconditions.check_no_aggregation(callbacks or [])
         followers: list[Callback] = [self.aggregation, *monitors, *(callbacks or [])]
         if privacy is not None:
             check_nothing_clear(validate_every, local is not None and local.keep_optimizer, followers)
@@ -223,12 +216,12 @@ class FederatedTrainer(MeasuringTrainer):
             with run_lock(self.run_dir), self.stop_signals:
                 # Of a run that was killed while writing; the lock says that nobody else writes.
                 remove_leftovers(self.run_dir)
-                check_folders(self.run_dir, self.cache.folder, afresh=ckpt_path is None and not overwrite)
+                preconditions.check_folders(self.run_dir, self.cache.folder, afresh=ckpt_path is None and not overwrite)
                 forget(self.run_dir, datamodule.revoked)
                 federation = self._begin(model, datamodule, "fit")
-                check_placements(federation)
+                preconditions.check_placements(federation)
                 if not self.allow_unprivate:
-                    check_ledger(self.run_dir, self.privacy)
+                    preconditions.check_ledger(self.run_dir, self.privacy)
                 try:
                     self._rounds(federation, ckpt_path)
                 except BaseException as error:
@@ -252,7 +245,7 @@ class FederatedTrainer(MeasuringTrainer):
         federation = self._begin(
             model, datamodule, "validate"
         )  # a stage in which no callback writes into the run's folder
-        check_placements(federation)
+        preconditions.check_placements(federation)
         sealed, personal = rounds_of(self.privacy, federation.plan()), self.personal_adapters.personal
         beside = Beside(self.workers, self.threads, self.validate_every, self.validate_clients)
         if personal is not None:
@@ -302,13 +295,3 @@ class FederatedTrainer(MeasuringTrainer):
             self.call(hook, module)
         for logger in self.loggers:
             logger.finalize("success")
-
-    def _validate(self, federation: Federation) -> None:
-        module = federation.module
-        for hook in ("on_validation_start", "on_validation_epoch_start"):
-            self.call(hook, module)
-        metrics = self._held_out(federation)
-        self.measured = self.named(metrics)
-        self.notify("on_held_out", module, self.round_number, metrics)
-        for hook in ("on_validation_epoch_end", "on_validation_end"):
-            self.call(hook, module)

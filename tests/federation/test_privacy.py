@@ -165,7 +165,7 @@ def test_no_number_score_loss_or_reason_leaves_a_client(run, people, privacy: di
     assert saved["keep_optimizer"] is False
     assert saved["faults"] == {"updates": 2, "updated_rounds": 2, "last_failures": {"bert": "dropped out"}}
     assert set(saved) == {
-        "fedtalk", "round", "seed", "server", "keep_optimizer", "faults", "aggregation", "made_for"
+        "fedtalk", "round", "seed", "server", "keep_optimizer", "faults", "aggregation", "made_for", "meaning", "callbacks",
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch import Tensor
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.server import Server, ServerOptimizer
 from fedtalk.federation.vector import flatten
-from fedtalk.privacy.private_rounds import Plan, PrivateRounds, check_same_promise
+from fedtalk.privacy.preconditions import check_same_promise
+from fedtalk.privacy.private_rounds import Plan, PrivateRounds
 from fedtalk.privacy.sealing import PairwiseSealing, SealingRound
 from fedtalk.privacy.settings import Privacy
 
@@ -92,10 +94,14 @@ class Aggregation(Callback):
         else:
             self.private_rounds.load_state_dict(state_dict or None)
 
-    def recall(self) -> None:
-        """Go on with what a run spent that was killed before its first checkpoint."""
-        if self.private_rounds is not None and self.private_rounds.ledger is not None:
-            self.private_rounds.ledger.recall(self.private_rounds.plan.folder)
+    def recall(self, folder: Path | None = None) -> None:
+        """Go on with what was spent by a run that left its ledger in ``folder``; by default in this run's own.
+
+        Raises:
+            ArtifactError: the ledger can't be read.
+        """
+        if self.private_rounds is not None:
+            self.private_rounds.recall(folder or self.private_rounds.plan.folder)
 
     def check_unspent(self) -> None:
         """Refuse to start afresh where a ledger says that these clients have given something already.
@@ -119,6 +125,15 @@ class Aggregation(Callback):
 
     def weight(self, clips: int, score: float) -> float:
         return isfa_weight(clips if self.by_clips else self.most_clips, self.most_clips, score, self.gamma)
+
+    def take_part(self, client: str) -> None:
+        """The client's consent to one more round, which it keeps count of itself where its privacy rests on that.
+
+        Raises:
+            ParticipationRefused: it has given as often as it agreed to.
+        """
+        if self.private_rounds is not None:
+            self.private_rounds.take_part(client)
 
     def contribution(self, update: Mapping[str, Tensor], weight: float) -> np.ndarray:
         """``u_k = (a_k * delta_k, a_k)``: the weight travels as one more coordinate of the same vector.

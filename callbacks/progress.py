@@ -77,9 +77,9 @@ class RoundProgress(RoundCallback):
         )  # fmt: skip
 
     def _private_round_end(self, trainer: FederatedTrainer, outcome: RoundOutcome) -> None:
-        """The round without what single clients have; epsilon where there is one."""
-        epsilon = outcome.privacy.get("epsilon_prv") if outcome.privacy else None
-        note = f"epsilon {epsilon:.3f}" if epsilon is not None else "sealed"
+        """The round without what single clients have; epsilon where there is one, by adversary."""
+        private = trainer.aggregation.private_rounds
+        note = private.told if private is not None and private.told else "sealed"
         if self._bars:
             self._bars.update(self._tasks["rounds"], completed=trainer.round_number, note=note)
             return

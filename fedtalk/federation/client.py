@@ -304,7 +304,7 @@ class ClientHalf:
             round_number: of the run.
 
         Raises:
-            FedTalkError: the update can't be sealed, and is lost.
+            FedTalkError: the update can't be sealed, or the client gives no more, and it is lost.
         """
         assert self.aggregation is not None
         score = self.aggregation.score(result.identity, result.stability)
@@ -313,6 +313,7 @@ class ClientHalf:
         to_ring(contribution, result.client)  # an update that can't be sealed is lost here, and not the round later
         if result.optimizer is not None:  # not of an update that was lost: its moments may be as bad as it was
             self.states.save(result.client, round_number, result.optimizer)
+        self.aggregation.take_part(result.client)
         return ClientUpdate(
             contribution,
             ClientReport(

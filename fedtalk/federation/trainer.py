@@ -447,6 +447,8 @@ class FederatedTrainer(Trainer):
         # 2. Broadcast, 3. Client, and the opening of the sum
         result = self.engine.run_round(self.round_number, cohort, server.state)
         outcome = RoundOutcome(self.round_number, cohort, result.reports, result.failures)
+        if private is not None:
+            private.note_dropouts(len(cohort), result.updates)
         # 4. Server
         updated = result.total is not None
         if result.total is not None:
@@ -548,6 +550,7 @@ class FederatedTrainer(Trainer):
         saved = load_checkpoint(path, module, self.seed)
         server.load_state_dict(saved["server"])
         self.round_number = saved["round"]
+        self.aggregation.recall(path.resolve().parent)  # rounds that were charged after this checkpoint was written
         self.aggregation.load_state_dict(saved.get("aggregation", {}))
         self.faults.load_state_dict(saved["faults"])
         log.info("going on after round %d of %s", self.round_number, path)

@@ -222,7 +222,7 @@ def report(found: Estimate, trainer: FederatedTrainer, clients: int) -> str:
         f"whole run              {_duration(found.seconds(trainer.workers))} for {plan.rounds} rounds"
         + (f", {trainer.workers} workers, measured in one" if trainer.workers > 1 else ""),
         *(
-            [f"privacy                {private.ledger.planned()}"]
+            [f"privacy                {line}" for line in private.ledger.planned().lines()]
             if private is not None and private.ledger is not None
             else []
         ),

@@ -40,6 +40,9 @@ class Privacy:
     that it has seen in the clear."""
     adaptive_clipping: AdaptiveClipping | None = None
     """Let the bound follow a quantile of the updates' norms; needs noise."""
+    dropout_probability: float = 0.01
+    """Largest probability with which a client that was drawn drops out, whatever its data are: it says how likely a void round
+    tells of one client, which is taken off delta. The run says so where dropouts are more frequent."""
     both_factors: bool = False
     """Accept noise on both LoRA factors, whose product then multiplies noise with noise, (B + x)(A + y)."""
     coordinate_bits: int = 16

@@ -17,7 +17,7 @@ from fedtalk.federation.engines.in_process import Failure, InProcess
 from fedtalk.federation.module import FederatedModule, copy_state, load_state
 from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
 from fedtalk.storage import write_json
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 log = logging.getLogger("fedtalk")
 

@@ -14,7 +14,7 @@ from fedtalk.data.clip import FRAME_RATE
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.module import FederatedModule
 from fedtalk.federation.trainer import FederatedTrainer, RoundCallback, RoundOutcome
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 log = logging.getLogger("fedtalk")
 

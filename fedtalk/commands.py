@@ -17,7 +17,7 @@ from fedtalk.data.video_writer import VideoWriter
 from fedtalk.errors import ConfigurationError, MediaError
 from fedtalk.privacy.audit.settings import AuditSettings
 from fedtalk.talker.backbone import SHIPPED
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 log = logging.getLogger("fedtalk")
 

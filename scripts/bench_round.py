@@ -35,7 +35,7 @@ from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import FederatedModule, Prepared, copy_state
 from fedtalk.federation.trainer import FederatedTrainer, RoundCallback, RoundOutcome
 from fedtalk.talker.adapters import Adapter
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 
 class RoundTimes(RoundCallback):

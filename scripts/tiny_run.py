@@ -30,7 +30,7 @@ def write_config(
     ]
     config = {
         "model": {
-            "class_path": "fedtalk.talker.talker.Talker",
+            "class_path": "fedtalk.talker.module.Talker",
             "init_args": {"backbone": str(backbone), "adapter": {"rank": 2, "alpha": 4.0}, "window": 4, "stride": 4,
                           "sampling_steps": 1},
         },

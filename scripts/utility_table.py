@@ -83,7 +83,7 @@ def measure(folder: Path, people: int, without: Path) -> None:
     from fedtalk.data.synthtalk_data import SynthTalkData
     from fedtalk.evaluation.openness import openness_probe
     from fedtalk.evaluation.settings import EvaluationSettings
-    from fedtalk.talker.talker import Talker
+    from fedtalk.talker.module import Talker
 
     torch.set_num_threads(1)
     settings = yaml.safe_load((folder / "plan.yaml").read_text())

@@ -29,7 +29,7 @@ from fedtalk.evaluation.evaluate import _cases
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy.sealing import STEP, PairwiseSealing
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 FRAMES = 24
 

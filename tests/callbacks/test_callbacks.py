@@ -26,7 +26,7 @@ from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
 from fedtalk.talker.backbone import Backbone
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 
 def _data() -> SynthTalkData:

@@ -20,7 +20,7 @@ from fedtalk.federation.interruption import Interrupted
 from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.placement import Placement
 from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 STEPS = 2
 

@@ -18,7 +18,7 @@ from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.module import Prepared, copy_state, load_state
 from fedtalk.federation.placement import Placement, Placements
 from fedtalk.federation.together import train_together
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),  # raised by torch when it imports itself

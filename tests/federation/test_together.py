@@ -21,8 +21,8 @@ from fedtalk.federation.placement import Placement, Placements
 from fedtalk.federation.together import train_together
 from fedtalk.federation.worker import GivenUp
 from fedtalk.talker.adapters import Adapter
+from fedtalk.talker.module import Talker
 from fedtalk.talker.objectives import DiffusionLoss, PerceptualLoss, TemporalDenoisingConsistency
-from fedtalk.talker.talker import Talker
 
 MakeTalker = Callable[..., Talker]
 FABRIC = Fabric(accelerator="cpu", devices=1)

@@ -21,7 +21,7 @@ from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ArtifactError
 from fedtalk.federation.module import FederatedModule, Prepared
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 
 @dataclass

@@ -16,7 +16,7 @@ from torch import nn
 from fedtalk.callbacks.aggregation import Aggregation, FedAvg
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.talker.adapters import Adapter, adapter_parameters, add_adapter
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 MakeTalker = Callable[..., Talker]
 

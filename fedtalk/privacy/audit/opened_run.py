@@ -18,7 +18,7 @@ from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.federation.checkpoint import load_checkpoint
 from fedtalk.federation.module import FederatedModule, copy_state
 from fedtalk.federation.trainer import FederatedTrainer
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 _FAR = 100_000
 """Numbers of fresh SynthTalk people start so far behind the run's own."""

@@ -44,7 +44,7 @@ class Parties:
                     clip.save(place / f"{take}.npz")
         privacy = {"clip_norm": 1.0, "assumptions": {"colluding_fraction": 0.0, "dropout_fraction": 0.3}}
         config = {
-            "model": {"class_path": "fedtalk.talker.talker.Talker", "init_args": {
+            "model": {"class_path": "fedtalk.talker.module.Talker", "init_args": {
                 "backbone": str(backbone), "adapter": {"rank": 2, "alpha": 4.0}, "window": 4, "stride": 4,
                 "sampling_steps": 1}},
             "data": {"class_path": "fedtalk.data.folder_data.FolderData",

@@ -22,6 +22,7 @@ from fedtalk.evaluation.openness import OpennessProbe, openness_probe
 from fedtalk.evaluation.recognisers import Recogniser, default_recogniser
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.module import copy_state, load_state
+from fedtalk.federation.run_folder import personal_adapter
 from fedtalk.storage import write_json
 from fedtalk.talker.adapters import adapter_parameters
 from fedtalk.talker.masks import lower_face
@@ -120,7 +121,7 @@ def _states(talker: Talker, run_dir: Path, clients: Iterable[str]) -> dict[str, 
         "no_adapter": {n: torch.zeros_like(v) if "lora_B" in n else v for n, v in trained.items()},
     }
     for client in sorted(set(clients)):
-        folder = run_dir / "adapters" / client
+        folder = personal_adapter(run_dir, client)
         if folder.is_dir():
             talker.load_adapter(folder)
             states[f"personal/{client}"] = copy_state(parameters)

@@ -33,6 +33,7 @@ from fedtalk.federation.interruption import StopSignals
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import FederatedModule, Prepared, copy_state, load_state
 from fedtalk.federation.placement import Placement, Placements, check_precision
+from fedtalk.federation.run_folder import check_clients
 from fedtalk.federation.run_lock import run_lock
 from fedtalk.federation.server import Server
 from fedtalk.federation.workers import Workers
@@ -288,6 +289,7 @@ class FederatedTrainer(Trainer):
 
     def _rounds(self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None) -> None:
         start = copy_state(model.exchanged_parameters())
+        check_clients(datamodule.clients, self.run_dir)
         self.check_placements(model, datamodule)
         self.aggregation.begin(self._plan(start, datamodule))
         server = self.aggregation.build_server(start)

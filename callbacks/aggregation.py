@@ -58,12 +58,12 @@ class Aggregation(Callback):
             server_optimizer: what the server does with the mean update; SGD with rate 1 (averaging) by default.
             privacy: secure aggregation and differential privacy; neither by default.
         """
-        if gamma < 0:
-            raise ConfigurationError(f"aggregation.gamma: expected 0 (FedAvg) or more, got {gamma}")
+        if not 0 <= gamma <= 50:
+            raise ConfigurationError(f"aggregation.gamma: expected a number from 0 (FedAvg) to 50, got {gamma}")
         if not 0 <= alpha <= 1:
             raise ConfigurationError(f"aggregation.alpha: expected a share in [0, 1], got {alpha}")
-        if most_clips < 1:
-            raise ConfigurationError(f"aggregation.most_clips: expected at least 1, got {most_clips}")
+        if not 1 <= most_clips <= 100_000:
+            raise ConfigurationError(f"aggregation.most_clips: expected 1 to 100000, got {most_clips}")
         self.gamma, self.alpha, self.most_clips, self.by_clips = gamma, alpha, most_clips, by_clips
         self.server_optimizer = server_optimizer or ServerOptimizer()
         self.privacy = privacy

@@ -130,6 +130,22 @@ def doctor(json: bool = False, cache_dir: str = ".cache/fedtalk") -> None:
     print(json_text.dumps(as_dicts(findings)) if json else "\n".join(map(str, findings)))
 
 
+def ledger(folder: str, json: bool = False) -> None:
+    """Print what was spent, on what, and against whom.
+
+    Args:
+        folder: of a differentially private run.
+        json: print one JSON line instead of tables.
+    """
+    from fedtalk.privacy.ledger_report import print_report, run_report
+
+    report = run_report(Path(folder))
+    if json:
+        print(json_text.dumps(report))
+    else:
+        print_report(report)
+
+
 def audit(
     run: str,
     clients: int = AuditSettings.clients,

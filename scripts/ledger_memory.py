@@ -30,7 +30,8 @@ from fedtalk.federation.checkpoint import save_checkpoint
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.privacy import ledger_record
 from fedtalk.privacy.accounting import ACCOUNTANTS, gaussian_epsilon, rdp_epsilon
-from fedtalk.privacy.private_rounds import Plan, PrivateRounds
+from fedtalk.privacy.private_rounds import PrivateRounds
+from fedtalk.privacy.sealed_rounds import Plan
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
 

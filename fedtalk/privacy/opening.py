@@ -13,7 +13,7 @@ from fedtalk.privacy.settings import Privacy
 from fedtalk.privacy.void_rounds import void_probability
 
 if TYPE_CHECKING:
-    from fedtalk.privacy.private_rounds import Plan
+    from fedtalk.privacy.sealed_rounds import Plan
 
 
 def usual_cohort(sampler: CohortSampler, clients: int) -> float:

@@ -6,14 +6,14 @@ import logging
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fedtalk.federation.cohort import CohortSampler, RotatingCohort
+from fedtalk.federation.cohort import RotatingCohort
 from fedtalk.privacy.accounting import ADJACENCY
 from fedtalk.privacy.clipping import clip, update_multiplier
 from fedtalk.privacy.discrete_gaussian import Entropy, insecure_entropy, operating_system
@@ -23,6 +23,7 @@ from fedtalk.privacy.opening import open_ledger, usual_cohort
 from fedtalk.privacy.participation import Participation
 from fedtalk.privacy.preconditions import check_cohorts, check_parameters, check_same_promise, fewest_clients
 from fedtalk.privacy.private_round import ClientEncoding, PrivateRound, SumDecoding
+from fedtalk.privacy.sealed_rounds import Plan, SealedRounds
 from fedtalk.privacy.sealing import PairwiseSealing, RingSum, SealingRound
 from fedtalk.privacy.secagg.client import Enrolled
 from fedtalk.privacy.secagg.ring import SMALLEST_RING_BITS
@@ -34,28 +35,10 @@ from fedtalk.privacy.void_rounds import DropoutWatch
 log = logging.getLogger("fedtalk")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a run tells its privacy before the first round."""
-
-    dimension: int
-    """Coordinates of an update."""
-    parameters: Sequence[str]
-    """Names of the exchanged parameters."""
-    clients: Sequence[str]
-    """All who are registered."""
-    sampler: CohortSampler
-    rounds: int
-    minimum_clients: int
-    seed: int
-    folder: Path
-    """Where the ledger's record lies, beside the checkpoint."""
-    session: bytes | None = None
-    """16 public bytes that name the run to its clients; drawn by whoever opens the run, told to everybody else."""
-
-
-class PrivateRounds:
+class PrivateRounds(SealedRounds):
     """Clipping, sealing, noise and accounts of one run."""
+
+    private = True
 
     def __init__(self, privacy: Privacy, plan: Plan) -> None:
         """
@@ -163,6 +146,10 @@ class PrivateRounds:
         for line in ledger.spent().lines():
             log.info("privacy: %s", line)
         return False
+
+    @property
+    def shown(self) -> dict[str, float]:
+        return self.report
 
     def charge(self) -> None:
         """Account for a round before anything of it is released, on disk too; a round that ends up void has cost as much."""
@@ -290,13 +277,12 @@ class PrivateRounds:
                 self.clip_norm = saved["clip_norm"]
             if self.ledger is not None:
                 self.ledger.load_state_dict(saved["ledger"])
-        self.recall(self.plan.folder)
+        self.recall()
 
-    def recall(self, folder: Path) -> None:
-        """Add what the ledger in a folder, the run's own or a checkpoint's, knows of that this one doesn't.
-
-        Raises:
-            ArtifactError: it can't be read.
-        """
+    def recall(self, folder: Path | None = None) -> None:
         if self.ledger is not None:
-            self.ledger.recall(folder)
+            self.ledger.recall(folder or self.plan.folder)
+
+    def check_unspent(self) -> None:
+        if self.ledger is not None:
+            self.ledger.check_unspent(self.plan.folder)

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.server import ServerOptimizer
 from fedtalk.privacy.clipping import CLIP_NORMS, AdaptiveClipping
-from fedtalk.privacy.private_rounds import Plan, PrivateRounds
+from fedtalk.privacy.private_rounds import PrivateRounds
+from fedtalk.privacy.sealed_rounds import Plan
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
 
@@ -108,7 +109,7 @@ def test_any_number_is_refused_before_any_work_or_works(values: dict) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda value: Aggregation(gamma=value), lambda value: Aggregation(alpha=value),
+        lambda value: ISFA(gamma=value), lambda value: ISFA(alpha=value),
         lambda value: ServerOptimizer(learning_rate=value), lambda value: ServerOptimizer(momentum=value),
         lambda value: ServerOptimizer(epsilon=value), lambda value: ServerOptimizer(betas=(value, 0.9)),
     ],

@@ -49,7 +49,7 @@ def guarantee_of(run: OpenedRun, delta: float | None = None) -> Guarantee:
     Raises:
         ArtifactError: the config promises another privacy than the checkpoint was made with.
     """
-    trainer, privacy = run.trainer, run.trainer.privacy
+    privacy = run.trainer.privacy
     if privacy is None:
         return Guarantee(math.inf, delta or AUDIT_DELTA, None, None, "updates are neither clipped nor noised")
     rounds = PrivateRounds(privacy, replace(run.federation.plan(), folder=run.folder / "checkpoints"))

@@ -16,6 +16,9 @@ from fedtalk.privacy.ledger_record import RECORD, Record, read_record
 from fedtalk.privacy.spent import ADAPTERS, ROSTERS, SITES
 
 
+_MOST_OFTEN = "the client drawn most often"
+
+
 def run_report(folder: Path) -> dict[str, Any]:
     """The ledger of a run as JSON; an epsilon that is null is infinite: nothing is promised.
 
@@ -52,6 +55,16 @@ def run_report(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def shown_epsilons(folder: Path) -> list[dict[str, Any]]:
+    """What may be shown to anybody of a run's ledger, by adversary: nothing of it tells who was drawn. Empty without a ledger.
+
+    Raises:
+        ArtifactError: the ledger can't be read.
+    """
+    record = read_record(folder / "checkpoints")
+    return [] if record is None else [row for row in _epsilons(record) if _MOST_OFTEN not in row["against"]]
+
+
 def _epsilons(record: Record) -> list[dict[str, Any]]:
     terms, charges = record.terms, record.charges
     adapters, most, always = charges.against_adapters(), charges.most_often_drawn(), charges.drawn_every_time()
@@ -65,7 +78,7 @@ def _epsilons(record: Record) -> list[dict[str, Any]]:
     rosters = SITES if terms.central else ROSTERS
     rows = [
         row(ADAPTERS, ADJACENCY, prv=by("prv"), rdp=by("rdp")),
-        row(f"{rosters}, the client drawn most often, {_times(most)}", HIDDEN, exact=gaussian_epsilon(most, terms.delta)),
+        row(f"{rosters}, {_MOST_OFTEN}, {_times(most)}", HIDDEN, exact=gaussian_epsilon(most, terms.delta)),
         row(f"{rosters}, a client as often as there can be, {_times(always)}", HIDDEN,
             exact=gaussian_epsilon(always, terms.delta)),
     ]  # fmt: skip

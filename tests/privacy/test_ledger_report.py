@@ -11,6 +11,7 @@ from fedtalk.cli import main
 from fedtalk.federation.cohort import PoissonCohort, RotatingCohort
 from fedtalk.privacy.accounting import gaussian_epsilon, prv_epsilon, rdp_epsilon
 from fedtalk.privacy.ledger import Ledger
+from fedtalk.privacy.ledger_report import shown_epsilons
 
 CLIENTS = [f"client-{number}" for number in range(20)]
 
@@ -62,6 +63,18 @@ def test_a_server_that_adds_the_noise_and_turns_without_sampling(tmp_path: Path,
     assert rows[1]["against"].startswith("against sites (no sampling)")
     assert main(["ledger", str(tmp_path)]) == 0
     assert "no bound" in capsys.readouterr().out
+
+
+def test_what_may_be_shown_says_nothing_of_who_was_drawn(tmp_path: Path) -> None:
+    assert shown_epsilons(tmp_path) == []
+    _charged(tmp_path / "one")
+    other = Ledger(PoissonCohort(0.3), CLIENTS, 1.5, 1e-3, rounds=4)
+    other.charge([])
+    other.charge(CLIENTS)
+    other.write(tmp_path / "other" / "checkpoints")
+    shown = shown_epsilons(tmp_path / "one")
+    assert shown == shown_epsilons(tmp_path / "other") and len(shown) == 2
+    assert shown[0]["prv"] == prv_epsilon([(1.5, 0.3, 2)], 1e-3)
 
 
 def test_where_there_is_no_ledger_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

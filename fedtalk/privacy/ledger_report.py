@@ -15,7 +15,6 @@ from fedtalk.privacy.ledger import epsilon_of
 from fedtalk.privacy.ledger_record import RECORD, Record, read_record
 from fedtalk.privacy.spent import ADAPTERS, ROSTERS, SITES
 
-
 _MOST_OFTEN = "the client drawn most often"
 
 

@@ -15,14 +15,16 @@ import numpy as np
 
 from fedtalk.federation.cohort import RotatingCohort
 from fedtalk.privacy.accounting import ADJACENCY
-from fedtalk.privacy.clipping import clip, update_multiplier
+from fedtalk.privacy.aggregators import Aggregator, Masked
+from fedtalk.privacy.aggregators.clipped import contribution
+from fedtalk.privacy.clipping import update_multiplier
 from fedtalk.privacy.discrete_gaussian import Entropy, insecure_entropy, operating_system
 from fedtalk.privacy.ledger import secret_rate
 from fedtalk.privacy.mechanism import UNITS_BOUND, Mechanism, Noise
 from fedtalk.privacy.opening import open_ledger, usual_cohort
 from fedtalk.privacy.participation import Participation
 from fedtalk.privacy.preconditions import check_cohorts, check_parameters, check_same_promise, fewest_clients
-from fedtalk.privacy.private_round import ClientEncoding, PrivateRound, SumDecoding
+from fedtalk.privacy.private_round import ClientEncoding, SumDecoding, bounded_sum
 from fedtalk.privacy.sealed_rounds import Plan, SealedRounds
 from fedtalk.privacy.sealing import PairwiseSealing, RingSum, SealingRound
 from fedtalk.privacy.secagg.client import Enrolled
@@ -191,12 +193,7 @@ class PrivateRounds(SealedRounds):
             update: (d,) float64, finite.
             weight: a, in [0, 1]; never above 1, or the norm bound would not hold.
         """
-        weight = min(1.0, max(0.0, weight))
-        vector = np.append(weight * clip(update, self.clip_norm) / self.clip_norm, weight)
-        if self._count_scale:
-            within = float(np.linalg.norm(update)) <= self.clip_norm
-            vector = np.append(vector, self._count_scale * (within - 0.5))
-        return vector
+        return contribution(update, weight, self.clip_norm, self._count_scale)
 
     def open_round(self, round_number: int, cohort: Sequence[str], survivors: Sequence[str]) -> SealingRound:
         """The sealing of a round.
@@ -210,7 +207,7 @@ class PrivateRounds(SealedRounds):
             ring_sum = SecureSum(round_number, cohort, members, self.ids, self.settings)
         else:
             ring_sum = PairwiseSealing(round_number, survivors)
-        return PrivateRound(len(cohort), ring_sum, self.encoding(round_number), self.decoding(round_number))
+        return Masked(self._bounded_sum(round_number), ring_sum, len(cohort))
 
     def member(self, client: str, last_round: int = -1) -> Enrolled:
         """A client's half of the protocol between rounds, kept from the first time that it is asked for.
@@ -223,7 +220,10 @@ class PrivateRounds(SealedRounds):
 
     def encoding(self, round_number: int) -> ClientEncoding:
         """What a client makes of its vector before it is masked."""
-        return ClientEncoding(round_number, self.mechanism, self.plan.seed, partial(self._entropy, round_number))
+        return ClientEncoding(self._bounded_sum(round_number))
+
+    def _bounded_sum(self, round_number: int) -> Aggregator:
+        return bounded_sum(round_number, self.mechanism, self.plan.seed, partial(self._entropy, round_number))
 
     def _entropy(self, round_number: int, whose: str) -> Entropy:
         seed = self.privacy.insecure_noise_seed
@@ -233,7 +233,7 @@ class PrivateRounds(SealedRounds):
 
     def decoding(self, round_number: int) -> SumDecoding:
         """What the server makes of an opened sum."""
-        return SumDecoding(round_number, self.mechanism, self.plan.seed, partial(self._entropy, round_number))
+        return SumDecoding(self._bounded_sum(round_number))
 
     def released(self, total: np.ndarray) -> np.ndarray:
         """From the opened sum: (sum a delta, sum a) in the update's own units, its last coordinate safe to divide by.

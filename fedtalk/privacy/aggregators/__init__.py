@@ -2,7 +2,7 @@
 
     Clipped(Discretised(Noised(PlainSum(ring), ...), ...), ...)
 
-Each does one thing to a client's vector on its way in and undoes it in the sum on its way out, may be constructed and tried alone,
+Each does one thing to a client's vector on its way in, undoes it in the sum on its way out, may be constructed and tried alone,
 and says what it guarantees and what it is *not* safe with. What a client's half gives is masked before it leaves (`Masked`);
 what a server's half is given is an opened sum, never a single vector.
 """

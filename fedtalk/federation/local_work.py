@@ -88,14 +88,13 @@ def weigh(
         sealed: what makes a vector of it.
 
     Raises:
-        FedTalkError: the update can't be sealed, or the client gives no more, and it is lost.
+        FedTalkError: the update can't be sealed, and is lost.
     """
     weight = federation.aggregation.weight(result.clips, result.identity, result.stability)
     contribution = sealed.vector(flatten({name: result.state[name] - start[name] for name in start}), weight)
     to_ring(contribution, result.client)  # an update that can't be sealed is lost here, and not the round later
     if result.optimizer is not None:  # not of an update that was lost: its moments may be as bad as it was
         federation.client_states.save(result.client, round_number, result.optimizer)
-    sealed.take_part(result.client)
     return ClientUpdate(
         contribution,
         ClientReport(

@@ -110,7 +110,13 @@ class Ledger:
         """The cohort of the next round to be charged, by the sampler that is accounted for; the same until it is charged."""
         if isinstance(self.sampler, PoissonCohort):
             return self.sampler.draw_secretly(self._stream(self.rounds), self.clients)
-        return self.sampler.draw(self.seed, self.rounds, self.clients)
+        cohort = self.sampler.draw(self.seed, self.rounds, self.clients)
+        if isinstance(
+            self.sampler, RotatingCohort
+        ):  # rounds that were taken again have brought some their last turn forward
+            most = self.sampler.participations(self.record.terms.planned)
+            cohort = [client for client in cohort if self.charges.times_drawn(client) < most]
+        return cohort
 
     def _stream(self, number: int) -> Callable[[int], bytes]:
         """ChaCha20 under the secret; the number of charges is the nonce, and met once under a secret."""

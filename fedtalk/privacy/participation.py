@@ -8,10 +8,14 @@ processes, resumed runs and servers; it belongs to the folder in which the clien
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from fedtalk.errors import ArtifactError, FedTalkError
 from fedtalk.storage import exclusive, write_json
+
+log = logging.getLogger("fedtalk")
 
 RECORD = "participation.json"
 
@@ -31,24 +35,28 @@ class Participation:
         """
         self._folder, self.most = folder, most
 
-    def take_part(self, client: str) -> None:
-        """One more time; on the disk when it returns.
+    def consenting(self, clients: Iterable[str]) -> list[str]:
+        """Those of ``clients`` that give something once more, which is on the disk when this returns; the others refuse.
 
         Raises:
-            ParticipationRefused: the client has done so as often as it agreed to.
             ArtifactError: the record can't be read.
-            OutputError: it can't be written.
+            OutputError: it can't be written; nothing may leave.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with exclusive(self._folder / f".{RECORD}.lock"):
             counts = self.counts()
-            times = counts.get(client, 0)
-            if times >= self.most:
-                raise ParticipationRefused(
-                    f"client {client} has taken part {times} times, and agreed to at most {self.most} (trainer.cohort, "
-                    "trainer.rounds): it gives nothing more"
-                )
-            write_json(self._folder / RECORD, {**counts, client: times + 1}, private=True)
+            consenting = []
+            for client in clients:
+                if counts.get(client, 0) < self.most:
+                    counts[client] = counts.get(client, 0) + 1
+                    consenting.append(client)
+                else:
+                    log.warning(
+                        "client %s has taken part %d times, as often as it agreed to (trainer.cohort, trainer.rounds): it gives "
+                        "nothing more", client, counts[client],
+                    )  # fmt: skip
+            write_json(self._folder / RECORD, counts, private=True)
+        return consenting
 
     def counts(self) -> dict[str, int]:
         """Times that each client has taken part.

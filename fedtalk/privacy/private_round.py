@@ -6,13 +6,14 @@ Both are views of the same aggregator (`fedtalk.privacy.aggregators`), made from
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from fedtalk.privacy.aggregators import Aggregator, Discretised, Noised, PlainSum
 from fedtalk.privacy.discrete_gaussian import Entropy
 from fedtalk.privacy.mechanism import Mechanism
+from fedtalk.privacy.participation import ParticipationRefused
 from fedtalk.randomness import derive_seed, numpy_generator
 
 
@@ -38,8 +39,13 @@ def bounded_sum(
 class ClientEncoding:
     """The client half."""
 
-    def __init__(self, aggregator: Aggregator) -> None:
-        self._aggregator = aggregator
+    def __init__(self, aggregator: Aggregator, consenting: Callable[[Iterable[str]], Sequence[str]]) -> None:
+        """
+        Args:
+            aggregator: of the round.
+            consenting: those clients of some that still give something, each by its own count.
+        """
+        self._aggregator, self._consenting = aggregator, consenting
 
     def elements(self, client: str, vector: np.ndarray, cohort_size: int) -> np.ndarray:
         """Ring elements, (d,) unsigned, the client's noise share added; to be masked before they leave.
@@ -48,7 +54,14 @@ class ClientEncoding:
             client: whose.
             vector: (d,) float64, L2 norm at most the mechanism's bound.
             cohort_size: clients among which the masks are agreed, whether or not they survive; it sizes the noise share.
+
+        Raises:
+            ParticipationRefused: the client has given as often as it agreed to.
         """
+        if not self._consenting([client]):
+            raise ParticipationRefused(
+                f"client {client} has taken part as often as it agreed to; it gives nothing more"
+            )
         return self._aggregator.to_sum(client, vector, cohort_size)
 
 

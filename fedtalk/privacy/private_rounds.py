@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -177,14 +177,8 @@ class PrivateRounds(SealedRounds):
 
     # The client half
 
-    def take_part(self, client: str) -> None:
-        """The client's own count of what it gives, where its guarantee rests on it.
-
-        Raises:
-            ParticipationRefused: it has given as often as it agreed to.
-        """
-        if self._participation is not None:
-            self._participation.take_part(client)
+    def consenting(self, clients: Iterable[str]) -> list[str]:
+        return list(clients) if self._participation is None else self._participation.consenting(clients)
 
     def vector(self, update: np.ndarray, weight: float) -> np.ndarray:
         """(a clip(delta, C) / C, a) and, with adaptive clipping, c (b - 1/2).
@@ -220,7 +214,7 @@ class PrivateRounds(SealedRounds):
 
     def encoding(self, round_number: int) -> ClientEncoding:
         """What a client makes of its vector before it is masked."""
-        return ClientEncoding(self._bounded_sum(round_number))
+        return ClientEncoding(self._bounded_sum(round_number), self.consenting)
 
     def _bounded_sum(self, round_number: int) -> Aggregator:
         return bounded_sum(round_number, self.mechanism, self.plan.seed, partial(self._entropy, round_number))

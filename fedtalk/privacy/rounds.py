@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,9 @@ class ClearRounds(SealedRounds):
     def charge(self) -> None:
         """Nothing is accounted for."""
 
-    def take_part(self, client: str) -> None:
-        """Nothing is promised that would rest on it."""
+    def consenting(self, clients: Iterable[str]) -> list[str]:
+        """All of them: nothing is promised that would rest on how often they give something."""
+        return list(clients)
 
     def note_dropouts(self, cohort: int, survivors: int) -> None:
         """Nothing rests on it."""

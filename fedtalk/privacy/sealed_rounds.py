@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,10 @@ class SealedRounds(ABC):
         """Account for a round before anything of it is released, on disk too."""
 
     @abstractmethod
-    def take_part(self, client: str) -> None:
-        """Client half: its consent to give something in one more round, kept count of by itself where privacy rests on that.
+    def consenting(self, clients: Iterable[str]) -> list[str]:
+        """Client half: those that give something once more, each by the count that it keeps itself where privacy rests on it.
 
-        Raises:
-            ParticipationRefused: it has given as often as it agreed to.
+        To be asked right before something leaves them; it counts from then on, whatever becomes of it.
         """
 
     @abstractmethod

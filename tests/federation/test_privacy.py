@@ -373,8 +373,10 @@ def test_a_client_keeps_count_itself_where_nothing_rests_on_sampling(run, people
     record = tmp_path / "turns" / "checkpoints" / "participation.json"
     assert json.loads(record.read_text()) == dict.fromkeys(crowd, 2) and record.stat().st_mode & 0o777 == 0o600
     anna = next(iter(crowd))
-    with pytest.raises(ParticipationRefused, match=f"client {anna} has taken part 2 times, and agreed to at most 2"):
-        PrivateRounds(private.privacy, private.plan).take_part(anna)  # whatever a server without a ledger asks for
+    stubborn = PrivateRounds(private.privacy, private.plan)  # of a server that knows nothing of a ledger
+    assert stubborn.ledger.draw() != [] and stubborn.consenting(crowd) == []
+    with pytest.raises(ParticipationRefused, match=f"client {anna} has taken part as often as it agreed to"):
+        stubborn.encoding(9).elements(anna, np.zeros(10), 12)
 
 
 def test_killed_before_the_first_checkpoint_is_charged_too(run, people, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,11 +162,11 @@ def take_over(record: Record, found: Record, folder: Path) -> None:
 def _write(record: Record, folder: Path, foreign: bool) -> None:
     with exclusive(folder / _LOCK):
         found = read_record(folder)
+        if foreign and (found is None or not found.charges.shares_any(record.charges)):
+            return  # gone meanwhile, or another run's
         if found is not None:
-            if foreign and not found.charges.shares_any(record.charges):
-                return
             take_over(record, found, folder)
-        terms = record.terms if found is None or not foreign else found.terms
+        terms = found.terms if found is not None and foreign else record.terms
         terms.insecure |= record.terms.insecure
         terms.central |= record.terms.central
         write_json(folder / RECORD, Record(record.charges, terms, record.places).as_json(), private=True)

@@ -130,16 +130,16 @@ def gather(record: Record) -> None:
     Raises:
         ArtifactError: a record can't be read, or contradicts this one.
     """
-    left, known, seen = sorted(record.places), -1, set[str]()
-    while len(left) != known:  # what one place holds may show that another one's ledger is related after all
-        known = len(left)
-        for place in list(left):
+    read: set[str] = set()
+    again = True
+    while again:  # what one place holds may name others, or show that another one's ledger is related after all
+        again = False
+        for place in sorted(record.places - read):
             found = read_record(Path(place))
             if found is not None and found.charges.shares_any(record.charges):
-                left.remove(place)
                 take_over(record, found, Path(place))
-                left += sorted(found.places - {*left, place, *seen})
-                seen.add(place)
+                read.add(place)
+                again = True
 
 
 def take_over(record: Record, found: Record, folder: Path) -> None:

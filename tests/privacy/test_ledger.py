@@ -197,6 +197,23 @@ def test_copies_of_a_folder_count_each_others_rounds(tmp_path: Path) -> None:
     assert reopened.rounds == 5
 
 
+def test_places_that_a_place_names_are_looked_at_too(tmp_path: Path) -> None:
+    """B's record was lost sight of by A's copy C, but A's record names it; A itself could not be written then."""
+    a, b, c = (tmp_path / name for name in "abc")
+    first = _ledger()
+    _draws(first, 2)
+    first.write(a)
+    shutil.copytree(a, b)
+    shutil.copytree(a, c)
+    in_b = _opened(b)
+    in_b.charge()
+    in_b.write(b)
+    older = json.loads((a / "ledger.json").read_text())
+    del older["history"][next(name for name in in_b.charges.histories if name not in first.charges.histories)]
+    (a / "ledger.json").write_text(json.dumps(older))  # it names B, and hasn't B's charge
+    assert _opened(c).rounds == 3
+
+
 def test_a_folder_that_holds_another_run_by_now_is_left_alone(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     first = _ledger()

@@ -166,7 +166,7 @@ class PrivateRounds(SealedRounds):
             for line in spent.lines():
                 log.info("privacy: %s%s", line, suffix)
             self.report = {
-                "epsilon_prv": spent.prv, "epsilon_rdp": spent.rdp, "epsilon_no_sampling": spent.no_sampling,
+                "epsilon_adapters_prv": spent.prv, "epsilon_adapters_rdp": spent.rdp, f"epsilon_{'sites' if spent.central else 'server_and_sites'}": spent.no_sampling,
                 "delta": spent.delta,
             }  # fmt: skip
 

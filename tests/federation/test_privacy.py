@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from fedtalk.federation.cohort import FixedCohort, PoissonCohort, RotatingCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy import private_rounds as private_rounds_module
 from fedtalk.privacy.accounting import gaussian_epsilon
+from fedtalk.privacy.aggregators import Masked
 from fedtalk.privacy.clipping import AdaptiveClipping, clip
 from fedtalk.privacy.participation import ParticipationRefused
 from fedtalk.privacy.private_rounds import PrivateRounds
@@ -157,7 +159,13 @@ def test_no_number_score_loss_or_reason_leaves_a_client(run, people, privacy: di
         assert outcome.reports == [] and outcome.failures == {"bert": "dropped out"}
     allowed = {"clip_norm", "weight_sum"}
     if privacy is NOISED:
-        allowed |= {"epsilon_prv", "epsilon_rdp", "epsilon_no_sampling", "delta", "signal_to_noise_at_most"}
+        allowed |= {
+            "epsilon_adapters_prv",
+            "epsilon_adapters_rdp",
+            "epsilon_server_and_sites",
+            "delta",
+            "signal_to_noise_at_most",
+        }
     assert set(watch.outcomes[0].privacy) == allowed
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     tags = {tag for tags in events.Tags().values() if isinstance(tags, list) for tag in tags}
@@ -300,7 +308,7 @@ def test_the_run_stops_before_it_would_overspend(run, people, caplog: pytest.Log
     budget = rdp_epsilon([(2.0, 1.0, 2)], 1e-2) + 0.01
     got = run(_crowd(people), **_seeded(epsilon_budget=budget), rounds=5)
     assert got.trainer.round_number == 2 and len(got.recorder.outcomes) == 2
-    assert got.recorder.outcomes[-1].privacy["epsilon_rdp"] <= budget
+    assert got.recorder.outcomes[-1].privacy["epsilon_adapters_rdp"] <= budget
     assert "stopped after 2 rounds: another one would take epsilon to" in caplog.text
     again = run(_crowd(people), **_seeded(epsilon_budget=budget), rounds=5, ckpt_path="last")
     assert again.recorder.outcomes == []  # and resuming doesn't get round it
@@ -309,7 +317,7 @@ def test_the_run_stops_before_it_would_overspend(run, people, caplog: pytest.Log
 def test_a_target_is_spent_by_the_last_round(run, people) -> None:
     privacy = Privacy(target_epsilon=4.0, delta=1e-2, accountant="rdp", clip_norm=1.0, assumptions=Assumptions(0, 0.3))
     got = run(_crowd(people), ISFA(), privacy=privacy, rounds=2)
-    spent = [outcome.privacy["epsilon_rdp"] for outcome in got.recorder.outcomes]
+    spent = [outcome.privacy["epsilon_adapters_rdp"] for outcome in got.recorder.outcomes]
     assert 0.99 * 4 < spent[1] <= 4.0 and spent[0] < spent[1]
 
 
@@ -343,6 +351,29 @@ def _stretches(record: dict) -> list[tuple]:
         for history in record["history"].values()
         for stretch in history
     ]
+
+
+def test_a_charge_is_on_the_disk_before_its_sum_is_opened(run, people, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger's file is renamed into place and its folder synced; only then is anything opened."""
+    events: list[str] = []
+    sync, opened = os.fsync, Masked.open_sum
+
+    def syncing(handle: int) -> None:
+        sync(handle)
+        events.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+
+    def opening(self: Masked, updates: list) -> np.ndarray:
+        events.append("opened")
+        return opened(self, updates)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(Masked, "open_sum", opening)
+    run(_crowd(people), **_seeded(), rounds=2)
+    rounds = " ".join(events).split("opened")
+    assert len(rounds) == 3
+    for before in rounds[:2]:
+        ledger, folder = before.rindex(".part-ledger"), before.rindex("checkpoints")
+        assert ledger < folder
 
 
 def test_a_checkpoint_that_is_resumed_elsewhere_brings_its_folders_later_rounds(run, people, tmp_path: Path) -> None:

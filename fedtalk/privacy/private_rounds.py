@@ -165,8 +165,9 @@ class PrivateRounds(SealedRounds):
             suffix = "; INSECURE: seeded noise" if self.insecure_seeds else ""
             for line in spent.lines():
                 log.info("privacy: %s%s", line, suffix)
+            insiders = "epsilon_sites" if spent.central else "epsilon_server_and_sites"
             self.report = {
-                "epsilon_adapters_prv": spent.prv, "epsilon_adapters_rdp": spent.rdp, f"epsilon_{'sites' if spent.central else 'server_and_sites'}": spent.no_sampling,
+                "epsilon_adapters_prv": spent.prv, "epsilon_adapters_rdp": spent.rdp, insiders: spent.no_sampling,
                 "delta": spent.delta,
             }  # fmt: skip
 

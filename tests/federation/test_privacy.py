@@ -353,6 +353,7 @@ def _stretches(record: dict) -> list[tuple]:
     ]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux to tell which file is synced")
 def test_a_charge_is_on_the_disk_before_its_sum_is_opened(run, people, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ledger's file is renamed into place and its folder synced; only then is anything opened."""
     events: list[str] = []

@@ -24,6 +24,12 @@ History = Sequence[tuple[float, float, int]]
 ADJACENCY = "add or remove one client"
 HIDDEN = "what a client contributes, or nothing in its place"
 
+
+def adjacency(history: History) -> str:
+    """What a history's epsilon compares: with sampling a client's presence, without it, where all know that, what it gives."""
+    return HIDDEN if history and all(rate == 1 for _, rate, _ in history) else ADJACENCY
+
+
 _ORDERS = [
     *(1 + x / 10 for x in range(1, 20)), *(3 + x / 4 for x in range(32)), *range(11, 32), *range(32, 64, 2),
     64, 96, 128, 256, 512, 1000,

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort, RotatingCohort
-from fedtalk.privacy.accounting import ACCOUNTANTS, History, gaussian_epsilon
+from fedtalk.privacy.accounting import ACCOUNTANTS, History, adjacency, gaussian_epsilon
 from fedtalk.privacy.charges import Charges
 from fedtalk.privacy.ledger_record import RECORD, Record, Terms, exchange, gather, read_record, take_over
 from fedtalk.privacy.spent import Spent
@@ -178,7 +178,7 @@ class Ledger:
         values = {name: self._epsilon(history, rounds, name) for name in ACCOUNTANTS}
         return Spent(
             rounds, values["prv"], values["rdp"], gaussian_epsilon(unsampled, terms.delta), terms.delta, terms.accountant,
-            terms.budget, terms.central, sum(times for _, _, times in unsampled),
+            terms.budget, terms.central, adjacency(history), sum(times for _, _, times in unsampled),
         )  # fmt: skip
 
     def _epsilon(self, history: History, rounds: int, accountant: str) -> float:

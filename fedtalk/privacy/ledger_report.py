@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedtalk.errors import ArtifactError
-from fedtalk.privacy.accounting import ADJACENCY, HIDDEN, History, gaussian_epsilon
+from fedtalk.privacy.accounting import HIDDEN, History, adjacency, gaussian_epsilon
 from fedtalk.privacy.ledger import epsilon_of
 from fedtalk.privacy.ledger_record import RECORD, Record, read_record
 from fedtalk.privacy.spent import ADAPTERS, ROSTERS, SITES
@@ -71,12 +71,12 @@ def _epsilons(record: Record) -> list[dict[str, Any]]:
     def by(accountant: str) -> float | None:
         return _finite(epsilon_of(adapters, charges.rounds, terms, accountant))
 
-    def row(against: str, adjacency: str, **epsilons: float | None) -> dict[str, Any]:
-        return {"against": against, "adjacency": adjacency, **epsilons}
+    def row(against: str, compares: str, **epsilons: float | None) -> dict[str, Any]:
+        return {"against": against, "adjacency": compares, **epsilons}
 
     rosters = SITES if terms.central else ROSTERS
     rows = [
-        row(ADAPTERS, ADJACENCY, prv=by("prv"), rdp=by("rdp")),
+        row(ADAPTERS, adjacency(adapters), prv=by("prv"), rdp=by("rdp")),
         row(f"{rosters}, {_MOST_OFTEN}, {_times(most)}", HIDDEN, exact=gaussian_epsilon(most, terms.delta)),
         row(f"{rosters}, a client as often as there can be, {_times(always)}", HIDDEN,
             exact=gaussian_epsilon(always, terms.delta)),

@@ -37,7 +37,12 @@ def open_ledger(privacy: Privacy, plan: Plan, needed: Callable[[int], int]) -> L
         ConfigurationError: the sampler has no accounting, the budget is out of reach, or void rounds tell too much.
     """
     rate = secret_rate(plan.sampler)
-    void = 0.0 if rate is None else void_probability(rate, len(plan.clients), needed, privacy.dropout_probability)
+    secret = rate is not None and rate < 1  # else all know that the client takes part, void rounds tell nothing more
+    void = (
+        0.0
+        if not secret or rate is None
+        else void_probability(rate, len(plan.clients), needed, privacy.dropout_probability)
+    )
     multiplier = privacy.noise_multiplier
     if multiplier is None:
         assert privacy.target_epsilon is not None

@@ -78,7 +78,7 @@ class PrivateRounds(SealedRounds):
         """The clients' numbers in the protocol."""
         self._members: dict[str, Enrolled] = {}
         self._cohort: list[str] | None = None
-        secret = privacy.noised and secret_rate(plan.sampler) is not None
+        secret = privacy.noised and (secret_rate(plan.sampler) or 1) < 1
         self._dropouts = DropoutWatch(privacy.dropout_probability) if secret else None
         self.insecure_seeds = [] if privacy.insecure_noise_seed is None else [privacy.insecure_noise_seed]
 

@@ -38,6 +38,8 @@ class Spent:
     budget: float | None
     central: bool = False
     """Whether the server sees sums without noise."""
+    adjacency: str = ADJACENCY
+    """What the epsilons against whoever sees the adapters compare."""
     participations: int = 0
     """Of the client that ``no_sampling`` is about."""
 
@@ -52,7 +54,7 @@ class Spent:
             rosters += "; none against the server, which adds the noise itself"
         return [
             f"epsilon {self.prv:.3f} (PRV), {self.rdp:.3f} (RDP) {ADAPTERS} at delta {self.delta:g} after {self.rounds} "
-            f"rounds; adjacency: {ADJACENCY}; stops by {self.accountant.upper()}{within}",
+            f"rounds; adjacency: {self.adjacency}; stops by {self.accountant.upper()}{within}",
             rosters,
         ]
 

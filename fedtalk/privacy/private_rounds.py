@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fedtalk.federation.cohort import RotatingCohort
-from fedtalk.privacy.accounting import ADJACENCY
+from fedtalk.privacy.accounting import adjacency
 from fedtalk.privacy.aggregators import Aggregator, Masked
 from fedtalk.privacy.aggregators.clipped import contribution
 from fedtalk.privacy.clipping import update_multiplier
@@ -113,7 +113,8 @@ class PrivateRounds(SealedRounds):
         log.info(
             "privacy: %s noise, multiplier %.4f, %s; delta %g, adjacency: %s; budget %s, by %s",
             privacy.where, self.ledger.noise_multiplier,
-            "participation in turns, without sampling" if rate is None else f"Poisson rate {rate:g}", privacy.delta, ADJACENCY,
+            "participation in turns, without sampling" if rate is None else f"Poisson rate {rate:g}", privacy.delta,
+            adjacency([(self.ledger.noise_multiplier, rate or 1.0, 1)]),
             "none" if privacy.budget is None else f"epsilon {privacy.budget:g}", privacy.accountant.upper(),
         )  # fmt: skip
         if self.insecure_seeds:

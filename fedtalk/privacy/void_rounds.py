@@ -17,8 +17,10 @@ differ by k's vector, or nothing). Let E be the event that they don't, under the
 
 For every set of outputs, P[M(D) in S] <= P[M(D) in S, not E] + P[E]. With R rounds the bounds add up: the run is (epsilon,
 delta' + R P[E])-private where the mechanism alone is (epsilon, delta'). With p = 0 only the least number matters, and P[E] = q
-P[Bin(N - 1, q) = m - 1]. Where all that is bounded is what a client contributes (server and sites, who know the rosters; everybody, where q = 1 or
-clients take turns, so that all know who takes part), E is none of the client's data and nothing is set aside.
+P[Bin(N - 1, q) = m - 1].
+
+Where all that is bounded is what a client contributes, E is none of its data and nothing is set aside: so with server and
+sites, who know the rosters, and with everybody where q = 1 or clients take turns.
 """
 
 from __future__ import annotations

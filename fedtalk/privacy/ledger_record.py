@@ -31,7 +31,7 @@ class Terms:
 
     delta: float
     void_probability: float = 0.0
-    """That a client can be noticed by a void round, a round (`fedtalk.privacy.void_rounds`)."""
+    """That one client would decide whether a round is void, a round (`fedtalk.privacy.void_rounds`)."""
     planned: int = 0
     """Rounds for which delta is set aside."""
     accountant: str = "prv"

@@ -7,19 +7,20 @@ least. Everybody sees that: the adapter stays as it was. One client more or less
 same round with one client more, not void, by the whole sum of the other clients' vectors, many times one client's. So void
 rounds release nothing, and the probability that one client decides goes to delta.
 
-**The bound.** Client k is drawn with probability q. Of the others n are drawn, n ~ Bin(N - 1, q); each drawn client drops
-out with probability p, independently of the others and of anybody's data, so s | n ~ Bin(n, 1 - p) others survive. A cohort of
-n is void below m(n) survivors. Without k the round is void iff s < m(n); with k drawn it is iff s + 1 < m(n + 1) where k
-survives, s < m(n + 1) where k drops out. Wherever these agree the releases are those of the mechanism (noised sums that
-differ by k's vector, or nothing). Let E be the event that they don't, under the common coupling of n and s:
+**The bound.** Of the clients other than k, n ~ Bin(N - 1, q) are drawn; each drawn client drops out with probability p,
+independently of the others and of anybody's data, so s | n ~ Bin(n, 1 - p) of them survive. A cohort of n is void below m(n)
+survivors. Without k the round is void iff s < m(n); with k drawn iff s + 1 < m(n + 1) where k survives, and iff s < m(n + 1)
+where it drops out. Let H be the event that these differ. Outside of H a round is void whether or not k is drawn, or it is the
+sampled Gaussian mechanism, with k's own draw as its randomness, whatever the others are. H is an event of the others (and of
+whether k would survive), so it has the same probability whether or not k is there:
 
-    P[E] = q sum_n P[n] ((1 - p) P[1(s < m(n)) != 1(s + 1 < m(n + 1))] + p P[1(s < m(n)) != 1(s < m(n + 1))])
+    P[H] = sum_n P[n] ((1 - p) P[1(s < m(n)) != 1(s + 1 < m(n + 1))] + p P[1(s < m(n)) != 1(s < m(n + 1))])
 
-For every set of outputs, P[M(D) in S] <= P[M(D) in S, not E] + P[E]. With R rounds the bounds add up: the run is (epsilon,
-delta' + R P[E])-private where the mechanism alone is (epsilon, delta'). With p = 0 only the least number matters, and P[E] = q
-P[Bin(N - 1, q) = m - 1].
+For every set of outputs S of R rounds, P[M(D) in S] <= P[M(D) in S, H in no round] + R P[H] <= e^epsilon P[M(D') in S] + delta' +
+R P[H], where the mechanism alone is (epsilon, delta')-private, in both directions. With p = 0 only the least number matters,
+and P[H] = P[Bin(N - 1, q) = m - 1].
 
-Where all that is bounded is what a client contributes, E is none of its data and nothing is set aside: so with server and
+Where all that is bounded is what a client contributes, H is none of its data and nothing is set aside: so with server and
 sites, who know the rosters, and with everybody where q = 1 or clients take turns.
 """
 
@@ -41,7 +42,7 @@ _TAIL = 1e-18
 
 
 def void_probability(rate: float, clients: int, needed: Callable[[int], int], dropout: float) -> float:
-    """P[E], the largest over dropout probabilities from 0 to ``dropout`` (a grid of them).
+    """P[H], the largest over dropout probabilities from 0 to ``dropout`` (a grid of them).
 
     Args:
         rate: q, (0, 1].
@@ -60,8 +61,8 @@ def void_probability(rate: float, clients: int, needed: Callable[[int], int], dr
         survivors = binom(sizes, 1 - p)
         alone = survivors.cdf(without - 1)
         decisive = (1 - p) * np.abs(survivors.cdf(with_k - 2) - alone) + p * np.abs(survivors.cdf(with_k - 1) - alone)
-        largest = max(largest, float(rate * (np.sum(chances * decisive))))
-    return largest + rate * max(0.0, float(_TAIL + binom.sf(sizes[-1], others, rate)))
+        largest = max(largest, float(np.sum(chances * decisive)))
+    return largest + max(0.0, float(_TAIL + binom.sf(sizes[-1], others, rate)))
 
 
 class DropoutWatch:

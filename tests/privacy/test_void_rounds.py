@@ -13,7 +13,7 @@ from fedtalk.privacy.void_rounds import DropoutWatch, void_probability
 
 
 def _by_counting(rate: float, clients: int, fewest: int, fraction: float, dropout: float) -> float:
-    """Every set of others drawn, every set of them that survives, and client k itself: a void round or none."""
+    """Every number of others drawn and lost, and client k surviving or not: is the round void with it, without it?"""
     total = 0.0
     for drawn, lost in itertools.product(range(clients), range(clients)):
         if lost > drawn:
@@ -23,7 +23,7 @@ def _by_counting(rate: float, clients: int, fewest: int, fraction: float, dropou
         without = drawn - lost < _needed(drawn, fewest, fraction)
         for survives, probability in ((1, 1 - dropout), (0, dropout)):
             with_k = drawn - lost + survives < _needed(drawn + 1, fewest, fraction)
-            total += rate * chance * probability * (with_k != without)
+            total += chance * probability * (with_k != without)
     return total
 
 
@@ -49,7 +49,7 @@ def test_dropouts_count_where_the_least_cohort_never_decides() -> None:
 
 def test_without_dropouts_only_the_least_cohort_decides() -> None:
     got = void_probability(0.2, 50, lambda cohort: max(4, cohort), 0.0)
-    assert got == pytest.approx(0.2 * binom.pmf(3, 49, 0.2), rel=1e-9)
+    assert got == pytest.approx(binom.pmf(3, 49, 0.2), rel=1e-9)
 
 
 def test_more_dropouts_than_assumed_are_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -144,13 +144,18 @@ class Releases:
         for release in ours:
             history[release.multiplier, release.rate] = history.get((release.multiplier, release.rate), 0) + 1
         rounds = [(*key, count) for key, count in history.items()]
-        worst = 0.0
-        for client in CLIENTS:
-            own = [(release.multiplier, 1.0, 1) for release in ours if client in release.cohort]
-            worst = max(worst, gaussian_epsilon(own, DELTA) if own else 0.0)
-        printed, drawn = rdp_epsilon(ledger.history, DELTA), gaussian_epsilon(ledger.charges.most_often_drawn(), DELTA)
-        always = gaussian_epsilon(ledger.charges.drawn_every_time(), DELTA)
-        if printed < rdp_epsilon(rounds, DELTA) - 1e-9 or drawn < worst - 1e-9 or always < drawn:
+        mu = (
+            max(sum(release.multiplier**-2 for release in ours if client in release.cohort) for client in CLIENTS)
+            ** 0.5
+        )
+        worst = gaussian_epsilon([(1 / mu, 1.0, 1)], DELTA) if mu else 0.0
+        printed, drawn = ledger.spent(), gaussian_epsilon(ledger.charges.most_often_drawn(), DELTA)
+        low = (
+            printed.rdp < rdp_epsilon(rounds, DELTA) - 1e-9
+            or drawn < worst - 1e-9
+            or printed.no_sampling < drawn - 1e-9
+        )
+        if low:
             self.below.append(f"{folder}: {ledger.rounds} rounds charged, {len(ours)} released")
 
     def copy(self, source: str, target: str) -> None:

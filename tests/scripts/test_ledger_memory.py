@@ -29,8 +29,8 @@ def memory(load_script: Callable[[str], ModuleType]) -> ModuleType:
     return load_script("ledger_memory")
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(STEPS, min_size=3, max_size=9))
+@settings(max_examples=12, deadline=None)
+@given(st.lists(STEPS, min_size=3, max_size=7))
 def test_nothing_that_was_released_is_forgotten(memory: ModuleType, steps: list[tuple]) -> None:
     with TemporaryDirectory() as folder:
         world = memory.Releases(Path(folder))
@@ -55,7 +55,7 @@ FORGETFUL = {
 def test_a_forgetful_ledger_is_found_out(memory: ModuleType, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check can fail."""
     monkeypatch.setattr(*FORGETFUL[how])
-    assert memory.forgets(8, 0)["below"] > 0
+    assert memory.forgets(4, 0)["below"] > 0
 
 
 def test_cohorts_keyed_by_the_round_are_found_out(memory: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +66,7 @@ def test_cohorts_keyed_by_the_round_are_found_out(memory: ModuleType, monkeypatc
         return _stream(bytes(32), bytes(4) + own.to_bytes(12, "little"))
 
     monkeypatch.setattr(Ledger, "_stream", by_round)
-    assert memory.forgets(3, 0)["repeated"] > 0
+    assert memory.forgets(2, 0)["repeated"] > 0
 
 
 def _stream(key: bytes, nonce: bytes) -> Callable[[int], bytes]:

@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedtalk.privacy import ledger as ledger_module
+from fedtalk.privacy import ledger_record
 from fedtalk.privacy.charges import Charges
 from fedtalk.privacy.ledger import Ledger
 
@@ -45,20 +47,36 @@ def _longer_wins(self: Charges, other: Charges) -> None:
         self.histories = dict(other.histories)
 
 
+def _own_folder_only(record: ledger_record.Record, home: Path) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    ledger_record._write(record, home, foreign=False)
+
+
 FORGETFUL = {
-    "the longer of two histories wins": (Charges, "merge", _longer_wins),
-    "the ledger beside the checkpoint isn't looked at": (Ledger, "recall", lambda self, folder: None),
-}
+    "the longer of two histories wins": [(Charges, "merge", _longer_wins)],
+    "only a run's own folder is looked at": [
+        (Ledger, "recall", lambda self, folder: None), (ledger_module, "exchange", _own_folder_only),
+    ],
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("how", FORGETFUL)
-def test_a_forgetful_ledger_is_found_out(memory: ModuleType, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check can fail."""
-    monkeypatch.setattr(*FORGETFUL[how])
-    assert memory.forgets(4, 0)["below"] > 0
+@pytest.mark.parametrize("how", [None, *FORGETFUL])
+def test_a_forgetful_ledger_is_found_out(
+    memory: ModuleType, how: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The check can fail: B has a round of its own and goes on from A's first checkpoint, after A's second round."""
+    for target in FORGETFUL.get(how or "", []):
+        monkeypatch.setattr(*target)
+    world = memory.Releases(tmp_path)
+    world.fit("a", 2, 0)
+    world.fit("b", 1, 1)
+    world.fit("b", 1, 1, checkpoint=0)
+    assert world.rounds == 4 and bool(world.below) == (how is not None)
 
 
-def test_cohorts_keyed_by_the_round_are_found_out(memory: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cohorts_keyed_by_the_round_are_found_out(
+    memory: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A secret that the checkpoint keeps, and the run's own round: an older checkpoint draws the same cohorts again."""
 
     def by_round(self: Ledger, number: int) -> Callable[[int], bytes]:
@@ -66,7 +84,10 @@ def test_cohorts_keyed_by_the_round_are_found_out(memory: ModuleType, monkeypatc
         return _stream(bytes(32), bytes(4) + own.to_bytes(12, "little"))
 
     monkeypatch.setattr(Ledger, "_stream", by_round)
-    assert memory.forgets(2, 0)["repeated"] > 0
+    world = memory.Releases(tmp_path)
+    world.fit("a", 2, 0)
+    world.fit("a", 1, 0, checkpoint=0)
+    assert world.repeated == 1 and not world.below
 
 
 def _stream(key: bytes, nonce: bytes) -> Callable[[int], bytes]:

@@ -6,7 +6,16 @@ import re
 
 SYSTEM_NAMES = frozenset(
     {"__macosx", "lost+found", "system volume information", "thumbs.db", "desktop.ini", "ehthumbs.db", "@eadir"}
-    | {"@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler", "found.000", "snapraid.content"}
+    | {
+        "@recycle",
+        "@recently-snapshot",
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+        "recycler",
+        "found.000",
+        "snapraid.content",
+    }
 )
 """Recycle bins, thumbnails and indices of operating systems and storage boxes, in lower case."""
 TEMPORARY_SUFFIXES = (".part", ".tmp", ".temp", ".crdownload", ".partial", ".download", ".swp", "~")

@@ -20,9 +20,9 @@ MOST_FACES = 4
 ALIKE = 0.4
 """Correlation with the face seen before or after, below which a frame in between does not show it."""
 CUT = 0.5
-"""Correlation of two successive pictures below which a new shot begins, if they also differ by `CUT_LEVELS`."""
-CUT_LEVELS = 12.0
-"""Mean difference of two successive pictures at a cut, in grey levels."""
+"""Correlation of two successive pictures below which a new shot begins, if they also differ nearly everywhere."""
+CUT_LEVELS, CUT_SHARE = 12.0, 0.5
+"""A pixel differs by so many grey levels, and so large a share of them does at a cut."""
 PATCH = 32
 """Side in pixels of the patch by which a face is compared from frame to frame."""
 _PATCH_POINTS = np.array([[0.3, 0.32], [0.7, 0.32], [0.5, 0.76]]) * PATCH
@@ -196,7 +196,8 @@ def face_patch(frame: np.ndarray, face: Face) -> np.ndarray:
 def _is_cut(before: np.ndarray, after: np.ndarray) -> bool:
     if before.shape != after.shape:
         return True
-    return bool(np.abs(before - after).mean() > CUT_LEVELS) and _correlation(before, after) < CUT
+    differs = float((np.abs(before - after) > CUT_LEVELS).mean()) > CUT_SHARE
+    return differs and _correlation(before, after) < CUT
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:

@@ -54,9 +54,7 @@ def _person(folder: Path, person: str, sources: Sources) -> None:
         if is_video(path):
             sources.videos.append(Source(person, path, name))
         elif not (path.stem == "face" and path.suffix.lower() in PICTURES) and name.lower() not in CONSENT:
-            sources.others.append(
-                (f"{person}/{name}", f"not a video by its name ({path.suffix or 'no suffix'})")
-            )
+            sources.others.append((f"{person}/{name}", f"not a video by its name ({path.suffix or 'no suffix'})"))
 
 
 def face_picture(video: Path, person: str) -> Path | None:

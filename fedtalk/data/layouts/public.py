@@ -12,6 +12,10 @@ Reader = Callable[[Path, str], "Source | str | None"]
 """Takes a file and its path below the raw folder; gives a source, a reason to leave it out, or None for companions."""
 
 
+GRID_WORDS = ("command", "colour", "preposition", "letter", "digit", "adverb")
+"""What the six letters of a GRID name stand for."""
+
+
 def grid_layout(raw: Path) -> Sources:
     """GRID: folders ``s1`` to ``s34`` of ``.mpg`` files; the sentence is coded in the name (Cooke et al. 2006)."""
 
@@ -20,7 +24,11 @@ def grid_layout(raw: Path) -> Sources:
         if not match or not is_video(path):
             return None if path.suffix == ".align" else "not a video of a speaker's folder s1 ... s34"
         word = re.fullmatch(r"([a-z])([a-z])([a-z])([a-z])([\dzn])([a-z])", path.stem)
-        keys = dict(zip(("command", "colour", "preposition", "letter", "digit", "adverb"), word.groups(), strict=True)) if word else {}
+        keys = (
+            dict(zip(("command", "colour", "preposition", "letter", "digit", "adverb"), word.groups(), strict=True))
+            if word
+            else {}
+        )
         return Source(match[1], path, match[2], keys=keys)
 
     return _read(raw, read, "GRID's tree s1/*.mpg ... s34/*.mpg")
@@ -44,7 +52,11 @@ def hdtf_layout(raw: Path) -> Sources:
     def read(path: Path, name: str) -> Source | str | None:
         match = re.fullmatch(r"(?:(RD|WDA|WRA)_)?([A-Za-z][A-Za-z.'-]*?)(\d*)_(\d+)", path.stem)
         if not match or not is_video(path):
-            return None if path.suffix in (".txt", ".json") else "not named as HDTF's clips are, RD_Radio11_0.mp4 or Radio11_000.mp4"
+            return (
+                None
+                if path.suffix in (".txt", ".json")
+                else "not named as HDTF's clips are, RD_Radio11_0.mp4 or Radio11_000.mp4"
+            )
         group, person, video, clip = match.groups()
         if person == "Radio":  # these are numbered speakers, the others numbered videos of one speaker
             person, video = f"Radio{video}", ""
@@ -58,14 +70,15 @@ def voxceleb2_layout(raw: Path) -> Sources:
     """VoxCeleb2: ``{dev,test}/mp4/<id>/<video>/<00001>.mp4`` without sound, ``{dev,test}/aac/...m4a`` with it."""
 
     def read(path: Path, name: str) -> Source | str | None:
-        match = re.fullmatch(r"((?:.*/)?(?:(dev|test)/)?)mp4/(id\d+)/([^/]+)/([^/]+)\.mp4", name)
+        match = re.fullmatch(r"(?:.*/)?mp4/(id\d+)/([^/]+)/([^/]+)\.mp4", name)
         if not match:
             companion = path.suffix in (".m4a", ".txt", ".csv")
             return None if companion else "not at mp4/ID/VIDEO/00001.mp4 below dev or test"
+        person, video, number = match.groups()
         base = path.parents[3]
-        sound = base / "aac" / match[3] / match[4] / f"{match[5]}.m4a"
-        keys = {"video": match[4], **({"split": match[2]} if match[2] else {})}
-        return Source(match[3], path, f"{match[4]}/{match[5]}.mp4", sound if sound.is_file() else None, keys)
+        sound = base / "aac" / person / video / f"{number}.m4a"
+        keys = {"video": video, **({"split": base.name} if base.name in ("dev", "test") else {})}
+        return Source(person, path, f"{video}/{number}.mp4", sound if sound.is_file() else None, keys)
 
     return _read(raw, read, "VoxCeleb2's tree {dev,test}/mp4/id00012/VIDEO/00001.mp4 with {dev,test}/aac/.../00001.m4a")
 

@@ -158,7 +158,8 @@ def _cut(
     for first, transforms in plans:
         length = len(transforms)
         rows = slice(first, first + length)
-        frames, heard = [], []
+        frames: list[np.ndarray] = []
+        heard: list[np.ndarray] = []
         try:
             for picture, samples in itertools.islice(stream, first - position, first - position + length):
                 frames.append(crop(picture, transforms[len(frames)], settings.size))

@@ -107,18 +107,13 @@ def _changed(
         moved = move(transform, points).astype(np.float32)
         return moved[..., ::-1, :].copy() if mirror else moved
 
-    def mouth(points: np.ndarray) -> np.ndarray:
-        return move(transform, points).astype(np.float32)
-
     part = clip.window(start, frames)
-    other = Reference(
-        picture(reference.frame), eyes(reference.eyes), None if reference.mouth is None else mouth(reference.mouth)
-    )
+    other = Reference(picture(reference.frame), eyes(reference.eyes))
     return Piece(
         np.stack([picture(frame) for frame in part.frames]),
         part.audio,
         eyes(part.eyes),
-        mouth(part.mouth),
+        move(transform, part.mouth).astype(np.float32),
         part.openness,
         part.info,
         elsewhere=[other],

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """How much hangs on the reference picture: mouth PSNR of the dubbed clip and of the copied picture, for five references.
 
-    python scripts/reference_choice.py runs/grid        (a folder in which `fedtalk fit` made personal adapters)
+    python scripts/reference_choice.py runs/people        (a folder in which `fedtalk fit` made personal adapters)
 
 References are frames at five places of a client's first training clip. A picture with a closed mouth is hard to beat where
 the held-out clip is silent, one with an open mouth is easy; the mean over the five says which way it goes on the whole.

@@ -24,9 +24,10 @@ from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from fedtalk.federation.client import ClientHalf, ClientReport
 from fedtalk.federation.client_states import ClientStates
-from fedtalk.federation.cluster import Cluster, check_kinds, this_rank, work_for_coordinator
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort, measured_clients
 from fedtalk.federation.engines.in_process import Engine, Failure, InProcess
+from fedtalk.federation.engines.ray.engine import RayEngine
+from fedtalk.federation.engines.ray.session import check_alone
 from fedtalk.federation.fault_record import FaultRecord
 from fedtalk.federation.interruption import StopSignals
 from fedtalk.federation.local import LocalTraining
@@ -34,7 +35,6 @@ from fedtalk.federation.module import FederatedModule, Prepared, copy_state, loa
 from fedtalk.federation.placement import Placement, Placements, check_precision
 from fedtalk.federation.run_lock import run_lock
 from fedtalk.federation.server import Server
-from fedtalk.federation.workers import Workers
 from fedtalk.planning.estimate import Estimate, estimate_run, report
 from fedtalk.privacy.preconditions import check_nothing_clear
 from fedtalk.privacy.private_rounds import Plan
@@ -130,8 +130,8 @@ class FederatedTrainer(Trainer):
             precision: of local training: ``32-true``, or ``bf16-mixed`` (autocast to bfloat16; the adapter stays float32).
             threads: CPU threads, of every process; by default all that torch finds, shared out among workers.
             workers: processes that train different clients at the same time; 1 trains one after the other in this process.
-                The result has the same bits for any number, with the same threads each. Under torchrun or SLURM's srun the
-                ranks but the first take their place.
+                The result has the same bits for any number, with the same threads each. More than one are Ray's: of the
+                cluster that RAY_ADDRESS names, or started here.
             default_placement: how a client trains that ``placements`` doesn't name: alone in a process by default.
             placements: by client's name or pattern (``site-a-*``), the first that fits; see `Placement`.
             callbacks: an `Aggregation` (FedAvg if none is given), monitors, checkpoints, progress.
@@ -150,6 +150,7 @@ class FederatedTrainer(Trainer):
         if workers < 1:
             raise ConfigurationError(f"trainer.workers: expected at least 1 process, got {workers}")
         check_precision("trainer.precision", precision)
+        check_alone()
         callbacks = list(callbacks or [])
         aggregations = [callback for callback in callbacks if isinstance(callback, Aggregation)]
         if len(aggregations) > 1:
@@ -169,12 +170,10 @@ class FederatedTrainer(Trainer):
                     f"{tolerated:g} of a cohort is missing: expected at least {1 - tolerated:g}, got {enough:g}"
                 )
             check_nothing_clear(validate_every, local is not None and local.keep_optimizer, callbacks)
-        self.rank = this_rank()
-        devices = 1 if self.rank is None else self.rank.devices(accelerator)
         super().__init__(
             accelerator=accelerator,
-            devices=devices,
-            plugins=LightningEnvironment(),  # the launcher's ranks are ours to use (`fedtalk.federation.cluster`)
+            devices=1,
+            plugins=LightningEnvironment(),  # whatever job this is part of, it is one process; others are Ray's
             max_epochs=max(1, rounds),
             callbacks=callbacks,
             logger=logger
@@ -200,19 +199,13 @@ class FederatedTrainer(Trainer):
         if threads:
             torch.set_num_threads(threads)
         self.placements = Placements(default_placement, placements)
-        self.workers = workers if self.rank is None else self.rank.size - 1
-        self.engine: Engine
-        if self.rank is not None:
-            check_kinds(self.placements)
-            self.engine = Cluster(self.rank)
-        elif workers > 1 or any(placed.processes > 1 for _, placed in self.placements):
-            self.engine = Workers(workers, threads)
-        else:
-            self.engine = InProcess()
+        self.workers = workers
+        beyond = workers > 1 or any(placed.needs_ray for _, placed in self.placements)
+        self.engine: Engine = RayEngine(workers, threads) if beyond else InProcess()
         self.local_precision = precision
         self.fabric = Fabric(
             accelerator=accelerator,
-            devices=devices,
+            devices=1,
             precision=precision,  # type: ignore[arg-type]
             plugins=LightningEnvironment(),
         )
@@ -233,9 +226,6 @@ class FederatedTrainer(Trainer):
         A round: (1) draw the cohort; (2) broadcast the global state; (3) each client trains on its own clips, measures
         itself, weights and seals its update; (4) the server opens the sum and steps; (5) the round is written down.
 
-        Under torchrun or SLURM's srun all of this happens on rank 0; the other ranks do clients' local work for it, run no
-        callbacks and write nothing but prepared clips.
-
         Args:
             model: what is trained.
             datamodule: whose clips.
@@ -249,33 +239,23 @@ class FederatedTrainer(Trainer):
             Interrupted: SIGTERM or SIGINT asked the run to stop; ``ckpt_path="last"`` goes on.
         """
         if dry_run:
-            if self._left_to_coordinator("fit --dry_run"):
-                return
             print(report(self.estimate(model, datamodule), self, len(datamodule.clients)))
             return
-        if self.rank is not None and self.rank.number > 0:
-            work_for_coordinator(self, model, datamodule)
-            return
-        try:
-            if isinstance(self.engine, Cluster):
-                self.engine.gather()
-            # A folder that can't be written is found here, and not a round later.
-            with run_lock(self.run_dir), self.stop_signals:
-                # Of a run that was killed while writing; the lock says that nobody else writes.
-                remove_leftovers(self.run_dir)
-                self._begin(model, datamodule, "fit")
-                try:
-                    self._rounds(model, datamodule, ckpt_path)
-                except BaseException as error:
-                    for callback in self.callbacks:  # type: ignore[attr-defined]
-                        callback.on_exception(self, model, error)
-                    raise
-                finally:
-                    self.engine.stop()
-                    for callback in self.callbacks:  # type: ignore[attr-defined]
-                        callback.teardown(self, model, "fit")
-        finally:
-            self.engine.stop()  # also where the fit didn't begin: the ranks that were gathered wait for it
+        # A folder that can't be written is found here, and not a round later.
+        with run_lock(self.run_dir), self.stop_signals:
+            # Of a run that was killed while writing; the lock says that nobody else writes.
+            remove_leftovers(self.run_dir)
+            self._begin(model, datamodule, "fit")
+            try:
+                self._rounds(model, datamodule, ckpt_path)
+            except BaseException as error:
+                for callback in self.callbacks:  # type: ignore[attr-defined]
+                    callback.on_exception(self, model, error)
+                raise
+            finally:
+                self.engine.stop()
+                for callback in self.callbacks:  # type: ignore[attr-defined]
+                    callback.teardown(self, model, "fit")
 
     def estimate(self, model: FederatedModule, datamodule: ClipData) -> Estimate:
         """What `fit` will take, by a few measured steps; writes nothing but one client's prepared clips."""
@@ -332,8 +312,6 @@ class FederatedTrainer(Trainer):
             datamodule: whose held-out clips.
             ckpt_path: ``last`` or a checkpoint file; without it the model is measured as it starts.
         """
-        if self._left_to_coordinator("validate"):
-            return []
         self._begin(model, datamodule, "validate")
         self._load_for_use(model, ckpt_path)
         metrics = self._held_out(model, datamodule)
@@ -354,8 +332,6 @@ class FederatedTrainer(Trainer):
         """
         from fedtalk.evaluation.evaluate import evaluate, print_table  # media and face libraries: not needed to train
 
-        if self._left_to_coordinator("test"):
-            return []
         self._begin(model, datamodule, "test")
         self._load_for_use(model, ckpt_path)
         result = evaluate(_talker(model, "test"), datamodule, self.run_dir, self.evaluation)
@@ -375,20 +351,11 @@ class FederatedTrainer(Trainer):
         """
         from fedtalk.evaluation.evaluate import write_predictions
 
-        if self._left_to_coordinator("predict"):
-            return []
         self._begin(model, datamodule, "predict")
         self._load_for_use(model, ckpt_path)
         written = write_predictions(_talker(model, "predict"), datamodule, self.run_dir)
         print("\n".join(str(path) for path in written))
         return written
-
-    def _left_to_coordinator(self, command: str) -> bool:
-        """Whether this is a launcher's rank that has nothing to do in a command."""
-        if self.rank is None or self.rank.number == 0:
-            return False
-        log.info("rank %d: `fedtalk %s` is done by rank 0 alone", self.rank.number, command)
-        return True
 
     def _load_for_use(self, model: FederatedModule, ckpt_path: str | None) -> None:
         if ckpt_path is None:

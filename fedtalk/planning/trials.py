@@ -20,9 +20,9 @@ from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.client import ClientHalf, LocalWork
 from fedtalk.federation.engines.in_process import Failure, InProcess
+from fedtalk.federation.engines.ray.engine import RayEngine
 from fedtalk.federation.module import FederatedModule, copy_state, load_state
 from fedtalk.federation.placement import Placement, Placements, usable_cores
-from fedtalk.federation.workers import Workers
 
 if TYPE_CHECKING:
     from fedtalk.federation.trainer import FederatedTrainer
@@ -120,7 +120,7 @@ def _try(placed: Placement, clients: int, trainer: FederatedTrainer, module: Fed
     if clients and type(trainer.engine) is InProcess:
         engine = InProcess()
     else:
-        engine = Workers(1, trainer.threads or max(1, devices // max(trainer.workers, placed.processes)))
+        engine = RayEngine(1, trainer.threads or max(1, devices // max(trainer.workers, placed.processes)))
     local = replace(trainer.local, steps=WARM_UP + MEASURED, keep_optimizer=False, deadline_seconds=None)
     one = OneClient(data, data.evaluation_clients[0], placed.together)
     start, instants, memory = copy_state(module.exchanged_parameters()), list[float](), 0

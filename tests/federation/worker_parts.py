@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import time
@@ -31,7 +32,8 @@ class Person:
     colour: tuple[float, float, float] = (0.5, 0.5, 0.5)
     clips: int = 2
     does: str = "nothing"
-    """``raise``, ``die`` (its process is killed), ``hang``; in the step: ``hang in step``, ``die in step``, ``lose device``."""
+    """``raise``, ``die`` (its process is killed), ``hang``, ``warn``; in the step: ``hang in step``, ``die in step``, ``lose
+    device``, ``go on`` (a little longer)."""
 
 
 class Pull(FederatedModule):
@@ -75,6 +77,8 @@ class Pull(FederatedModule):
             os.kill(os.getpid(), signal.SIGKILL)
         if int(batch["does"][0]) == STEP.index("lose device"):
             raise RuntimeError("CUDA error: device-side assert triggered")
+        if int(batch["does"][0]) == STEP.index("go on"):
+            time.sleep(0.5)
         given = F.dropout(batch["input"], self.dropout, self.training)
         return {"pull": (self.net(given) - batch["colour"]).square().mean()}
 
@@ -143,7 +147,7 @@ class Forgetful(Pull):
             raise MemoryError
 
 
-STEP = ("nothing", "hang in step", "die in step", "lose device")
+STEP = ("nothing", "hang in step", "die in step", "lose device", "go on")
 
 
 class People(ClipData):
@@ -174,6 +178,8 @@ def _open(person: Person, take: int) -> Clip:
         raise ArtifactError("clip 7 is damaged")
     if person.does == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if person.does == "warn":
+        logging.getLogger("fedtalk.clips").warning("clip %d is short", take)
     if person.does == "hang":
         time.sleep(600)
     does = STEP.index(person.does) if person.does in STEP else 0

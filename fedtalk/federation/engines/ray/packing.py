@@ -73,7 +73,7 @@ def pack(setup: Setup) -> Packed:
             if not _can_be_mapped(value) or id(value) in trained:
                 return super().reducer_override(value)
             frozen.append(value.detach().view(-1).view(torch.uint8).numpy())
-            buffer = pickle.PickleBuffer(frozen[-1])
+            buffer = pickle.PickleBuffer(frozen[-1])  # type: ignore[arg-type]
             buffers[id(buffer)] = buffer
             return _mapped, (buffer, value.dtype, tuple(value.shape))
 

@@ -215,12 +215,14 @@ def test_test_writes_the_table_with_its_controls(finished: Path, capsys: pytest.
 
 def test_predict_writes_a_video_a_client_with_sound(finished: Path) -> None:
     from fedtalk.data.media import read_audio, read_video
+    from fedtalk.data.provenance import read_provenance
 
     assert main(["predict", "--config", str(finished.parent / "through.yaml"), "--ckpt_path", "last"]) == 0
     videos = sorted((finished / "predictions").glob("*.mp4"))
     assert [path.stem for path in videos] == ["private-0000", "private-0001"]
     for path in videos:
         assert len(list(read_video(path))) == 12
+        assert read_provenance(path).facts["adapters"] == {path.stem: 1.0}
         assert abs(len(read_audio(path)) - 12 * 640) <= 640
 
 

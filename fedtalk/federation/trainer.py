@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 
 from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.data.consent import forget
 from fedtalk.data.source import ClipData, PreparedCache
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.evaluation.settings import EvaluationSettings
@@ -245,6 +246,7 @@ class FederatedTrainer(Trainer):
         with run_lock(self.run_dir), self.stop_signals:
             # Of a run that was killed while writing; the lock says that nobody else writes.
             remove_leftovers(self.run_dir)
+            forget(self.run_dir, datamodule.revoked)
             self._begin(model, datamodule, "fit")
             try:
                 self._rounds(model, datamodule, ckpt_path)

@@ -17,11 +17,11 @@ from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import copy_state
 from fedtalk.federation.placement import Placement
 
-LOCAL = LocalTraining(steps=3, batch_size=4, learning_rate=0.05, proximal=0.2, gradient_clip=0.3)
-
 
 class Pool:
     """An engine at work for clients by name: what they do to their process stands in their names."""
+
+    local = LocalTraining(steps=3, batch_size=4, learning_rate=0.05, proximal=0.2, gradient_clip=0.3)
 
     def __init__(self, parts: Any, folder: Path, **settings: object) -> None:
         self.people = {f"client-{n}": parts.Person((0.2 * n, 0.5, -0.3 * n), clips=1 + n % 3) for n in range(6)}
@@ -41,12 +41,14 @@ class Pool:
         return self.trainer.engine
 
     def results(
-        self, clients: Sequence[str], local: LocalTraining = LOCAL, most: int = 1000
+        self, clients: Sequence[str], local: LocalTraining | None = None, most: int = 1000
     ) -> dict[str, LocalResult | Failure]:
         """What the clients come to, of the first ``most`` that do."""
         self.steps, found = [], {}
-        work = LocalWork(1, 3, local, measured=True)
-        arriving = self.engine.local_results(work, clients, self.start, lambda name, step, _: self.steps.append((name, step)))
+        work = LocalWork(1, 3, local or self.local, measured=True)
+        arriving = self.engine.local_results(
+            work, clients, self.start, lambda name, step, _: self.steps.append((name, step))
+        )
         with closing(arriving):
             for client, result in arriving:
                 found[client] = result

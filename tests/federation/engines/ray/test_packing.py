@@ -1,0 +1,100 @@
+"""What workers are sent: all of the setup, frozen parameters without a copy, and nothing of the server's."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.data.source import PreparedCache
+from fedtalk.errors import ConfigurationError
+from fedtalk.federation.engines.ray.engine import _packed
+from fedtalk.federation.engines.ray.packing import Setup, pack
+from fedtalk.federation.placement import Placements
+from fedtalk.privacy.ledger import Ledger
+from fedtalk.privacy.private_rounds import PrivateRounds
+
+pytest.importorskip("ray")
+
+
+def _setup(parts: Any, module: Any) -> Setup:
+    return Setup(
+        module, parts.People({"anna": parts.Person()}), PreparedCache(Path("cache")), Placements(), 3, 2, "32-true"
+    )
+
+
+def test_frozen_parameters_are_read_where_they_lie_and_all_else_is_a_copy(worker_parts: Any) -> None:
+    module = worker_parts.Pull()
+    frozen = module.net[0].weight
+    module.net[0].bias = nn.Parameter(module.net[0].bias.to(torch.bfloat16), requires_grad=False)
+    packed = pack(_setup(worker_parts, module))
+    assert sorted(len(array) for array in packed.frozen) == [8 * 2, 8 * 3 * 4]
+    for array in packed.frozen:
+        array.flags.writeable = False  # as the object store gives it back
+    opened = packed.open()
+    for name, value in module.state_dict().items():
+        found = opened.module.state_dict()[name]
+        assert found.dtype == value.dtype and torch.equal(found, value)
+        assert opened.module.get_parameter(name).requires_grad == module.get_parameter(name).requires_grad
+    assert opened.module.net[0].weight.data_ptr() == frozen.data_ptr()
+    with torch.no_grad():
+        for value in opened.module.exchanged_parameters().values():
+            value.add_(1.0)
+    assert not torch.equal(opened.module.net[2].weight, module.net[2].weight)
+    assert (opened.seed, opened.most_held_out, opened.data.clients) == (3, 2, ["anna"])
+
+
+def test_one_parameter_under_two_names_stays_one(worker_parts: Any) -> None:
+    module = worker_parts.Pull()
+    module.also = module.net[0].weight
+    opened = pack(_setup(worker_parts, module)).open().module
+    assert opened.also is opened.net[0].weight
+
+
+def test_other_arrays_can_be_written_to(worker_parts: Any) -> None:
+    module = worker_parts.Pull()
+    module.table, module.buffer = np.arange(5000.0), torch.zeros(5000)
+    opened = pack(_setup(worker_parts, module)).open().module
+    opened.table[0], opened.buffer[0] = 7.0, 7.0
+    assert module.table[0] == 0.0 == module.buffer[0]
+
+
+def test_nothing_of_the_servers_is_sent(alone: Any) -> None:
+    """Neither as a name nor as an object: aggregation, ledger, secrets, monitors, the trainer itself."""
+    packed = _packed(alone.trainer)
+    for secret in (b"Aggregation", b"Ledger", b"PrivateRounds", b"FederatedTrainer", b"TensorBoard"):
+        assert secret not in packed.content
+    kinds = (Aggregation, Ledger, PrivateRounds)
+    before = {id(thing) for thing in gc.get_objects() if isinstance(thing, kinds)}
+    opened = packed.open()
+    assert {id(thing) for thing in gc.get_objects() if isinstance(thing, kinds)} == before and opened.seed == 0
+
+
+def test_where_the_main_process_works_workers_do(
+    worker_parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    packed = pack(_setup(worker_parts, worker_parts.Pull()))
+    monkeypatch.chdir("/")
+    packed.open()
+    assert os.getcwd() == str(tmp_path)
+
+
+def test_what_cant_be_sent_is_told_before_any_work(worker_parts: Any, tmp_path: Path) -> None:
+    module = worker_parts.Pull()
+    module.file = (tmp_path / "open").open("w")
+    trainer = worker_parts.trainer(tmp_path, [Aggregation(gamma=1.0)], workers=2)
+    try:
+        with pytest.raises(
+            ConfigurationError, match=r"trainer.workers: model and data are sent to the workers, and TypeError"
+        ):
+            trainer.fit(module, worker_parts.People({"anna": worker_parts.Person()}))
+    finally:
+        module.file.close()

@@ -136,7 +136,9 @@ def _in_group(work: Callable[[], str]) -> str:
 def _ray() -> str:
     version = _package("ray", "ray", "ray", "more than one worker, GPU or machine")
     cores, address = usable_cores(), os.environ.get("RAY_ADDRESS")
-    where = f"joins the cluster at RAY_ADDRESS={address}" if address else f"started here when it is needed, {cores} cores"
+    where = (
+        f"joins the cluster at RAY_ADDRESS={address}" if address else f"started here when it is needed, {cores} cores"
+    )
     shared = Path("/dev/shm")
     if not address and shared.is_dir() and shutil.disk_usage(shared).total < LEAST_SHARED_BYTES:
         where += f"; {shared} is small, so models are shared among workers on disk: docker run --shm-size 2g"

@@ -7,8 +7,8 @@ import logging
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +21,7 @@ from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.client import ClientHalf, LocalWork
 from fedtalk.federation.engines.in_process import Failure, InProcess
 from fedtalk.federation.engines.ray.engine import RayEngine
+from fedtalk.federation.engines.ray.session import open_session
 from fedtalk.federation.module import FederatedModule, copy_state, load_state
 from fedtalk.federation.placement import Placement, Placements, usable_cores
 
@@ -79,15 +80,31 @@ def try_placements(trainer: FederatedTrainer, module: FederatedModule, data: Cli
         data: of whom the first reliable client is asked; its prepared clips are left in the cache.
     """
     counts = Counter(trainer.placements.of(client) for client in data.clients)
-    trials = [_try(placed, count, trainer, module, data) for placed, count in counts.items()]
-    if all(trial.step_s is None or trial.step_s < LONG_SECONDS for trial in trials):
-        others = [placed for placed in _alternatives(trainer, module, data) if placed not in counts]
-        trials += [_try(placed, 0, trainer, module, data) for placed in others]
+    with _one_ray(trainer):
+        trials = [_try(placed, count, trainer, module, data) for placed, count in counts.items()]
+        if all(trial.step_s is None or trial.step_s < LONG_SECONDS for trial in trials):
+            others = [placed for placed in _alternatives(trainer, module, data) if placed not in counts]
+            trials += [_try(placed, 0, trainer, module, data) for placed in others]
     return trials
 
 
+@contextmanager
+def _one_ray(trainer: FederatedTrainer) -> Iterator[None]:
+    """Ray, where there is one, started once for all trials."""
+    if importlib.util.find_spec("ray") is None:
+        yield
+        return
+    session = open_session([{"CPU": float(_devices(trainer))}])
+    try:
+        yield
+    finally:
+        session.close()
+
+
 def _alternatives(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) -> list[Placement]:
-    """Those that trainer, module and machine allow."""
+    """Those that trainer, module and machine allow; none without Ray, since each is tried in processes of its own."""
+    if importlib.util.find_spec("ray") is None:
+        return []
     wanted: list[dict[str, Any]] = [
         {}, {"together": 4}, {"precision": "bf16-mixed"}, {"optimizer": "adamw8bit"}, {"gradient_checkpointing": True},
         {"kind": "ddp", "processes": 2}, {"kind": "fsdp", "processes": 2},
@@ -117,7 +134,7 @@ def _try(placed: Placement, clients: int, trainer: FederatedTrainer, module: Fed
         )
     log.info("trying placement %s", placed)
     engine: InProcess  # as the run itself: where it has processes of its own, so has the trial
-    if clients and type(trainer.engine) is InProcess:
+    if clients and not isinstance(trainer.engine, RayEngine):
         engine = InProcess()
     else:
         engine = RayEngine(1, trainer.threads or max(1, devices // max(trainer.workers, placed.processes)))

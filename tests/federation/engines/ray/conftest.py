@@ -28,7 +28,7 @@ class Pool:
         for does in ("raise", "die", "die in step", "hang in step", "lose device", "warn", "go on"):
             self.people |= {f"{kind}{does}": parts.Person(does=does) for kind in ("", "ddp: ", "fsdp: ")}
         for n, kind in enumerate(("ddp", "fsdp")):
-            self.people[f"{kind}: nothing"] = parts.Person((0.2 * n, 0.5, -0.3), clips=2)
+            self.people[f"{kind}: steady"] = parts.Person((0.2 * n, 0.5, -0.3), clips=2, does="steady")
         self.module, self.data = parts.Pull(dropout=0.3), parts.People(self.people)
         self.trainer = parts.trainer(folder, [Aggregation(gamma=1.0)], **settings)
         self.trainer.connect(self.module, self.data, "fit")

@@ -21,6 +21,8 @@ SETTINGS = {
 }
 """Of Ray; a user's own come first. They count where they are set before Ray is imported."""
 
+log = logging.getLogger(__name__)
+
 WANTED = "RAY_ADDRESS"
 
 
@@ -100,23 +102,7 @@ def open_session(needs: Sequence[Mapping[str, float]]) -> Session:
             "num_cpus": max(1, math.ceil(total.pop("CPU", 0.0))),
             "resources": {name: math.ceil(amount) for name, amount in total.items() if name != "GPU"},
         }
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(
-            address=address or "local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **room,
-        )
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-        told = str(error).strip().splitlines()
-        where = f"the cluster at {WANTED}={address} can't be joined" if address else "a local Ray can't be started"
-        raise WorkerError(f"{where}: {told[0] if told else type(error).__name__}. See docs/deploy.md, Ray") from error
-    finally:
-        if main and handler is not None:
-            signal.signal(signal.SIGTERM, handler)  # Ray would end this process between two writes
+    _start(address, room)
     session = Session(started=not address, connected=True)
     if session.started:
         wanted, found = sum(need.get("GPU", 0.0) for need in needs), ray.cluster_resources().get("GPU", 0.0)
@@ -127,6 +113,40 @@ def open_session(needs: Sequence[Mapping[str, float]]) -> Session:
                 "machine; lower trainer.workers or placement.gpus"
             )
     return session
+
+
+def _start(address: str, room: dict[str, Any]) -> None:
+    """Connect to the cluster at ``address``, or start a Ray on this machine where there is none; twice, since Ray itself gives its
+    processes half a minute, which a busy machine may exceed.
+
+    Raises:
+        WorkerError: Ray doesn't start.
+    """
+    import ray
+
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    for last in (False, True):
+        try:
+            ray.init(
+                address=address or "local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **room,
+            )
+            return
+        except Exception as error:  # of many kinds, Exception itself where time has run out
+            ray.shutdown()
+            told = str(error).strip().splitlines()
+            where = f"the cluster at {WANTED}={address} can't be joined" if address else "a local Ray can't be started"
+            message = f"{where}: {told[0] if told else type(error).__name__}"
+            if last:
+                raise WorkerError(f"{message} See docs/deploy.md, Placements and One cluster") from error
+            log.warning("%s Trying once more", message)
+        finally:
+            if main and handler is not None:
+                signal.signal(signal.SIGTERM, handler)  # Ray would end this process between two writes
 
 
 def cluster_room() -> dict[str, float]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -80,31 +78,16 @@ def try_placements(trainer: FederatedTrainer, module: FederatedModule, data: Cli
         data: of whom the first reliable client is asked; its prepared clips are left in the cache.
     """
     counts = Counter(trainer.placements.of(client) for client in data.clients)
-    with _one_ray(trainer):
-        trials = [_try(placed, count, trainer, module, data) for placed, count in counts.items()]
+    with ExitStack() as ending:
+        trials = [_try(placed, count, trainer, module, data, ending) for placed, count in counts.items()]
         if all(trial.step_s is None or trial.step_s < LONG_SECONDS for trial in trials):
             others = [placed for placed in _alternatives(trainer, module, data) if placed not in counts]
-            trials += [_try(placed, 0, trainer, module, data) for placed in others]
+            trials += [_try(placed, 0, trainer, module, data, ending) for placed in others]
     return trials
 
 
-@contextmanager
-def _one_ray(trainer: FederatedTrainer) -> Iterator[None]:
-    """Ray, where there is one, started once for all trials."""
-    if importlib.util.find_spec("ray") is None:
-        yield
-        return
-    session = open_session([{"CPU": float(_devices(trainer))}])
-    try:
-        yield
-    finally:
-        session.close()
-
-
 def _alternatives(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) -> list[Placement]:
-    """Those that trainer, module and machine allow; none without Ray, since each is tried in processes of its own."""
-    if importlib.util.find_spec("ray") is None:
-        return []
+    """Those that trainer, module and machine allow; of several processes only where the run itself has some."""
     wanted: list[dict[str, Any]] = [
         {}, {"together": 4}, {"precision": "bf16-mixed"}, {"optimizer": "adamw8bit"}, {"gradient_checkpointing": True},
         {"kind": "ddp", "processes": 2}, {"kind": "fsdp", "processes": 2},
@@ -119,55 +102,71 @@ def _alternatives(trainer: FederatedTrainer, module: FederatedModule, data: Clip
                 trainer.check_placements(module, data)
             except ConfigurationError:
                 continue
-            if trainer.placements.default.processes <= _devices(trainer):
-                allowed.append(trainer.placements.default)
+            placed = trainer.placements.default
+            several = isinstance(trainer.engine, RayEngine) and placed.processes <= _devices(trainer)
+            if placed.processes == 1 or several:
+                allowed.append(placed)
     finally:
         trainer.placements = configured
     return allowed
 
 
-def _try(placed: Placement, clients: int, trainer: FederatedTrainer, module: FederatedModule, data: ClipData) -> Trial:
+def _try(
+    placed: Placement,
+    clients: int,
+    trainer: FederatedTrainer,
+    module: FederatedModule,
+    data: ClipData,
+    ending: ExitStack,
+) -> Trial:
+    """
+    Args:
+        ending: gets what ends a Ray that was started for this trial, and serves those after it.
+    """
     devices = _devices(trainer)
     if placed.processes > devices:
         return Trial(
             str(placed), clients, reason=f"it needs {placed.processes} devices or cores, this machine has {devices}"
         )
     log.info("trying placement %s", placed)
-    engine: InProcess  # as the run itself: where it has processes of its own, so has the trial
-    if clients and not isinstance(trainer.engine, RayEngine):
-        engine = InProcess()
-    else:
-        engine = RayEngine(1, trainer.threads or max(1, devices // max(trainer.workers, placed.processes)))
+    # As the run itself: where it has processes of its own, so have its placements.
+    apart = isinstance(trainer.engine, RayEngine) and (clients > 0 or placed.processes > 1)
+    threads = trainer.threads or max(1, devices // max(trainer.workers, placed.processes))
+    engine: InProcess = RayEngine(1, threads) if apart else InProcess()
+    if apart:
+        ending.callback(open_session([_room(trainer, devices)]).close)
+    if trainer.fabric.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     local = replace(trainer.local, steps=WARM_UP + MEASURED, keep_optimizer=False, deadline_seconds=None)
     one = OneClient(data, data.evaluation_clients[0], placed.together)
     start, instants, memory = copy_state(module.exchanged_parameters()), list[float](), 0
-    with tempfile.TemporaryDirectory(prefix="fedtalk-trial-") as folder:
-        # As much of a trainer as these engines look at.
-        stand_in: Any = SimpleNamespace(
-            module=module, data=one, placements=Placements(placed), cache=trainer.cache, fabric=trainer.fabric,
-            client_states=trainer.client_states, seed=trainer.seed, most_held_out=trainer.most_held_out,
-            local_precision=trainer.local_precision, stop_signals=trainer.stop_signals, run_dir=Path(folder),
-        )  # fmt: skip
-        stand_in.clients = ClientHalf(
-            trainer.fabric, module, one, trainer.cache, None, trainer.client_states, trainer.seed, trainer.most_held_out,
-            stand_in.placements,
-        )  # fmt: skip
-        try:
-            engine.start(stand_in)
-            began = time.perf_counter()
-            results = engine.local_results(
-                LocalWork(0, 1, local), one.clients, start, lambda *_: instants.append(time.perf_counter())
-            )
-            with closing(results):
-                for _, result in results:
-                    if isinstance(result, Failure):
-                        return Trial(str(placed), clients, reason=str(result))
+    # As much of a trainer as these engines look at.
+    stand_in: Any = SimpleNamespace(
+        module=module, data=one, placements=Placements(placed), cache=trainer.cache, fabric=trainer.fabric,
+        client_states=trainer.client_states, seed=trainer.seed, most_held_out=trainer.most_held_out,
+        local_precision=trainer.local_precision, stop_signals=trainer.stop_signals,
+    )  # fmt: skip
+    stand_in.clients = ClientHalf(
+        trainer.fabric, module, one, trainer.cache, None, trainer.client_states, trainer.seed, trainer.most_held_out,
+        stand_in.placements,
+    )  # fmt: skip
+    try:
+        engine.start(stand_in)
+        began = time.perf_counter()
+        results = engine.local_results(
+            LocalWork(0, 1, local), one.clients, start, lambda *_: instants.append(time.perf_counter())
+        )
+        with closing(results):
+            for _, result in results:
+                if isinstance(result, Failure):
+                    return Trial(str(placed), clients, reason=str(result))
+                if clients or apart or trainer.fabric.device.type == "cuda":  # else other trials' is in it
                     memory = max(memory, result.memory_bytes)
-        except FedTalkError as error:
-            return Trial(str(placed), clients, reason=str(error))
-        finally:
-            engine.stop()
-            load_state(module.exchanged_parameters(), start)
+    except FedTalkError as error:
+        return Trial(str(placed), clients, reason=str(error))
+    finally:
+        engine.stop()
+        load_state(module.exchanged_parameters(), start)
     instants = instants[placed.together - 1 :: placed.together]
     step_s = (instants[-1] - instants[WARM_UP - 1]) / MEASURED / placed.together
     return Trial(str(placed), clients, step_s, instants[0] - began, memory)
@@ -177,3 +176,12 @@ def _devices(trainer: FederatedTrainer) -> int:
     if trainer.fabric.device.type == "cuda":
         return torch.cuda.device_count()
     return usable_cores()
+
+
+def _room(trainer: FederatedTrainer, devices: int) -> dict[str, float]:
+    """What a Ray on this machine must have for one team of any placement, in Ray's names."""
+    room = {"CPU": float(devices)}
+    for _, placed in trainer.placements:
+        asked = {"CPU": float(placed.processors or 0), **(placed.resources or {})}
+        room |= {name: max(room.get(name, 0.0), placed.processes * amount) for name, amount in asked.items()}
+    return room

@@ -116,8 +116,8 @@ def open_session(needs: Sequence[Mapping[str, float]]) -> Session:
 
 
 def _start(address: str, room: dict[str, Any]) -> None:
-    """Connect to the cluster at ``address``, or start a Ray on this machine where there is none; twice, since Ray itself gives its
-    processes half a minute, which a busy machine may exceed.
+    """Connect to the cluster at ``address``, or start a Ray on this machine; twice, since Ray gives its own processes half a
+    minute to start, which a busy machine may exceed.
 
     Raises:
         WorkerError: Ray doesn't start.

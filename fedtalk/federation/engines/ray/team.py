@@ -110,7 +110,7 @@ class Team:
         }  # fmt: skip
         actor = ray.remote(Worker)
         if count > 1:
-            self._group = placement_group([share.need or {"CPU": 0.001}] * count, strategy="PACK")
+            self._group = placement_group([share.need] * count, strategy="PACK")
         for rank in range(count):
             if self._group is not None:
                 options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(self._group, rank)
@@ -277,8 +277,7 @@ class Team:
 
 def _ending(error: Exception) -> str:
     """In one line, of what Ray tells in many."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = next((line for line in lines if "died" in line.lower() and line is not lines[0]), lines[0] if lines else "")
-    for cut in (" Some common causes", " Worker exit type"):
-        told = told.split(cut)[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    told = next((line for line in lines if " because " in line), lines[0])
+    told = told.split("Worker exit detail: ")[-1].split(" Some common causes")[0]
     return f"({type(error).__name__}: {told})"

@@ -23,6 +23,7 @@ from fedtalk.federation.engines.ray.packing import Packed
 
 POLL_SECONDS = 0.2
 """How long a cancelled task may go unnoticed."""
+Message = tuple[str, Any]
 
 
 class GivenUp(Exception):
@@ -81,7 +82,7 @@ class Worker:
 
     def work(
         self, names: Sequence[str], work: LocalWork, state: Mapping[str, Any], optimizers: Mapping[str, Any] | None
-    ) -> Iterator[tuple[str, Any]]:
+    ) -> Iterator[Message]:
         """The local work of clients, told as it goes.
 
         Args:
@@ -97,19 +98,23 @@ class Worker:
         """
         import ray
 
-        told: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        told: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         given_up = threading.Event()
         self._clients.states = SentStates(optimizers or {})
         forward = _Forward(told)
         logging.getLogger("fedtalk").addHandler(forward)
         try:
             task = self._thread.submit(self._do, names, work, tensors(state), told, given_up)
+            task.add_done_callback(lambda _: told.put(None))
             yield "started", " and ".join(names)
-            while not (task.done() and told.empty()):
+            while True:
                 if ray.get_runtime_context().is_canceled():
                     given_up.set()
                 with contextlib.suppress(queue.Empty):
-                    yield told.get(timeout=POLL_SECONDS)
+                    message = told.get(timeout=POLL_SECONDS)
+                    if message is None:
+                        break
+                    yield message
             task.result()
         finally:
             logging.getLogger("fedtalk").removeHandler(forward)
@@ -119,7 +124,7 @@ class Worker:
         names: Sequence[str],
         work: LocalWork,
         start: Mapping[str, Tensor],
-        told: queue.SimpleQueue[tuple[str, Any]],
+        told: queue.SimpleQueue[Message | None],
         given_up: threading.Event,
     ) -> None:
         first = self._seat.rank == 0
@@ -160,7 +165,7 @@ class SentStates(ClientStates):
 class _Forward(logging.Handler):
     """Warnings of the work go to the main process's log."""
 
-    def __init__(self, told: queue.SimpleQueue[tuple[str, Any]]) -> None:
+    def __init__(self, told: queue.SimpleQueue[Message | None]) -> None:
         super().__init__(logging.WARNING)
         self._told = told
 

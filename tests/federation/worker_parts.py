@@ -22,7 +22,6 @@ from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ArtifactError
 from fedtalk.federation.module import FederatedModule, Prepared
-from fedtalk.talker.module import Talker
 
 
 @dataclass
@@ -87,14 +86,6 @@ class Pull(FederatedModule):
         self, held_out: Sequence[Prepared], training: Sequence[Prepared], generator: torch.Generator
     ) -> tuple[float, float]:
         return float(held_out[0]["colour"].sigmoid().mean()), float(torch.rand((), generator=generator))
-
-
-class ExactTalker(Talker):
-    """In 64-bit numbers, so that nothing is left of rounding, which AdamW enlarges."""
-
-    def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
-        drawn = super().draw_batch(clips, size, generator)
-        return {name: value.double() if value.is_floating_point() else value for name, value in drawn.items()}
 
 
 class Layers(nn.Sequential):

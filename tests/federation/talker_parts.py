@@ -1,4 +1,4 @@
-"""What worker processes that train a talker must be able to import; apart from `worker_parts`, whose workers start sooner without."""
+"""What worker processes that train a talker must be able to import; without it those of `worker_parts` start sooner."""
 
 from __future__ import annotations
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedtalk.callbacks.aggregation import FedAvg
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
 from fedtalk.data.source import ClipData, ClipSource
+from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import FederatedModule, Prepared, copy_state
-from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
+from fedtalk.federation.trainer import FederatedTrainer
 
 
 class Job(FederatedModule):
@@ -87,7 +87,8 @@ def main(workers: int) -> None:
         FederatedTrainer(
             rounds=job.ROUNDS, cohort=PoissonCohort(1.0), validate_every=0, accelerator="cpu", threads=1, workers=workers,
             local=LocalTraining(steps=job.STEPS, batch_size=1, learning_rate=job.LEARNING_RATE, gradient_clip=0.0),
-            callbacks=[FedAvg(), Told(rounds)], default_root_dir=f"{folder}/run", cache_dir=f"{folder}/cache",
+            callbacks=[Told(rounds)], switch_off=["progress", "videos", "adapters"],
+            default_root_dir=f"{folder}/run", cache_dir=f"{folder}/cache",
         ).fit(module, Data())  # fmt: skip
     rounds.tell(copy_state(module.exchanged_parameters()))
 

@@ -5,25 +5,22 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedtalk.data.source import PreparedCache
 from fedtalk.errors import ConfigurationError, OutputError
-from fedtalk.federation.client import LocalResult, LocalWork, OnStep
 from fedtalk.federation.engines.in_process import Failure, InProcess
-from fedtalk.federation.engines.ray.packing import Packed, Setup, pack
+from fedtalk.federation.engines.ray.packing import Packed, pack
 from fedtalk.federation.engines.ray.resources import Share, shares, teams_of, worker_kind
 from fedtalk.federation.engines.ray.session import Session, WorkerError, cluster_room, open_session, require_ray
 from fedtalk.federation.engines.ray.team import PARTING_SECONDS, Team
 from fedtalk.federation.engines.ray.worker import arrays, tensors
+from fedtalk.federation.federation import Federation
+from fedtalk.federation.local_work import LocalResult, LocalWork, OnStep
 from fedtalk.federation.placement import Placement, usable_cores
-
-if TYPE_CHECKING:
-    from fedtalk.federation.trainer import FederatedTrainer
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +49,17 @@ class RayEngine(InProcess):
         self._teams: dict[Placement, list[Team]] = {}
         self._session: Session | None = None
 
-    def start(self, trainer: FederatedTrainer) -> None:
+    def start(self, federation: Federation, check_stop: Callable[[], None]) -> None:
         """Start the workers and wait until they are ready.
 
         Raises:
             ConfigurationError: model or data can't be sent to other processes, or there are too few GPUs.
             WorkerError: the workers don't start.
         """
-        super().start(trainer)
-        packed = _packed(trainer)
-        counts = teams_of((trainer.placements.of(client) for client in trainer.data.clients), self._workers)
-        self._session, given = self._join(counts, on_gpu=trainer.fabric.device.type == "cuda")
+        super().start(federation, check_stop)
+        packed = _packed(federation)
+        counts = teams_of(map(federation.placements.of, federation.data.clients), self._workers)
+        self._session, given = self._join(counts, on_gpu=federation.device.type == "cuda")
         setup = _put(packed)
         self._teams = {kind: [Team(kind, given[kind], setup) for _ in range(count)] for kind, count in counts.items()}
         for team in self._all:
@@ -86,7 +83,7 @@ class RayEngine(InProcess):
         while not all(team.ready for team in self._all):
             for _ in self._hear():
                 pass
-            self.trainer.stop_signals.check()
+            self.check_stop()
             if not all(any(team.ready for team in teams) for teams in self._teams.values()):
                 for kind in self._teams:
                     self._check_room(kind)
@@ -144,8 +141,8 @@ class RayEngine(InProcess):
         import ray
 
         by_kind: dict[Placement, deque[list[str]]] = {}
-        for group in self.trainer.placements.groups(clients):
-            by_kind.setdefault(worker_kind(self.trainer.placements.of(group[0])), deque()).append(group)
+        for group in self.federation.placements.groups(clients):
+            by_kind.setdefault(worker_kind(self.federation.placements.of(group[0])), deque()).append(group)
         sent = ray.put(arrays(state))
         try:
             for kind, tasks in by_kind.items():
@@ -159,7 +156,7 @@ class RayEngine(InProcess):
                         if not isinstance(result, Failure):
                             result.state = tensors(result.state)
                         yield client, result
-                    self.trainer.stop_signals.check()
+                    self.check_stop()
                     self._check_room(kind)
         finally:
             for team in self._all:
@@ -173,7 +170,7 @@ class RayEngine(InProcess):
         found: dict[str, Any] = {}
         for client in clients:
             try:
-                found[client] = self.trainer.client_states.load(client, work.round_number)
+                found[client] = self.federation.client_states.load(client, work.round_number)
             except Exception as error:  # as in one process, it costs this client's update
                 found[client] = error
         return found
@@ -188,24 +185,20 @@ class RayEngine(InProcess):
             ready, _ = ray.wait(list(awaited), num_returns=1, timeout=POLL_SECONDS)
         if ready:  # and whatever else is there already
             ready, _ = ray.wait(list(awaited), num_returns=len(awaited), timeout=0)
-        self.trainer.stop_signals.check()  # a signal to all processes is no fault of theirs
+        self.check_stop()  # a signal to all processes is no fault of theirs
         for item in ready:
             yield from awaited[item].hear(item)
         for team in self._all:
             yield from team.overdue()
 
 
-def _packed(trainer: FederatedTrainer) -> Packed:
+def _packed(federation: Federation) -> Packed:
     """
     Raises:
         ConfigurationError: something of it can't be sent.
     """
-    setup = Setup(
-        trainer.module, trainer.data, PreparedCache(trainer.cache.folder.absolute()), trainer.placements, trainer.seed,
-        trainer.most_held_out, trainer.local_precision,
-    )  # fmt: skip
     try:
-        return pack(setup)
+        return pack(federation)
     except Exception as error:  # whatever a class does when it is pickled
         raise ConfigurationError(
             f"trainer.workers: model and data are sent to the workers, and {type(error).__name__}: {error}. Expected objects "

@@ -12,34 +12,22 @@ import pickle
 import sys
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from fedtalk.data.source import ClipData, PreparedCache
-from fedtalk.federation.module import FederatedModule
-from fedtalk.federation.placement import Placements
-
-
-@dataclass
-class Setup:
-    """What all workers of a fit are told once. Nothing of the server's is in it: no aggregation, ledger or key."""
-
-    module: FederatedModule
-    data: ClipData
-    cache: PreparedCache
-    placements: Placements
-    seed: int
-    most_held_out: int
-    precision: str
+from fedtalk.callbacks.aggregation import FedAvg
+from fedtalk.data.source import PreparedCache
+from fedtalk.federation.federation import Federation
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A `Setup` on its way."""
+    """A `Federation` on its way."""
 
     content: bytes
     frozen: list[np.ndarray]
@@ -49,22 +37,27 @@ class Packed:
     path: list[str]
     """Where it finds modules."""
 
-    def open(self) -> Setup:
-        """In a worker: the setup, with all frozen parameters where the object store has them."""
+    def open(self) -> Federation:
+        """In a worker: the federation, with all frozen parameters where the object store has them."""
         sys.path += [place for place in self.path if place not in sys.path]
         with suppress(OSError):  # another machine may have no such folder; then paths are absolute
             os.chdir(self.folder)
         return pickle.loads(self.content, buffers=self.frozen)
 
 
-def pack(setup: Setup) -> Packed:
-    """
+def pack(federation: Federation) -> Packed:
+    """What workers need of a federation: how updates are weighed and summed, and what is promised, is the main process's alone.
+
     Raises:
         Exception: of many kinds, where model or data can't be pickled.
     """
     from ray import cloudpickle
 
-    trained = {id(value) for value in setup.module.exchanged_parameters().values()}
+    sent = replace(
+        federation, aggregation=FedAvg(), privacy=None, run_dir=Path(),
+        cache=PreparedCache(federation.cache.folder.absolute()),  # and not the clips that it holds
+    )  # fmt: skip
+    trained = {id(value) for value in federation.module.exchanged_parameters().values()}
     buffers: dict[int, pickle.PickleBuffer] = {}
     frozen: list[np.ndarray] = []
 
@@ -79,7 +72,7 @@ def pack(setup: Setup) -> Packed:
 
     stream = io.BytesIO()
     # Other buffers stay within the pickle: their owners may write to them.
-    Pickler(stream, pickle.HIGHEST_PROTOCOL, lambda buffer: id(buffer) not in buffers).dump(setup)
+    Pickler(stream, pickle.HIGHEST_PROTOCOL, lambda buffer: id(buffer) not in buffers).dump(sent)
     return Packed(stream.getvalue(), frozen, os.getcwd(), list(sys.path))
 
 

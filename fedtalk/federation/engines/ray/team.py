@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.client import LocalWork, OnStep
 from fedtalk.federation.deadline import GRACE, late
 from fedtalk.federation.engines.in_process import Failure
 from fedtalk.federation.engines.ray.launch import Seat
 from fedtalk.federation.engines.ray.resources import Share
 from fedtalk.federation.engines.ray.session import WorkerError
 from fedtalk.federation.engines.ray.worker import Worker
+from fedtalk.federation.local_work import LocalWork, OnStep
 from fedtalk.federation.placement import Placement
 
 log = logging.getLogger(__name__)

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedtalk.federation.client import ClientHalf, LocalWork
+from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.engines.in_process import Failure
 from fedtalk.federation.engines.ray.launch import Seat, launch
 from fedtalk.federation.engines.ray.packing import Packed
+from fedtalk.federation.local_work import LocalWork
 
 POLL_SECONDS = 0.2
 """How long a cancelled task may go unnoticed."""
@@ -68,14 +69,10 @@ class Worker:
         for chatty in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         torch.set_num_threads(seat.threads)
-        setup = packed.open()
-        fabric, wrapped = launch(seat, meeting, setup.module, setup.precision)
-        setup.module.eval()
-        self._seat = seat
-        self._clients = ClientHalf(
-            fabric, setup.module, setup.data, setup.cache, None, SentStates({}), setup.seed, setup.most_held_out,
-            setup.placements, wrapped,
-        )  # fmt: skip
+        federation = packed.open()
+        fabric, wrapped = launch(seat, meeting, federation.module, federation.precision)
+        federation.module.eval()
+        self._seat, self._clients = seat, ClientHalf(federation, fabric, wrapped)
 
     def idle(self) -> None:
         """Answers when the tasks before it have come to their ends."""

@@ -1,6 +1,6 @@
 """A fit on a cluster of several nodes on this machine: ``python cluster_fit.py FOLDER``; what came of it is FOLDER/told.json.
 
-The node of one of two workers is killed within round 1; a node takes its place at the end of that round. One client is trained
+The node of one of two workers is killed within round 1; a node takes its place a little later. One client is trained
 by two processes, for which no node alone has room.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,9 +19,9 @@ import torch
 import worker_parts as parts
 from ray.cluster_utils import Cluster
 
-from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.callbacks.aggregation import ISFA
+from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.placement import Placement
-from fedtalk.federation.trainer import RoundCallback
 
 PEOPLE = {f"client-{n}": parts.Person((0.2 * n, 0.5, -0.3), does="go on") for n in range(3)}
 PEOPLE["ddp"] = parts.Person((0.9, 0.5, -0.3))
@@ -37,11 +38,11 @@ class Trouble(RoundCallback):
     def on_local_step(self, trainer, client, step, steps, losses) -> None:
         if trainer.round_number == 1 and self.nodes and client != "ddp":
             self.cluster.remove_node(self.nodes.pop(), allow_graceful=False)
+            threading.Timer(5.0, self.cluster.add_node, kwargs={"num_cpus": 2}).start()  # the pair can't do without
 
     def on_round_end(self, trainer, module, outcome) -> None:
         self.outcomes.append(outcome.failures)
         if outcome.round_number == 1:
-            self.cluster.add_node(num_cpus=2)
             end = time.monotonic() + 120
             while not all(team.ready for team in trainer.engine._all) and time.monotonic() < end:
                 list(trainer.engine._hear())
@@ -56,7 +57,7 @@ def main(folder: Path) -> None:
     trouble = Trouble(cluster, nodes)
     try:
         trainer = parts.trainer(
-            folder, [Aggregation(gamma=1.0), trouble], rounds=3, workers=2,
+            folder, [ISFA(gamma=1.0), trouble], rounds=3, workers=2,
             default_placement=Placement(processors=1), placements={"ddp": Placement("ddp", 2, processors=1)},
         )  # fmt: skip
         trainer.fit(parts.Pull(), parts.People(PEOPLE))

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from fedtalk.callbacks.aggregation import Aggregation
-from fedtalk.federation.client import LocalResult, LocalWork
+from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.federation.engines.in_process import Failure
 from fedtalk.federation.local import LocalTraining
+from fedtalk.federation.local_work import LocalResult, LocalWork
 from fedtalk.federation.module import copy_state
 from fedtalk.federation.placement import Placement
 
@@ -30,15 +30,12 @@ class Pool:
         for n, kind in enumerate(("ddp", "fsdp")):
             self.people[f"{kind}: steady"] = parts.Person((0.2 * n, 0.5, -0.3), clips=2, does="steady")
         self.module, self.data = parts.Pull(dropout=0.3), parts.People(self.people)
-        self.trainer = parts.trainer(folder, [Aggregation(gamma=1.0)], **settings)
-        self.trainer.connect(self.module, self.data, "fit")
-        self.trainer.employ(self.module, self.data)
+        self.trainer = parts.trainer(folder, [ISFA(gamma=1.0)], **settings)
+        self.federation = self.trainer.connect(self.module, self.data, "fit")
+        self.engine = self.trainer.engine
+        self.engine.start(self.federation, lambda: None)
         self.start = copy_state(self.module.exchanged_parameters())
         self.steps: list[tuple[str, int]] = []
-
-    @property
-    def engine(self) -> Any:
-        return self.trainer.engine
 
     def results(
         self, clients: Sequence[str], local: LocalTraining | None = None, most: int = 1000

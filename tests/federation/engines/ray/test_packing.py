@@ -1,9 +1,10 @@
-"""What workers are sent: all of the setup, frozen parameters without a copy, and nothing of the server's."""
+"""What workers are sent: all of the federation that they need, frozen parameters without a copy, and nothing of the server's."""
 
 from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +13,34 @@ import pytest
 import torch
 from torch import nn
 
-from fedtalk.callbacks.aggregation import Aggregation
-from fedtalk.data.source import PreparedCache
+from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.engines.ray.engine import _packed
-from fedtalk.federation.engines.ray.packing import Setup, pack
-from fedtalk.federation.placement import Placements
-from fedtalk.privacy.ledger import Ledger
-from fedtalk.privacy.private_rounds import PrivateRounds
+from fedtalk.federation.engines.ray.packing import pack
+from fedtalk.federation.federation import Federation
+from fedtalk.privacy.sealed_rounds import SealedRounds
+from fedtalk.privacy.settings import Privacy
 
 pytest.importorskip("ray")
 
 
-def _setup(parts: Any, module: Any) -> Setup:
-    return Setup(
-        module, parts.People({"anna": parts.Person()}), PreparedCache(Path("cache")), Placements(), 3, 2, "32-true"
-    )
+@pytest.fixture
+def federation(worker_parts: Any, tmp_path: Path) -> Callable[..., Federation]:
+    """One of client anna, around a module."""
+
+    def make(module: Any, **settings: Any) -> Federation:
+        trainer = worker_parts.trainer(tmp_path, [ISFA(gamma=1.0)], seed=3, most_held_out=2, **settings)
+        return trainer.connect(module, worker_parts.People({"anna": worker_parts.Person()}), "fit")
+
+    return make
 
 
-def test_frozen_parameters_are_read_where_they_lie_and_all_else_is_a_copy(worker_parts: Any) -> None:
+def test_frozen_parameters_are_read_where_they_lie_and_all_else_is_a_copy(
+    worker_parts: Any, federation: Callable[..., Federation]
+) -> None:
     module = worker_parts.Pull()
     frozen = module.net[0].weight
     module.net[0].bias = nn.Parameter(module.net[0].bias.to(torch.bfloat16), requires_grad=False)
-    packed = pack(_setup(worker_parts, module))
+    packed = pack(federation(module))
     assert sorted(len(array) for array in packed.frozen) == [8 * 2, 8 * 3 * 4]
     for array in packed.frozen:
         array.flags.writeable = False  # as the object store gives it back
@@ -51,37 +57,38 @@ def test_frozen_parameters_are_read_where_they_lie_and_all_else_is_a_copy(worker
     assert (opened.seed, opened.most_held_out, opened.data.clients) == (3, 2, ["anna"])
 
 
-def test_one_parameter_under_two_names_stays_one(worker_parts: Any) -> None:
+def test_one_parameter_under_two_names_stays_one(worker_parts: Any, federation: Callable[..., Federation]) -> None:
     module = worker_parts.Pull()
     module.also = module.net[0].weight
-    opened = pack(_setup(worker_parts, module)).open().module
+    opened = pack(federation(module)).open().module
     assert opened.also is opened.net[0].weight
 
 
-def test_other_arrays_can_be_written_to(worker_parts: Any) -> None:
+def test_other_arrays_can_be_written_to(worker_parts: Any, federation: Callable[..., Federation]) -> None:
     module = worker_parts.Pull()
     module.table, module.buffer = np.arange(5000.0), torch.zeros(5000)
-    opened = pack(_setup(worker_parts, module)).open().module
+    opened = pack(federation(module)).open().module
     opened.table[0], opened.buffer[0] = 7.0, 7.0
     assert module.table[0] == 0.0 == module.buffer[0]
 
 
-def test_nothing_of_the_servers_is_sent(alone: Any) -> None:
-    """Neither as a name nor as an object: aggregation, ledger, secrets, monitors, the trainer itself."""
-    packed = _packed(alone.trainer)
-    for secret in (b"Aggregation", b"Ledger", b"PrivateRounds", b"FederatedTrainer", b"TensorBoard"):
-        assert secret not in packed.content
-    kinds = (Aggregation, Ledger, PrivateRounds)
-    before = {id(thing) for thing in gc.get_objects() if isinstance(thing, kinds)}
+def test_nothing_of_the_servers_is_sent(worker_parts: Any, federation: Callable[..., Federation]) -> None:
+    """Neither how updates are weighed nor what is promised, nor the trainer, its monitors and the seals of rounds."""
+    whole = federation(worker_parts.Pull(), privacy=Privacy(noise_multiplier=0.5, delta=1e-3), validate_every=0)
+    packed = pack(whole)
+    for secret in (b"ISFA", b"Privacy", b"Rounds", b"FederatedTrainer", b"TensorBoard", b"Ledger"):
+        assert secret not in packed.content, secret
+    before = {id(thing) for thing in gc.get_objects() if isinstance(thing, SealedRounds | Privacy | ISFA)}
     opened = packed.open()
-    assert {id(thing) for thing in gc.get_objects() if isinstance(thing, kinds)} == before and opened.seed == 0
+    after = {id(thing) for thing in gc.get_objects() if isinstance(thing, SealedRounds | Privacy | ISFA)}
+    assert after == before and opened.privacy is None and opened.seed == whole.seed
 
 
 def test_where_the_main_process_works_workers_do(
-    worker_parts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worker_parts: Any, federation: Callable[..., Federation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    packed = pack(_setup(worker_parts, worker_parts.Pull()))
+    packed = pack(federation(worker_parts.Pull()))
     monkeypatch.chdir("/")
     packed.open()
     assert os.getcwd() == str(tmp_path)
@@ -90,7 +97,7 @@ def test_where_the_main_process_works_workers_do(
 def test_what_cant_be_sent_is_told_before_any_work(worker_parts: Any, tmp_path: Path) -> None:
     module = worker_parts.Pull()
     module.file = (tmp_path / "open").open("w")
-    trainer = worker_parts.trainer(tmp_path, [Aggregation(gamma=1.0)], workers=2)
+    trainer = worker_parts.trainer(tmp_path, workers=2)
     try:
         with pytest.raises(
             ConfigurationError, match=r"trainer.workers: model and data are sent to the workers, and TypeError"

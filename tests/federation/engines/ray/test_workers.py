@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from fedtalk.federation.client import LocalResult
 from fedtalk.federation.engines.in_process import Failure
+from fedtalk.federation.local_work import LocalResult, LocalWork
 
 GOOD = ["client-0", "client-1", "client-2", "client-3"]
 
@@ -25,7 +25,7 @@ def test_two_workers_give_the_bits_of_one_process(alone: Any, pool: Any) -> None
     local = replace(pool.local, keep_optimizer=True)
     former = alone.results(GOOD[:1], local)[GOOD[0]].optimizer
     for side in (alone, pool):
-        side.trainer.client_states.save(GOOD[0], 0, former)
+        side.federation.client_states.save(GOOD[0], 0, former)
     first, other = alone.results(GOOD, local), pool.results(GOOD, local)
     assert sorted(alone.steps) == sorted(pool.steps) and len(pool.steps) == 3 * len(GOOD)
     for name in GOOD:
@@ -89,8 +89,6 @@ def test_work_that_nobody_wants_any_more_is_given_up(
 
 
 def test_a_callback_that_fails_costs_the_clients_update(pool: Any) -> None:
-    from fedtalk.federation.client import LocalWork
-
     def fail(name: str, step: int, losses: dict[str, float]) -> None:
         if name == GOOD[1]:
             raise ValueError("no such monitor")

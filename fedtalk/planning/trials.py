@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from fedtalk.cores import usable_cores
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.engines.in_process import Failure, InProcess
@@ -21,7 +22,7 @@ from fedtalk.federation.engines.ray.session import open_session
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.local_work import LocalWork
 from fedtalk.federation.module import copy_state, load_state
-from fedtalk.federation.placement import Placement, Placements, usable_cores
+from fedtalk.federation.placement import Placement, Placements
 from fedtalk.federation.preconditions import check_placements
 
 log = logging.getLogger(__name__)

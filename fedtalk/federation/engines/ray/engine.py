@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedtalk.cores import usable_cores
 from fedtalk.errors import ConfigurationError, OutputError
 from fedtalk.federation.engines.in_process import Failure, InProcess
 from fedtalk.federation.engines.ray.packing import Packed, pack
@@ -20,7 +21,7 @@ from fedtalk.federation.engines.ray.team import PARTING_SECONDS, Team
 from fedtalk.federation.engines.ray.worker import arrays, tensors
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.local_work import LocalResult, LocalWork, OnStep
-from fedtalk.federation.placement import Placement, usable_cores
+from fedtalk.federation.placement import Placement
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ ROOM_SECONDS = 600.0
 class RayEngine(InProcess):
     """Clients' local work in Ray's actors; all else as in one process, to the same bits."""
 
+    isolates = True
+
     def __init__(self, workers: int, threads: int | None) -> None:
         """
         Args:
@@ -48,6 +51,10 @@ class RayEngine(InProcess):
         self._workers, self._threads = workers, threads
         self._teams: dict[Placement, list[Team]] = {}
         self._session: Session | None = None
+
+    @property
+    def at_once(self) -> int:
+        return self._workers
 
     def start(self, federation: Federation, check_stop: Callable[[], None]) -> None:
         """Start the workers and wait until they are ready.

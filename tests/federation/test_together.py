@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.deadline import DeadlineError
-from fedtalk.federation.engines.ray.worker import GivenUp
+from fedtalk.federation.engines.ray.desk import GivenUp
 from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.local_work import LocalWork
 from fedtalk.federation.module import Prepared, copy_state, load_state

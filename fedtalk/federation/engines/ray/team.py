@@ -25,7 +25,7 @@ AGREEMENT_SECONDS = 10.0
 """What workers that take a client together have to fail too, once one of them has."""
 MOST_DEATHS = 3
 """Starts in a row that may fail."""
-START_SECONDS = 600.0
+START_SECONDS = 1800.0
 """What workers have to get ready, once they have a process."""
 
 

@@ -1,4 +1,7 @@
-"""A worker: an actor that holds the module from the first round to the last and does the local work of clients."""
+"""A worker: an actor that holds the module from the first round to the last and does the local work of clients.
+
+This file imports nothing that takes long, so that a worker answers as soon as it has a process.
+"""
 
 from __future__ import annotations
 
@@ -9,36 +12,18 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from fedtalk.federation.client import ClientHalf
-from fedtalk.federation.client_states import ClientStates
-from fedtalk.federation.engines.in_process import Failure
-from fedtalk.federation.engines.ray.launch import Seat, launch
-from fedtalk.federation.engines.ray.packing import Packed
-from fedtalk.federation.local_work import LocalWork
+if TYPE_CHECKING:
+    from fedtalk.federation.engines.in_process import Failure
+    from fedtalk.federation.engines.ray.desk import Desk
+    from fedtalk.federation.engines.ray.launch import Seat
+    from fedtalk.federation.engines.ray.packing import Packed
+    from fedtalk.federation.local_work import LocalWork
 
 POLL_SECONDS = 0.2
 """How long a cancelled task may go unnoticed."""
 Message = tuple[str, Any]
-
-
-class GivenUp(Exception):
-    """The main process doesn't want the task's results any more."""
-
-
-def arrays(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """As numpy arrays, which the object store takes as they are; `tensors` is the way back."""
-    return {name: value.numpy() for name, value in state.items()}
-
-
-def tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Copies: what the object store holds can't be written to, and is to be let go of."""
-    return {name: torch.tensor(value) for name, value in state.items()}
 
 
 class Worker:
@@ -46,8 +31,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1)
-        self._clients: ClientHalf
-        self._seat: Seat
+        self._desk: Desk
 
     def meeting(self) -> tuple[str, int]:
         """An address of this machine and a port that is free: where processes that take a client together can meet."""
@@ -59,20 +43,14 @@ class Worker:
 
     def get_ready(self, packed: Packed, seat: Seat, meeting: tuple[str, int]) -> Failure | None:
         """Hold the module and the data; the failure, where that can't be done."""
+        from fedtalk.federation.engines.in_process import Failure
+        from fedtalk.federation.engines.ray.desk import Desk
+
         try:
-            self._thread.submit(self._hold, packed, seat, meeting).result()
+            self._desk = self._thread.submit(Desk, packed, seat, meeting).result()
         except Exception as error:  # told by the main process, in whose log it belongs
             return Failure.of(error)
         return None
-
-    def _hold(self, packed: Packed, seat: Seat, meeting: tuple[str, int]) -> None:
-        for chatty in ("lightning.pytorch", "lightning.fabric"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
-        torch.set_num_threads(seat.threads)
-        federation = packed.open()
-        fabric, wrapped = launch(seat, meeting, federation.module, federation.precision)
-        federation.module.eval()
-        self._seat, self._clients = seat, ClientHalf(federation, fabric, wrapped)
 
     def idle(self) -> None:
         """Answers when the tasks before it have come to their ends."""
@@ -85,7 +63,7 @@ class Worker:
         Args:
             names: of the clients.
             work: what they are asked for.
-            state: what they start from, as `arrays`.
+            state: what they start from, as arrays.
             optimizers: clients' optimizer states, or the error where one couldn't be read; None where none are kept.
 
         Yields:
@@ -97,11 +75,10 @@ class Worker:
 
         told: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         given_up = threading.Event()
-        self._clients.states = SentStates(optimizers or {})
         forward = _Forward(told)
         logging.getLogger("fedtalk").addHandler(forward)
         try:
-            task = self._thread.submit(self._do, names, work, tensors(state), told, given_up)
+            task = self._thread.submit(self._desk.work, names, work, state, optimizers, told.put, given_up.is_set)
             task.add_done_callback(lambda _: told.put(None))
             yield "started", " and ".join(names)
             while True:
@@ -115,48 +92,6 @@ class Worker:
             task.result()
         finally:
             logging.getLogger("fedtalk").removeHandler(forward)
-
-    def _do(
-        self,
-        names: Sequence[str],
-        work: LocalWork,
-        start: Mapping[str, Tensor],
-        told: queue.SimpleQueue[Message | None],
-        given_up: threading.Event,
-    ) -> None:
-        first = self._seat.rank == 0
-
-        def on_step(name: str, step: int, losses: dict[str, float]) -> None:
-            if first:
-                told.put(("step", (name, step, losses)))
-            if given_up.is_set():
-                raise GivenUp
-
-        done = []
-        for name, result in self._clients.work_together(names, work, start, on_step):
-            # As in one process, an error costs this result only.
-            kept = Failure.of(result) if isinstance(result, Exception) else replace(result, state=arrays(result.state))
-            del result  # the next client needs the memory that an error's traceback keeps
-            if first or isinstance(kept, Failure):
-                done.append((name, kept))
-        told.put(("done", done))
-
-
-class SentStates(ClientStates):
-    """Clients' optimizer states as they came with a task: the run's folder is the main process's."""
-
-    def __init__(self, states: Mapping[str, dict[str, Any] | Exception | None]) -> None:
-        """
-        Args:
-            states: by client; an error is raised where the state is asked for.
-        """
-        self._states = states
-
-    def load(self, client: str, round_number: int) -> dict[str, Any] | None:
-        state = self._states[client]
-        if isinstance(state, Exception):
-            raise state
-        return state
 
 
 class _Forward(logging.Handler):

@@ -1,6 +1,6 @@
 """What all workers of a fit are told once, packed so that a machine has the frozen network in memory once.
 
-Frozen parameters travel apart from the rest, as arrays, which Ray's object store maps into every process of a machine; they can
+Large frozen parameters travel apart from the rest, as arrays, which Ray's object store maps into every process of a machine; they can
 be read there and not written. All else is pickled, and each process has its own.
 """
 
@@ -23,6 +23,9 @@ from torch import nn
 from fedtalk.callbacks.aggregation import FedAvg
 from fedtalk.data.source import PreparedCache
 from fedtalk.federation.federation import Federation
+
+LEAST_BYTES = 1024**2
+"""Of a frozen parameter that travels apart; smaller ones cost little, and a round may rewrite an adapter's frozen factors."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def _can_be_mapped(value: Any) -> bool:
         and not value.requires_grad
         and value.device.type == "cpu"
         and value.is_contiguous()
-        and value.numel() > 0
+        and value.nbytes >= LEAST_BYTES
     )
 
 

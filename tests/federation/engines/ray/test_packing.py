@@ -21,6 +21,12 @@ from fedtalk.privacy.settings import Privacy
 pytest.importorskip("ray")
 
 
+@pytest.fixture(autouse=True)
+def _all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the test's small modules too, all but single numbers."""
+    monkeypatch.setattr("fedtalk.federation.engines.ray.packing.LEAST_BYTES", 8)
+
+
 @pytest.fixture
 def federation(worker_parts: Any, tmp_path: Path) -> Callable[..., Federation]:
     """One of client anna, around a module."""

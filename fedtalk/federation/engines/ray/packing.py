@@ -1,7 +1,7 @@
 """What all workers of a fit are told once, packed so that a machine has the frozen network in memory once.
 
-Large frozen parameters travel apart from the rest, as arrays, which Ray's object store maps into every process of a machine; they can
-be read there and not written. All else is pickled, and each process has its own.
+Large frozen parameters travel apart from the rest, as arrays, which Ray's object store maps into every process of a machine; they
+can be read there and not written. All else is pickled, and each process has its own.
 """
 
 from __future__ import annotations

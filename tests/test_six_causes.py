@@ -64,8 +64,8 @@ def dubbed(shipped: Talker) -> list[Dubbed]:
     made = []
     for index in range(4):
         speaker = Speaker.draw(0, "private", index)
-        clip, other = (make_clip(speaker, take, FRAMES, 64) for take in (0, 1))
-        donor = make_clip(Speaker.draw(0, "public", 500 + index), 0, FRAMES, 64)
+        clip, other = (make_clip(speaker, take, FRAMES, 128) for take in (0, 1))
+        donor = make_clip(Speaker.draw(0, "public", 500 + index), 0, FRAMES, 128)
         reference = other.reference(12)
         own, swapped = (_dub(shipped, clip, reference, audio) for audio in (None, donor.audio))
         made.append(Dubbed(clip, reference, donor, own, swapped))
@@ -77,7 +77,7 @@ class TestCause1UntrainedBackbone:
 
     def test_the_codec_reconstructs_people_it_has_never_seen(self, shipped: Talker) -> None:
         for index in range(400, 406):
-            frames = make_clip(Speaker.draw(0, "public", index), 0, 8, 64).frames
+            frames = make_clip(Speaker.draw(0, "public", index), 0, 8, 128).frames
             assert metrics.psnr(frames, shipped.reconstruct(frames)) > 26
 
     def test_the_dub_is_better_at_the_mouth_than_copying_the_reference_or_grey(self, dubbed: list[Dubbed]) -> None:
@@ -108,7 +108,7 @@ class TestCause2DeadConditioning:
 
     def test_swapped_audio_changes_the_mouth(self, dubbed: list[Dubbed]) -> None:
         for case in dubbed:
-            inside = metrics.mouth_boxes(case.clip.mouth, case.clip.eyes, 64, 64)
+            inside = metrics.mouth_boxes(case.clip.mouth, case.clip.eyes, 128, 128)
             change = np.abs(case.own.astype(float) - case.swapped)[inside].mean()
             assert change > 3  # grey levels of 255
 
@@ -129,14 +129,14 @@ class TestCause2DeadConditioning:
         half = 12 * SAMPLES_PER_FRAME
         audio[half:] = case.donor.audio[half:] * (np.std(audio[half:]) / np.std(case.donor.audio[half:]))
         made = _dub(shipped, case.clip, case.reference, audio)
-        inside = metrics.mouth_boxes(case.clip.mouth, case.clip.eyes, 64, 64)
+        inside = metrics.mouth_boxes(case.clip.mouth, case.clip.eyes, 128, 128)
         change = np.array([np.abs(case.own[f].astype(float) - made[f])[inside[f]].mean() for f in range(FRAMES)])
         assert change[14:].mean() > 3 * change[:8].mean()
 
     def test_another_reference_gives_another_face(self, shipped: Talker, dubbed: list[Dubbed]) -> None:
         """In the portrait task the whole face comes from it, and resembles it."""
         audio = torch.from_numpy(dubbed[0].clip.audio[: 8 * SAMPLES_PER_FRAME])
-        clips = [make_clip(Speaker.draw(0, "public", index), 0, 1, 64) for index in (401, 402)]
+        clips = [make_clip(Speaker.draw(0, "public", index), 0, 1, 128) for index in (401, 402)]
         people = [clip.frames[0] for clip in clips]
         made = [
             np.stack([frame.numpy() for frame in shipped.portrait(audio, clip.reference(0))]).astype(float)

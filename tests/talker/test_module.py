@@ -337,7 +337,7 @@ def test_faulty_clips_make_a_client_less_reliable(shipped: Talker, fault: str, l
         scores = []
         for index in range(3):
             person = Speaker.draw(0, "private", 50 + index, fault)
-            clips = [shipped.prepare_clip(make_clip(person, take, 16, 64)) for take in range(4)]
+            clips = [shipped.prepare_clip(make_clip(person, take, 16, 128)) for take in range(4)]
             scores.append(shipped.reliability(clips[3:], clips[:3], torch.Generator().manual_seed(index))[lowered])
         return float(np.mean(scores))
 

@@ -101,7 +101,7 @@ def test_a_gradient_step_is_traced_to_its_person() -> None:
     start = copy_state(talker.exchanged_parameters())
     people = [Speaker.draw(0, "private", number) for number in range(3)]
     seen, kept = (
-        [know(talker, start, [talker.prepare_clip(make_clip(person, take, 20, 64))], 0) for person in people]
+        [know(talker, start, [talker.prepare_clip(make_clip(person, take, 20, 128))], 0) for person in people]
         for take in (0, 1)
     )
     assert seen[0].gradient.shape == flatten(start).shape

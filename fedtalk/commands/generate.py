@@ -41,7 +41,7 @@ def generate(
         out: mp4 to write; exactly as long as the speech (in whole frames of 1/25 s).
         portrait: picture of the person; the whole face is drawn from it.
         video: instead of a portrait, a video of the person whose mouth is to follow the speech (dubbing).
-        adapter: personal adapter folder, for instance RUN/adapters/PERSON; none uses the backbone alone.
+        adapter: personal adapter folder, for instance RUN/adapters/personal/PERSON; none uses the backbone alone.
         backbone: 'shipped' or the folder of the backbone that the adapter was trained on.
         guidance: weight of the audio; above 1 the mouth moves more clearly, at twice the time.
         sampling_steps: denoising steps.

@@ -1,4 +1,4 @@
-"""What a fit refuses before any work: folders that can't be written or hold a run, promises of their ledger, numbers at the edge."""
+"""What a fit refuses before any work: folders it cannot use, a ledger whose promise would be lost, numbers at the edge."""
 
 from __future__ import annotations
 
@@ -58,5 +58,5 @@ def test_a_ledgers_folder_takes_no_run_without_noise(tmp_path: Path, privacy: Pr
     ids=str,
 )
 def test_numbers_at_the_edge_are_refused_with_what_was_expected(kind: type, settings: dict) -> None:
-    with pytest.raises(ConfigurationError, match="expected .*got"):
+    with pytest.raises(ConfigurationError, match=r"expected .*got"):
         kind(**settings)

@@ -14,8 +14,8 @@ from fedtalk import __version__
 from fedtalk.errors import FedTalkError
 
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = ("prepare", "generate", "audit", "doctor", "flower")
-FLAGS = ("--json", "--dry_run")
+COMMANDS = ("prepare", "generate", "app", "consent", "audit", "doctor", "flower")
+FLAGS = ("--json", "--dry_run", "--mark", "--keep_picture", "--overwrite")
 """Options that may be given without a value, which the parser wants for booleans."""
 
 HELP = f"""fedtalk {__version__}: personalised talking-head video, trained federated; no face or voice leaves its owner.
@@ -27,6 +27,8 @@ HELP = f"""fedtalk {__version__}: personalised talking-head video, trained feder
   fedtalk predict  --config ... --ckpt_path last  videos of held-out clips
   fedtalk prepare  RAW CLIENTS                    ordinary videos to aligned clips, one folder a person
   fedtalk generate --portrait P --audio A --out O a picture and speech to a speaking face
+  fedtalk app                                     a local page for the same
+  fedtalk consent  CLIENTS                        who agreed to what; deletes what is left of those who took it back
   fedtalk doctor                                  what this machine can run, and what to do about the rest
   fedtalk audit    RUN                            attacks on a finished run: what they prove about its privacy
   fedtalk flower   keys|server|client             the same rounds across organisations, over Flower
@@ -136,7 +138,7 @@ def run_command(arguments: Sequence[str]) -> None:
 
     auto_cli(
         getattr(commands, arguments[0]),
-        as_positional=arguments[0] in ("prepare", "audit"),
+        as_positional=arguments[0] in ("prepare", "audit", "consent"),
         args=list(arguments[1:]),
         prog=f"fedtalk {arguments[0]}",
     )

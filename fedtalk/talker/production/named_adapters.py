@@ -64,7 +64,9 @@ def find_adapter(name: str, run: str | Path | None = None) -> Path:
     folder = Path(name).expanduser()
     if (folder / CONFIG).is_file():
         return folder
-    roots = [Path(run).expanduser()] if run is not None else sorted(path for path in Path(RUNS).glob("*") if path.is_dir())
+    roots = (
+        [Path(run).expanduser()] if run is not None else sorted(path for path in Path(RUNS).glob("*") if path.is_dir())
+    )
     known = {root: sorted(path.parent for path in (root / "adapters").rglob(CONFIG)) for root in roots}
     found = [path for paths in known.values() for path in paths if path.name == name]
     if len(found) == 1:

@@ -76,7 +76,7 @@ def audit_membership(
         for person in people:
             if on_person is not None:
                 on_person(person)
-            clips = run.trainer.prepared(run.module, data, person)
+            clips = run.prepared(data, person)
             found[person] = loss_reduction(run.module, clips, run.released, run.initial, seed, person)
         return found
 

@@ -34,8 +34,7 @@ def fit(backbone: Path, folder: Path, *, adapter: bool = True, privacy: dict | N
         },
     }  # fmt: skip
     if privacy is not None:
-        aggregation = "fedtalk.callbacks.aggregation.Aggregation"
-        config["trainer"]["callbacks"] = [{"class_path": aggregation, "init_args": {"gamma": 0.0, "privacy": privacy}}]
+        config["trainer"]["privacy"] = privacy
     path = folder.parent / f"{folder.name}.yaml"
     path.write_text(yaml.safe_dump(config))
     assert main(["fit", "--config", str(path)]) == 0

@@ -14,11 +14,10 @@ from jsonargparse import Namespace, auto_cli
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from fedtalk.callbacks.config import SaveRunConfig
-from fedtalk.callbacks.personal import PersonalAdapters
 from fedtalk.data.source import ClipData
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.engines.flower import require_flower
-from fedtalk.federation.engines.flower.agreement import check_sealed
+from fedtalk.federation.engines.flower.agreement import agreement_of, check_sealed
 from fedtalk.federation.engines.flower.engine import FlowerEngine, Post, gather
 from fedtalk.federation.engines.flower.keys import (
     check_certificate,
@@ -143,12 +142,10 @@ def serve_rounds(
 
     with run_lock(trainer.run_dir):  # before the folder's logs are begun anew; the rounds hold it
         pass
-    check_sealed(trainer.aggregation)
+    check_sealed(trainer.privacy)
     public = site_keys(settings.sites)
     check_certificate(settings.certificate, settings.private_key)
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, PersonalAdapters):
-            callback.steps = 0  # personal adapters are made at the sites; here the global one alone
+    trainer.personal_adapters.personal = None  # they are made at the sites; here the global one alone
     authority = read_authority(settings.authority)
     with tempfile.TemporaryDirectory(prefix="fedtalk-") as private, trainer.stop_signals as stop:
         secret_path, secret = secret_file(Path(private))
@@ -167,7 +164,8 @@ def serve_rounds(
         with link, server_app(link, address, authority, secret, public, stop.check) as (grid, node_of):
             post = GridPost(grid, node_of)
             sites = _wait_for_sites(trainer, post, link, list(public), settings)
-            data.enter(gather(post, trainer, module, sites, settings.answer_seconds))
+            agreement = agreement_of(trainer.federate(module, data))
+            data.enter(gather(post, agreement, sites, settings.answer_seconds, stop.check))
             trainer.engine = engine = FlowerEngine(post, settings.training_seconds, settings.answer_seconds)
             trainer.fit(module, data, ckpt_path)
             with trainer.stop_signals:
@@ -192,13 +190,9 @@ def serve_clients(trainer: FederatedTrainer, module: FederatedModule, data: Clip
         tempfile.TemporaryDirectory(prefix="fedtalk-") as private,
         trainer.stop_signals as stop,
     ):
-        data.prepare_data()
-        data.setup("fit")
-        trainer.strategy.connect(module)
-        module.to(trainer.fabric.device)
-        module.eval()
-        trainer.client_states.begin(0)
-        site = Site(trainer, module, data)
+        federation = trainer.connect(module, data, "fit")
+        federation.client_states.begin(0)
+        site = Site(federation, trainer.engine, stop.check)
         secret_path, secret = secret_file(Path(private))
         node = Child(
             "flower-supernode",
@@ -218,9 +212,7 @@ def serve_clients(trainer: FederatedTrainer, module: FederatedModule, data: Clip
                 settings.wait_seconds,
             )  # fmt: skip
             answered = time.monotonic()
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, PersonalAdapters):
-                    callback.on_fit_rounds_end(trainer, module)
+            trainer.personal_adapters.on_fit_rounds_end(trainer, module)
             time.sleep(max(0.0, answered + SENDING_SECONDS - time.monotonic()))
         log.info("the run has ended; its adapters are in %s", trainer.run_dir / "adapters")
 

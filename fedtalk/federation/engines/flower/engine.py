@@ -14,8 +14,8 @@ from fedtalk.federation.engines.flower.agreement import agreement_of, check_seal
 from fedtalk.federation.engines.flower.messages import Message
 from fedtalk.federation.engines.flower.roster import SiteClients
 from fedtalk.federation.engines.in_process import Engine, RoundSum
-from fedtalk.federation.module import FederatedModule
-from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.federation.federation import Federation
+from fedtalk.federation.local_work import OnStep
 from fedtalk.privacy.private_rounds import PrivateRounds
 from fedtalk.privacy.secagg.errors import AbortedRound, RefusedMessage
 from fedtalk.privacy.secagg.server import CollectingInputs, CollectingKeys, CollectingShares
@@ -45,7 +45,7 @@ class Post(ABC):
 
 
 def gather(
-    post: Post, trainer: FederatedTrainer, module: FederatedModule, sites: Sequence[str], seconds: float
+    post: Post, agreement: Mapping[str, str], sites: Sequence[str], seconds: float, check_stop: Callable[[], None]
 ) -> dict[str, list[str]]:
     """Ask each connected site who its clients are, having made sure that it is configured as the server is.
 
@@ -53,8 +53,8 @@ def gather(
         ConfigurationError: a site differs from the server, or gives no list of names.
         FedTalkError: a site gives no answer.
     """
-    hello = Message("hello", {"agreement": agreement_of(trainer, module)}).encode()
-    answers = post.ask(dict.fromkeys(sites, hello), seconds, trainer.stop_signals.check)
+    hello = Message("hello", {"agreement": dict(agreement)}).encode()
+    answers = post.ask(dict.fromkeys(sites, hello), seconds, check_stop)
     clients_of: dict[str, list[str]] = {}
     for site in sites:
         if site not in answers:
@@ -88,26 +88,27 @@ class FlowerEngine(Engine):
         """
         self._post, self._training_seconds, self._answer_seconds = post, training_seconds, answer_seconds
 
-    def start(self, trainer: FederatedTrainer) -> None:
+    def start(self, federation: Federation, check_stop: Callable[[], None]) -> None:
         """
         Raises:
             ConfigurationError: without secure aggregation, or without sites.
         """
-        super().start(trainer)
-        check_sealed(trainer.aggregation)
-        if trainer.enough < 1:
+        super().start(federation, check_stop)
+        check_sealed(federation.privacy)
+        if federation.enough < 1:
             raise ConfigurationError(
-                f"trainer.enough: expected 1 across organisations, got {trainer.enough}: there flower.training_seconds says "
+                f"trainer.enough: expected 1 across organisations, got {federation.enough}: there flower.training_seconds says "
                 "how long a round waits for its sites"
             )
-        if not isinstance(trainer.data, SiteClients):
-            raise ConfigurationError(f"data: expected SiteClients at the server, got {type(trainer.data).__name__}")
-        self._site_of = trainer.data.site_of
-        self._agreement = agreement_of(trainer, trainer.module)
+        if not isinstance(federation.data, SiteClients):
+            raise ConfigurationError(f"data: expected SiteClients at the server, got {type(federation.data).__name__}")
+        self._site_of = federation.data.site_of
+        self._agreement = agreement_of(federation)
 
-    def run_round(self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor]) -> RoundSum:
-        private, result = self.trainer.aggregation.private_rounds, RoundSum()
-        assert private is not None  # `start` saw to it
+    def run_round(
+        self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor], on_step: OnStep
+    ) -> RoundSum:
+        private, result = self._private, RoundSum()
         private.charge()
         result.failures = dict.fromkeys(cohort, "dropped out")
         needed = private.updates_needed(len(cohort))
@@ -119,6 +120,11 @@ class FlowerEngine(Engine):
             result.total = None
             log.warning("round %d is void: %s; the adapter stays as it is", round_number, error)
         return result
+
+    @property
+    def _private(self) -> PrivateRounds:
+        assert isinstance(self.sealed, PrivateRounds)  # its privacy was checked at the start
+        return self.sealed
 
     def _sum(
         self,
@@ -163,7 +169,7 @@ class FlowerEngine(Engine):
         Raises:
             AbortedRound: they are fewer than ``needed``.
         """
-        ids = self.trainer.aggregation.private_rounds.ids  # type: ignore[union-attr]
+        ids = self._private.ids
         names = {number_: client for client, number_ in ids.items()}
         parts: dict[str, dict[str, bytes]] = {}
         for client_id, part in outgoing.items():
@@ -176,7 +182,7 @@ class FlowerEngine(Engine):
                 fields["ids"] = {client: ids[client] for client, where in self._site_of.items() if where == site}
             requests[site] = Message(kind, fields, own if state is None else {"state": state, **own}).encode()
         seconds = self._training_seconds if kind == "train" else self._answer_seconds
-        answers = self._post.ask(requests, seconds, self.trainer.stop_signals.check)
+        answers = self._post.ask(requests, seconds, self.check_stop)
         taken = []
         for site, data in sorted(answers.items()):
             try:
@@ -205,7 +211,7 @@ class FlowerEngine(Engine):
         """Give every site the adapter that the run ended with; returns the sites that took it."""
         request = Message("finish", {"agreement": self._agreement}, {"state": save(dict(state))}).encode()
         sites = sorted(set(self._site_of.values()))
-        answers = self._post.ask(dict.fromkeys(sites, request), self._answer_seconds, self.trainer.stop_signals.check)
+        answers = self._post.ask(dict.fromkeys(sites, request), self._answer_seconds, self.check_stop)
         took = [site for site in sites if site in answers and Message.decode(answers[site]).kind == "answer"]
         for site in sorted(set(sites) - set(took)):
             log.warning("site %s did not take the final adapter; it is in RUN/adapters/global", site)

@@ -19,14 +19,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from fedtalk.data.source import ClipData
 from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
 from fedtalk.federation.engines.flower.agreement import agreement_of, check_sealed, differences
 from fedtalk.federation.engines.flower.messages import Message, MessageError
-from fedtalk.federation.engines.in_process import Failure, InProcess
-from fedtalk.federation.module import FederatedModule, load_state
-from fedtalk.federation.trainer import FederatedTrainer
-from fedtalk.privacy.private_rounds import Plan, PrivateRounds
+from fedtalk.federation.engines.in_process import Engine, Failure, InProcess
+from fedtalk.federation.federation import Federation
+from fedtalk.federation.module import load_state
+from fedtalk.privacy.private_rounds import PrivateRounds
+from fedtalk.privacy.rounds import rounds_of
 from fedtalk.privacy.secagg.client import Advertised, Shared, Submitted
 from fedtalk.storage import write_json
 
@@ -52,28 +52,26 @@ class _Taking:
 class Site:
     """All clients of one data folder."""
 
-    def __init__(self, trainer: FederatedTrainer, module: FederatedModule, data: ClipData) -> None:
+    def __init__(self, federation: Federation, engine: Engine, check_stop: Callable[[], None]) -> None:
         """
         Args:
-            trainer: with the site's own placements and workers; it gives engine, cache, seeds and aggregation, and fits nothing.
-            module: what is trained, held for the whole run.
-            data: the clips of this site's clients.
+            federation: with the site's own placements; its module is held for the whole run.
+            engine: for clients on this machine, not yet started.
+            check_stop: called often; raises where the site was asked to stop.
 
         Raises:
             ConfigurationError: the config has no secure aggregation.
         """
-        check_sealed(trainer.aggregation)
-        self.trainer, self.module, self.data = trainer, module, data
-        self._agreement = agreement_of(trainer, module)
-        trainer.check_placements(module, data)
-        if not isinstance(trainer.engine, InProcess):
-            raise ConfigurationError(
-                f"engine: expected one for clients on this machine, got {type(trainer.engine).__name__}"
-            )
-        self._engine = trainer.engine
-        trainer.employ(module, data)
-        self._joined = trainer.run_dir / JOINED
+        check_sealed(federation.privacy)
+        self.federation, self.module, self.data = federation, federation.module, federation.data
+        self._agreement, self._check_stop = agreement_of(federation), check_stop
+        if not isinstance(engine, InProcess):
+            raise ConfigurationError(f"engine: expected one for clients on this machine, got {type(engine).__name__}")
+        self._engine = engine
+        engine.start(federation, check_stop)
+        self._joined = federation.run_dir / JOINED
         self._session: bytes | None = None
+        self._private: PrivateRounds | None = None
         self._round, self._taking = -1, dict[str, _Taking]()
         self.final_state: dict[str, Tensor] | None = None
         """The adapter that the run ended with, once the server has said so."""
@@ -133,7 +131,7 @@ class Site:
         private.clip_norm = self._clip_norm(message)
         keys: dict[str, bytes] = {}
         log.info("round %d: %s train", number, ", ".join(joined))
-        for client, update in self._engine.updates(number, list(joined), state):
+        for client, update in self._engine.updates(number, list(joined), state, self._after_step):
             if isinstance(update, Failure):  # whatever its data or device does, it costs its own update only
                 log.warning("round %d: client %s failed and is left out: %s", number, client, update)
                 continue
@@ -141,6 +139,9 @@ class Site:
             self._taking[client] = _Taking(advertised, update.contribution)
             keys[client] = advertisement
         return Message("answer", {"round": number}, keys)
+
+    def _after_step(self, client: str, step: int, losses: dict[str, float]) -> None:
+        self._check_stop()
 
     def _shares(self, message: Message) -> Message:
         def share(client: str, taking: _Taking, roster: bytes) -> bytes:
@@ -151,7 +152,7 @@ class Site:
         return self._each(message, Advertised, share)
 
     def _input(self, message: Message) -> Message:
-        private = self.trainer.aggregation.private_rounds
+        private = self._private
 
         def submit(client: str, taking: _Taking, delivery: bytes) -> bytes:
             assert isinstance(taking.state, Shared) and private is not None and taking.vector is not None
@@ -227,9 +228,9 @@ class Site:
 
     def _private_rounds(self, message: Message) -> PrivateRounds:
         """This run's clipping, encoding and noise, made from this site's own config when its session is first heard of."""
-        session, aggregation = bytes.fromhex(message.get("session", str)), self.trainer.aggregation
-        if session == self._session and aggregation.private_rounds is not None:
-            return aggregation.private_rounds
+        session = bytes.fromhex(message.get("session", str))
+        if session == self._session and self._private is not None:
+            return self._private
         registered, ids = message.get("registered", int), message.get("ids", dict)
         if ids.keys() != set(self.data.clients) or len(set(ids.values())) != len(ids):
             raise SiteRefusal(
@@ -241,17 +242,11 @@ class Site:
             if type(number) is not int or not 0 <= number < registered:
                 raise SiteRefusal(f"client {client}: expected a number below {registered}, got {number!r}")
             names[number] = client
-        state = self.module.exchanged_parameters()
-        trainer = self.trainer
-        aggregation.begin(
-            Plan(
-                sum(value.numel() for value in state.values()), list(state), names, trainer.cohort_sampler, trainer.rounds,
-                trainer.minimum_clients, trainer.seed, trainer.run_dir / "checkpoints", session,
-            )
-        )  # fmt: skip
+        private = rounds_of(self.federation.privacy, self.federation.plan(names, session))
+        assert isinstance(private, PrivateRounds)  # its privacy was checked at the start
+        self._private = self._engine.sealed = private
         self._session, self._round, self._taking = session, -1, {}
-        assert aggregation.private_rounds is not None
-        return aggregation.private_rounds
+        return private
 
     def _last_round(self) -> int:
         """The newest round of this session that was joined before this process was started."""

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedtalk.callbacks import Aggregation
+from fedtalk.callbacks import ISFA
 from fedtalk.federation.cohort import PoissonCohort
+from fedtalk.federation.engines.flower.agreement import agreement_of
 from fedtalk.federation.engines.flower.engine import FlowerEngine, Post, gather
 from fedtalk.federation.engines.flower.messages import Message
 from fedtalk.federation.engines.flower.roster import SiteClients
@@ -60,12 +61,14 @@ class Federation:
             "local": LocalTraining(steps=3, batch_size=2, learning_rate=0.05),
         }  # fmt: skip
         return FederatedTrainer(
-            **{**values, **changes}, callbacks=[Aggregation(gamma=1.0, privacy=privacy)],
+            **{**values, **changes}, aggregation=ISFA(gamma=1.0), privacy=privacy,
             default_root_dir=str(self.folder / name), cache_dir=str(self.folder / "cache"),
         )  # fmt: skip
 
     def site(self, name: str, people: dict, privacy: Privacy | None, **changes: object) -> Site:
-        return Site(self.trainer(name, privacy, **changes), self._colours(), self._colour_data(people))
+        trainer = self.trainer(name, privacy, **changes)
+        federation = trainer.connect(self._colours(), self._colour_data(people), "fit")
+        return Site(federation, trainer.engine, trainer.stop_signals.check)
 
     def post(self, sites: Mapping[str, dict], privacy: Privacy, **changes: object) -> DirectPost:
         return DirectPost({name: self.site(name, people, privacy, **changes) for name, people in sites.items()})
@@ -79,7 +82,8 @@ class Federation:
         **changes: object,
     ) -> tuple[FederatedTrainer, dict[str, torch.Tensor]]:
         trainer, module, data = self.trainer(folder, privacy, **changes), self._colours(), SiteClients()
-        data.enter(gather(post, trainer, module, post.connected(), 1.0))
+        agreement = agreement_of(trainer.federate(module, data))
+        data.enter(gather(post, agreement, post.connected(), 1.0, lambda: None))
         trainer.engine = engine = FlowerEngine(post, 1.0, 1.0)
         trainer.fit(module, data, ckpt_path)
         state = {name: value.detach().clone() for name, value in module.exchanged_parameters().items()}

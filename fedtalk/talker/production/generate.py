@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedtalk.data.clip import FRAME_RATE, SAMPLE_RATE
+from fedtalk.data.clip import FRAME_RATE
 from fedtalk.data.faces import face_finder
 from fedtalk.data.framing import crop, move, similarity_transform
 from fedtalk.data.media import read_image
 from fedtalk.data.provenance import EDITED, GENERATED, Provenance
-from fedtalk.data.video_writer import Sound, VideoWriter
+from fedtalk.data.video_writer import VideoWriter
 from fedtalk.encoders.speech import stream_windows
 from fedtalk.errors import ConfigurationError
 from fedtalk.talker.backbone import SHIPPED
@@ -83,10 +83,9 @@ class Film:
             OutputError: the file can't be written.
         """
         started = time.perf_counter()
-        sound = Sound(SAMPLE_RATE, 1, (block[None] for block in self.speech.by_frame()))
         shape: tuple[int, int] | None = None
         with VideoWriter(
-            Path(path).expanduser(), audio=sound, scale=scale, frame_rate=self.frame_rate, time_base=self.time_base,
+            Path(path).expanduser(), audio=self.speech.sound(), scale=scale, frame_rate=self.frame_rate, time_base=self.time_base,
             metadata=self.metadata, provenance=self.provenance, mark=mark,
         ) as writer:  # fmt: skip
             for frame, ticks in self.timed():

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from fedtalk.data.clip import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
-from fedtalk.data.media import audio_blocks, checked_audio
+from fedtalk.data.media import audio_blocks, checked_audio, sound_rate
+from fedtalk.data.video_writer import AAC_RATES, Sound
 from fedtalk.errors import MediaError
 
 
@@ -64,3 +65,11 @@ class Speech:
             assert self.path is not None
             blocks = audio_blocks(self.path, SAMPLES_PER_FRAME)
             yield from (block for block, _ in zip(blocks, range(self.frames), strict=False))
+
+    def sound(self) -> Sound:
+        """What is heard in the video: the file's own sound, mixed to one channel, at its own rate where players take it."""
+        if self.path is None:
+            return Sound(SAMPLE_RATE, 1, (frame[None] for frame in self.by_frame()))
+        own = sound_rate(self.path)
+        rate = max(SAMPLE_RATE, own if own in AAC_RATES else AAC_RATES[-1])
+        return Sound(rate, 1, (block[None] for block in audio_blocks(self.path, rate // FRAME_RATE, rate)))

@@ -150,6 +150,23 @@ def test_speech_from_a_file_and_from_memory_are_the_same(
     assert np.array_equal(one, other)
 
 
+@pytest.mark.parametrize(("rate", "written"), [(48_000, 48_000), (44_100, 44_100), (16_000, 16_000), (8_000, 16_000)])
+def test_the_speech_is_heard_at_its_own_rate(
+    rate: int, written: int, picture: Callable, finder: object, ready: Ready, tmp_path: Path
+) -> None:
+    from scipy.io import wavfile
+
+    tone = np.sin(2 * np.pi * 3000 * np.arange(rate // 2) / rate)
+    wavfile.write(tmp_path / "speech.wav", rate, (tone * 9000).astype("int16"))
+    film = fedtalk.generate(tmp_path / "speech.wav", portrait=picture(0), talker=ready, **FAST)
+    made = film.save(tmp_path / "talk.mp4", scale=2)
+    with av.open(str(made.path)) as container:
+        assert container.streams.audio[0].rate == written
+        heard = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)[0]
+    spectrum = np.abs(np.fft.rfft(heard[: written // 2]))
+    assert abs(spectrum.argmax() * 2 - 3000) <= 4
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -108,7 +109,9 @@ def use_adapters(talker: Talker, weights: Mapping[str, float], run: str | Path |
     for number, folder in enumerate(folders):
         adapter, state = load_adapter(folder, talker.fingerprint())
         names.append(f"blended{number}")
-        unet.add_adapter(adapter.lora_config(), adapter_name=names[-1])
+        with warnings.catch_warnings():  # peft warns of the second one, which is wanted here
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            unet.add_adapter(adapter.lora_config(), adapter_name=names[-1])
         own = {
             name.replace(f".{names[-1]}.", ".default."): value
             for name, value in adapter_parameters(unet).items()

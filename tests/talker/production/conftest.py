@@ -16,6 +16,13 @@ from fedtalk.talker.module import Talker
 from fedtalk.talker.production.generate import Ready
 
 HEIGHT, WIDTH, SIDE = 120, 160, 96
+STEP = 6
+"""Grey levels from one number to the next."""
+
+
+def number_of(frame: np.ndarray) -> int:
+    """The number that stands in a picture's corner, -1 for the room without anybody."""
+    return round(float(frame[4:12, 4:12].mean()) / STEP) - 1
 
 
 class DrawnFaces:
@@ -27,7 +34,7 @@ class DrawnFaces:
         self._clip = clip
 
     def find(self, frame: np.ndarray) -> list[Face]:
-        number = int(frame[2:10, 2:10].mean() / 4 + 0.5)
+        number = number_of(frame) + 1
         if not 0 < number <= len(self._clip):
             return []
         eyes = self._clip.eyes[number - 1] + np.array([30, 12])
@@ -58,7 +65,7 @@ def picture(drawn_clip) -> Callable[[int], np.ndarray]:
         room = room.astype(np.uint8)
         if number >= 0:
             room[12 : 12 + SIDE, 30 : 30 + SIDE] = drawn_clip.frames[number]
-        room[:12, :12] = 4 * (number + 1)
+        room[:16, :16] = STEP * (number + 1)
         return room
 
     return draw
@@ -76,6 +83,11 @@ def record(tmp_path: Path, picture: Callable) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def read_number() -> Callable[[np.ndarray], int]:
+    return number_of
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ def test_a_dub_keeps_everything_but_the_mouth_at_the_recordings_own_size_and_rat
     rate: Fraction, record: Callable, finder: object, ready: Ready, speech: Callable, drawn_clip, tmp_path: Path
 ) -> None:
     path = record(list(range(20)), rate, title="At home", **{"com.apple.quicktime.location.ISO6709": "+52"})
-    film = fedtalk.generate(speech(0.5), video=path, talker=ready, **FAST)
-    count = round(0.5 * rate)
+    film = fedtalk.generate(speech(0.48), video=path, talker=ready, **FAST)
+    count = round(0.48 * rate)
     originals = _pixels(path)[:count]
     frames = list(film)
     assert abs(len(frames) - count) <= 1 and film.frame_rate == rate
@@ -47,7 +47,7 @@ def test_a_dub_keeps_everything_but_the_mouth_at_the_recordings_own_size_and_rat
     with av.open(str(made.path)) as container:
         stream = container.streams.video[0]
         assert stream.average_rate == rate
-        assert abs(float(stream.duration * stream.time_base) - 0.5) <= 0.5 / float(rate) + 1e-6
+        assert abs(float(stream.duration * stream.time_base) - 0.48) <= 0.5 / float(rate) + 1e-6
         assert container.metadata["title"] == "At home"
         assert container.metadata["com.apple.quicktime.location.ISO6709"] == "+52"
         sound = container.streams.audio[0]
@@ -58,13 +58,13 @@ def test_a_dub_keeps_everything_but_the_mouth_at_the_recordings_own_size_and_rat
 
 
 def test_speech_longer_than_the_recording_plays_it_forth_and_back_or_holds_or_is_refused(
-    record: Callable, finder: object, ready: Ready, speech: Callable
+    record: Callable, finder: object, ready: Ready, speech: Callable, read_number: Callable
 ) -> None:
     path = record(list(range(8)))
 
     def numbers(when_short: str) -> list[int]:
         film = fedtalk.generate(speech(1.0), video=path, talker=ready, when_short=when_short, **FAST)
-        return [round(frame[2:10, 2:10].mean() / 4) - 1 for frame in film]
+        return [read_number(frame) for frame in film]
 
     forth_and_back = [*range(8), *range(6, 0, -1)]
     assert numbers("loop") == list(itertools.islice(itertools.cycle(forth_and_back), 25))
@@ -163,8 +163,8 @@ def test_the_speech_is_heard_at_its_own_rate(
     with av.open(str(made.path)) as container:
         assert container.streams.audio[0].rate == written
         heard = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)[0]
-    spectrum = np.abs(np.fft.rfft(heard[: written // 2]))
-    assert abs(spectrum.argmax() * 2 - 3000) <= 4
+    spectrum = np.abs(np.fft.rfft(heard))
+    assert abs(spectrum.argmax() * written / len(heard) - 3000) < 8
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_a_blend_is_the_weighted_sum_of_the_adapters(runs: Path, make_talker: Ca
         single[name] = talker
     blended = make_talker(adapter=None)
     assert use_adapters(blended, {"anna": 0.7, "bert": 0.4}, runs / "one") == {"anna": 0.7, "bert": 0.4}
-    x = torch.randn(2, blended.backbone.denoiser.unet.conv_in.in_channels, 4, 4)
+    x = torch.randn(2, blended.backbone.denoiser.unet.conv_in.base_layer.in_channels, 4, 4)
     with torch.no_grad():
         expected = 0.7 * _change(single["anna"], x) + 0.4 * _change(single["bert"], x)
         assert expected.abs().max() > 0.01

@@ -50,6 +50,9 @@ class ClipData(LightningDataModule):
         """File that says what a client's person agreed to; None where they are nobody."""
         return None
 
+    def follow_seed(self, seed: int) -> None:
+        """Take the run's seed where the data are drawn and have none of their own."""
+
     @property
     def evaluation_clients(self) -> list[str]:
         """Clients that tables are made of; faulty ones, where they are known, are left out."""

@@ -39,12 +39,12 @@ def parse_adapters(text: str | Mapping[str, float] | None) -> dict[str, float]:
     else:
         pairs = []
         for part in text.split(","):
-            name, colon, weight = part.strip().rpartition(":")
+            name, colon, number = part.strip().rpartition(":")
             try:
-                pairs.append((name, float(weight)) if colon else (part.strip(), 1.0))
+                pairs.append((name, float(number)) if colon else (part.strip(), 1.0))
             except ValueError as error:
                 raise ConfigurationError(
-                    f"adapter {part.strip()!r}: expected NAME or NAME:WEIGHT, got weight {weight!r}"
+                    f"adapter {part.strip()!r}: expected NAME or NAME:WEIGHT, got weight {number!r}"
                 ) from error
     for name, weight in pairs:
         if not name or not (weight > 0 and math.isfinite(weight)):

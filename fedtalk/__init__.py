@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-__version__ = "0.1.0"
+from fedtalk.version import __version__ as __version__
 
 # When it is imported, which peft does, it warns of 4-bit kernels that nothing here uses.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

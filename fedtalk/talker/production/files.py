@@ -12,7 +12,8 @@ from fedtalk.data.credentials import credentials
 from fedtalk.errors import ConfigurationError
 from fedtalk.storage import check_writable
 from fedtalk.talker.backbone import SHIPPED
-from fedtalk.talker.production.generate import Made, Ready, generate, load_talker
+from fedtalk.talker.production.film import Made
+from fedtalk.talker.production.generate import Ready, generate, load_talker
 from fedtalk.talker.production.jobs import Job, Outcome, read_jobs, run_jobs
 
 

@@ -30,7 +30,12 @@ LAYERS = (
     ("fedtalk.federation.module",),  # the contract of what is trained
     ("fedtalk.encoders", "fedtalk.data"),
     ("fedtalk.talker",),
-    ("fedtalk.federation.vector", "fedtalk.federation.server", "fedtalk.federation.cohort"),
+    (
+        "fedtalk.federation.vector",
+        "fedtalk.federation.server",
+        "fedtalk.federation.cohort",
+        "fedtalk.federation.run_folder",
+    ),
     ("fedtalk.privacy",),
     ("fedtalk.callbacks", "fedtalk.callbacks.aggregation", "fedtalk.evaluation"),
     ("fedtalk.federation", "fedtalk.callbacks.*", "fedtalk.planning", "fedtalk.federation.engines.flower.agreement"),

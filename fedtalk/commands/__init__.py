@@ -50,6 +50,8 @@ TABLE = (
     Command("doctor", "what this machine can run, and what to do about the rest", "fedtalk.commands.doctor"),
     Command("audit RUN", "attacks on a finished run: what they prove about its privacy", "fedtalk.commands.audit",
             positional=True),
+    Command("ledger FOLDER", "what a private run has spent, on what, and against whom", "fedtalk.commands.ledger",
+            positional=True),
     Command("flower keys|server|client", "the same rounds across organisations, over Flower",
             "fedtalk.federation.engines.flower.commands", True),
 )  # fmt: skip

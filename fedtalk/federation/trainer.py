@@ -34,6 +34,7 @@ from fedtalk.federation.measuring import MeasuringTrainer
 from fedtalk.federation.module import FederatedModule, load_state
 from fedtalk.federation.placement import Placement, Placements, check_precision
 from fedtalk.federation.rounds import Rounds
+from fedtalk.federation.run_folder import check_clients
 from fedtalk.federation.run_lock import run_lock
 from fedtalk.federation.workers import Workers
 from fedtalk.planning.estimate import Beside, Estimate, estimate_run
@@ -219,6 +220,7 @@ class FederatedTrainer(MeasuringTrainer):
                 preconditions.check_folders(self.run_dir, self.cache.folder, afresh=ckpt_path is None and not overwrite)
                 forget(self.run_dir, datamodule.revoked)
                 federation = self._begin(model, datamodule, "fit")
+                check_clients(datamodule.clients, self.run_dir)
                 preconditions.check_placements(federation)
                 if not self.allow_unprivate:
                     preconditions.check_ledger(self.run_dir, self.privacy)

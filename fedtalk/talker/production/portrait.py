@@ -10,8 +10,8 @@ import numpy as np
 from fedtalk.data.clip import Reference
 from fedtalk.data.faces import FaceFinder
 from fedtalk.data.framing import crop, framing, move
+from fedtalk.data.prepare.gate import at_border, too_small
 from fedtalk.errors import FaceNotFoundError, MediaError
-from fedtalk.talker.production.recording import unusable
 
 log = logging.getLogger("fedtalk")
 
@@ -58,9 +58,9 @@ def find_portrait(picture: np.ndarray, size: int, finder: FaceFinder) -> Portrai
     if len(faces) > 1:
         log.warning("portrait: %d faces found; taking the largest, at %s", len(faces), face.box.round().tolist())
     eyes = face.eyes[None].astype(np.float64)
-    problem = unusable(eyes, size, width, height)
+    transform = framing(eyes, size)
+    problem = too_small(eyes, size) or at_border(transform, size, width, height)
     if problem:
         raise MediaError(f"portrait: {problem}; use a larger picture with space around the head")
-    transform = framing(eyes, size)
     reference = Reference(crop(picture, transform, size), move(transform, face.eyes).astype(np.float32))
     return Portrait(picture, transform, reference)

@@ -13,11 +13,13 @@ import av
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from fedtalk.data.clip import FRAME_RATE, Reference
+from fedtalk.data.choosing import choose_face
+from fedtalk.data.clip import FRAME_RATE, SAMPLES_PER_FRAME, Reference
 from fedtalk.data.faces import FaceFinder
-from fedtalk.data.framing import crop, framing, move, share_outside, smallest_eye_distance
-from fedtalk.data.media import NativeFrame, native_frames, read_video
-from fedtalk.data.tracking import track_face
+from fedtalk.data.framing import crop, framing, move
+from fedtalk.data.media import NativeFrame, audio_blocks, native_frames, read_video
+from fedtalk.data.prepare.gate import at_border, too_small
+from fedtalk.data.tracking import follow_faces
 from fedtalk.errors import ConfigurationError, FaceNotFoundError, MediaError
 
 log = logging.getLogger("fedtalk")
@@ -28,8 +30,6 @@ LONGEST_GAP = FRAME_RATE
 STEADY = 12.0
 """Standard deviation in frames of the kernel that smooths the crop's path: half a second, so that within the frames the network
 sees at once the crop all but stands still, as in what it was trained on."""
-MOST_OUTSIDE = 0.25
-"""Share of a crop that may lie outside the picture."""
 BACKWARD = 1.0
 """Seconds that are held in memory while a recording is played backward."""
 
@@ -83,7 +83,10 @@ class Recording:
         self.path, self.size, self.when_short = Path(path).expanduser(), size, when_short
         needed = round(seconds * FRAME_RATE)
         video = read_video(self.path)
-        track = track_face(itertools.islice(video, needed), finder, every=5, longest_gap=LONGEST_GAP)
+        faces = follow_faces(itertools.islice(video, needed), finder, every=5, longest_gap=LONGEST_GAP)
+        track = choose_face(faces, _loudness(self.path, needed) if video.has_audio else None, still=True)
+        for note in track.notes:
+            log.warning("%s: %s", self.path.name, note)
         self.frames = len(track)
         """Frames of 40 ms that were read."""
         self._damaged = track.error is not None
@@ -100,7 +103,8 @@ class Recording:
         problems = [(start, reason) for start, reason in track.gaps]
         for number, (start, stop) in enumerate(track.runs):
             eyes = track.eyes[start:stop].astype(np.float64)
-            problem = unusable(eyes, size, track.width, track.height)
+            transform = framing(eyes, size)
+            problem = too_small(eyes, size) or at_border(transform, size, *map(int, track.sizes[start]))
             if problem:
                 problems.append((start, f"{problem} for {(stop - start) / FRAME_RATE:.2f} s"))
                 continue
@@ -211,16 +215,13 @@ class Recording:
             stop = start
 
 
-def unusable(eyes: np.ndarray, size: int, width: int, height: int) -> str | None:
-    """Why nothing can be drawn on a face with these eyes (F, 2, 2), or None."""
-    distance = float(np.median(np.linalg.norm(eyes[:, 1] - eyes[:, 0], axis=-1)))
-    least = smallest_eye_distance(size)
-    if distance < least:
-        return f"the face is too small ({distance:.1f} pixels between the eyes, expected {least:.1f})"
-    outside = share_outside(framing(eyes, size), size, width, height)
-    if outside > MOST_OUTSIDE:
-        return f"the face is at the border ({outside:.0%} of its frame lies outside the picture)"
-    return None
+def _loudness(path: Path, count: int) -> np.ndarray | None:
+    """(F,) of the recording's own sound by frame, by which the one who speaks is told from others; None without sound."""
+    try:
+        blocks = itertools.islice(audio_blocks(path, SAMPLES_PER_FRAME), count)
+        return np.array([float(np.sqrt(np.square(block).mean())) for block in blocks])
+    except MediaError:
+        return None
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -202,7 +202,7 @@ def test_an_adapter_carries_its_persons_consent_record(
     for text in ("person: anna\n", "person: anna\nrevoked: 2026-11-27\n"):
         record.write_text(text)
         fit("run", data)
-        assert (tmp_path / "run" / "adapters" / data.clients[0] / "consent.yaml").read_text() == text
+        assert (tmp_path / "run" / "adapters" / "personal" / data.clients[0] / "consent.yaml").read_text() == text
 
 
 def test_an_adapter_that_was_not_finished_is_made_again(

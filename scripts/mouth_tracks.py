@@ -61,10 +61,14 @@ def read(frames: np.ndarray) -> dict[str, np.ndarray]:
         rows["width"].append(float(np.linalg.norm(points[CORNERS[1]] - points[CORNERS[0]])) / unit)
         rows["jaw"].append(float((points[CHIN] - (eyes[0] + eyes[1]) / 2) @ down) / unit)
         rows["lids"].append(
-            float(np.mean([
-                np.linalg.norm(points[low] - points[high]) / np.linalg.norm(points[outer] - points[inner])
-                for (high, low), (outer, inner) in zip(LIDS, EYES)
-            ]))
+            float(
+                np.mean(
+                    [
+                        np.linalg.norm(points[low] - points[high]) / np.linalg.norm(points[outer] - points[inner])
+                        for (high, low), (outer, inner) in zip(LIDS, EYES, strict=True)
+                    ]
+                )
+            )
         )
         rows["mouth"].append(points[list(CORNERS)].mean(0) / scale)
     mesh.close()

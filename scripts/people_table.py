@@ -4,8 +4,8 @@
 
 CLIENTS is a folder of `fedtalk prepare RAW CLIENTS --size 128 --clip_seconds null`; MESH an environment with mediapipe (see
 scripts/mouth_tracks.py). Identity needs FEDTALK_SFACE. Whole clips: each person's first clip is dubbed with its own speech and
-with the next person's, and drawn as a portrait from its first frame. Controls: the truth, the reference moved to the eyes, and the
-puppet alone.
+with the next person's, and drawn as a portrait from its first frame. Controls: the truth, the reference moved to the eyes,
+and the puppet alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from fedtalk.talker.batches import surrounded
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.module import Talker
 from fedtalk.talker.puppet import puppet
-
 
 SKIPPED = 8
 """Frames at the start of a clip that its PSNR passes over."""

@@ -93,7 +93,7 @@ class Clip:
         return [(self.reference(at), at) for at in (0, len(self) - 1)]
 
     def surroundings(self) -> tuple[np.ndarray, int]:
-        """(640 N,) the sound that the clip was cut from, as far as it is known, and the frame of it with which the clip starts."""
+        """(640 N,) the sound that the clip was cut from, as far as it is known, and the frame of it at which the clip starts."""
         return self.audio, 0
 
     def window(self, start: int, length: int) -> Clip:

@@ -1,8 +1,8 @@
 """Pieces of people's clips, changed as a whole: what keeps a dozen people from being learned by heart.
 
-Of a piece and its reference together colour, contrast, place, size, turn and side are drawn anew; the reference comes from another
-clip of the person where there is one, else from well over a second away. So looks are many, and copying the reference's mouth
-never pays.
+Of a piece and its reference together colour, contrast, place, size, turn and side are drawn anew; the reference comes from
+another clip of the person where there is one, else from well over a second away. So looks are many, and copying the
+reference's mouth never pays.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def piece_of_person(paths: Sequence[Path], frames: int, size: int, generator: np
 def piece_of_speaker(speaker: Speaker, frames: int, size: int, generator: np.random.Generator) -> Piece:
     """A changed piece of a SynthTalk speaker; the reference is of another take."""
     clip = make_clip(speaker, int(generator.integers(1000)), frames + 2, size)
-    return _changed(clip, 1, frames, make_clip(speaker, 1000 + int(generator.integers(1000)), 6, size).reference(5), generator)
+    return _changed(
+        clip, 1, frames, make_clip(speaker, 1000 + int(generator.integers(1000)), 6, size).reference(5), generator
+    )
 
 
 @lru_cache(maxsize=128)
@@ -84,9 +86,7 @@ def _load(path: Path) -> Clip:
     return Clip.load(path)
 
 
-def _changed(
-    clip: Clip, start: int, frames: int, reference: Reference, generator: np.random.Generator
-) -> Piece:
+def _changed(clip: Clip, start: int, frames: int, reference: Reference, generator: np.random.Generator) -> Piece:
     """Frames ``start`` to ``start + frames`` and the reference, both changed alike."""
     draw = generator.uniform(-1, 1, 8)
     size, mirror = clip.size, draw[0] < 0

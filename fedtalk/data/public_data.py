@@ -79,9 +79,7 @@ class PublicData(ClipData):
     def held_out_clips(self, client: str) -> list[ClipSource]:
         return self._held_out
 
-    def _add_people(
-        self, root: Path, left_out: list[str], most: int, pieces: int, frames: int, seed: int
-    ) -> None:
+    def _add_people(self, root: Path, left_out: list[str], most: int, pieces: int, frames: int, seed: int) -> None:
         folders = {path.name: sorted(path.glob("*.npz")) for path in sorted(root.glob("*/"))}
         missing = sorted(set(left_out) - set(folders))
         if not folders or missing:

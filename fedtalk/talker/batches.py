@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedtalk.data.clip import Clip, Reference
+from fedtalk.data.clip import Clip
 from fedtalk.data.pixels import to_unit
 from fedtalk.encoders.mouth_probe import MouthProbe
-from fedtalk.encoders.speech import frame_windows, heard_lips, speech_network
+from fedtalk.encoders.speech import frame_windows, lips_in, speech_network
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.module import Prepared
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.puppet import puppet
 from fedtalk.talker.schedule import frame_noise
-
 
 OPENEST = 0.35
 """Gap between the inner lips, in distances between the eyes, that the mouth probe calls 1."""
@@ -57,10 +56,11 @@ def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device) -> Prepar
         raise ConfigurationError(f"clip {dict(clip.info)}: frames are {clip.size} px, the backbone works at {size} px")
     sound, first = clip.surroundings()
     speech, part = torch.from_numpy(sound), slice(first, first + len(clip))
-    heard = heard_lips(speech)[part].numpy()
+    windows = frame_windows(backbone.speech(speech), backbone.speech.per_frame)[part]
+    lips = heard(backbone, list(windows))
     openness = clip.openness if clip.openness is not None else _probe().measure(clip.frames, clip.mouth, clip.eyes)
-    seen = OPENEST * openness
-    lips = np.stack([(seen + heard[:, 0]) / 2, heard[:, 1]], 1)
+    if lips is not None:
+        lips[:, 0] = (OPENEST * openness + lips[:, 0]) / 2
     hidden, _ = lower_face(clip.eyes, size)
     moved, inside, stills = [], [], []
     for reference, _ in clip.references():
@@ -75,10 +75,17 @@ def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device) -> Prepar
         "reference": torch.stack(stills).half(),
         "reference_at": torch.tensor([at for _, at in clip.references()]),
         "mask": F.avg_pool2d(hidden, backbone.codec.factor).half(),
-        "windows": frame_windows(backbone.speech(speech), backbone.speech.per_frame)[part].half(),
+        "windows": windows.half(),
         "mouth": torch.from_numpy(clip.mouth / size).float(),
         "eyes": torch.from_numpy(clip.eyes / size).float(),
     }
+
+
+def heard(backbone: Backbone, windows: Sequence[Tensor]) -> np.ndarray | None:
+    """(F, 2) opening and width of the lips by speech windows (T, D) a frame; None where the backbone's front end does not say."""
+    if backbone.architecture.speech != "shipped" or not len(windows):
+        return None
+    return lips_in(torch.stack(list(windows)))[:, :2].cpu().numpy().copy()
 
 
 def surrounded(pictures: np.ndarray, frames: np.ndarray, hidden: Tensor) -> np.ndarray:

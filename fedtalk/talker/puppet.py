@@ -3,7 +3,8 @@
 The denoiser answers with a change of this picture. What speech does to the lips is geometry that holds for everybody, and is
 known from speech (`fedtalk.encoders.speech_network`); how the person's lips, teeth and skin look then is what the denoiser adds.
 
-Coordinates (x, y) are in distances between the eyes, along the line between them and downwards, from the middle of the line between the lips.
+Coordinates (x, y) are in distances between the eyes, along the line between them and downwards, from the middle of the line
+between the lips.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ VISIBLE = 0.05
 """From this gap on, the reference shows the inside of the mouth itself."""
 
 
-def puppet(reference: Reference, eyes: np.ndarray, lips: np.ndarray) -> np.ndarray:
+def puppet(reference: Reference, eyes: np.ndarray, lips: np.ndarray | None) -> np.ndarray:
     """Move a reference picture to other frames' eyes and lips.
 
     Args:
         reference: the picture.
         eyes: (F, 2, 2), where its eyes shall be, in pixels.
-        lips: (F, 2): gap between the inner lips; width of the mouth as a deviation from its rest.
+        lips: (F, 2): gap between the inner lips; width of the mouth as a deviation from its rest. None leaves them as they are.
 
     Returns:
         (F, H, W, 3) uint8; what lies outside the picture repeats its border.
@@ -50,9 +51,10 @@ def puppet(reference: Reference, eyes: np.ndarray, lips: np.ndarray) -> np.ndarr
         )
     own = measure_lips(reference)
     inner = _inner_colour(reference, own)
+    told = np.tile([own.opening, 0.0], (len(eyes), 1)) if lips is None else np.asarray(lips)
     column, row = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     frames = []
-    for points, (gap, wide) in zip(np.asarray(eyes, np.float64), np.clip(lips, -LARGEST, LARGEST), strict=True):
+    for points, (gap, wide) in zip(np.asarray(eyes, np.float64), np.clip(told, -LARGEST, LARGEST), strict=True):
         across = points[1] - points[0]
         unit = max(float(np.hypot(*across)), 1e-3)
         cos, sin = across / unit

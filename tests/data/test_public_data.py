@@ -27,7 +27,9 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_people_left_out_are_held_out_and_nobody_else(people: Path) -> None:
     data = PublicData(str(people), ["b"], most_clips=4, speakers=0, size=SIZE)
-    training, held_out = ({source.key for source in part} for part in (data.training_clips(""), data.held_out_clips("")))
+    training, held_out = (
+        {source.key for source in part} for part in (data.training_clips(""), data.held_out_clips(""))
+    )
     assert len(training) == 5 and len(held_out) == 1  # four of a's six, spread over them, and c's
     assert all("/b/" in key for key in held_out) and not any("/b/" in key for key in training)
 

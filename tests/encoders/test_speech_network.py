@@ -44,8 +44,8 @@ def sounds(tmp_path: Path) -> Path:
     for name in ("train-0", "train-1", "held-0"):
         lips = generator.random((25, 3)).astype(np.float32)
         loud = np.repeat(lips[:, 0], 640) * generator.standard_normal(25 * 640)  # what opens is heard
-        np.savez(tmp_path / f"{name}.npz", audio=loud.astype(np.float16),
-                 teacher=generator.standard_normal((50, 8)).astype(np.float16), lips=lips, seen=np.ones(25, np.float32))  # fmt: skip
+        teacher, seen = generator.standard_normal((50, 8)).astype(np.float16), np.ones(25, np.float32)
+        np.savez(tmp_path / f"{name}.npz", audio=loud.astype(np.float16), teacher=teacher, lips=lips, seen=seen)
     return tmp_path
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.nn import functional as F
 from diffusers import AutoencoderKL, AutoencoderTiny
+from torch.nn import functional as F
 
 from fedtalk.data.pixels import to_bytes, to_unit
 from fedtalk.errors import ArtifactError

@@ -119,14 +119,14 @@ def randomise() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def shipped() -> Talker:
-    """The trained backbone that comes with the package, without an adapter; four sampling steps to be quick."""
+    """The trained backbone that comes with the package, without an adapter; one sampling step to be quick."""
     if not (shipped_folder() / "backbone.json").exists():
         pytest.fail(
             f"the package holds no trained backbone in {shipped_folder()}; train it as fedtalk/weights/backbone/README.md says, "
             "then copy its folder there",
             pytrace=False,
         )
-    return Talker("shipped", sampling_steps=4, stride=8).eval()
+    return Talker("shipped", sampling_steps=1, stride=8).eval()
 
 
 @pytest.fixture(scope="session")

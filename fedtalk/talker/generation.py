@@ -25,6 +25,9 @@ from fedtalk.talker.sampler import Frame, sample
 
 Conditions = Iterator[tuple[Tensor, Tensor]]
 """By frame: the moved reference (C, h, w), the mask (1, h, w)."""
+SHARED = 0.9
+"""Share of the noise's variance that all frames have in common. Training has a half; what differs from frame to frame is seen
+as flicker where few steps are taken."""
 PART = 32
 """Frames that are encoded at a time."""
 DECODED = 8
@@ -176,7 +179,8 @@ class Generation:
         def frames() -> Iterator[Frame]:
             # Features stop with the last frame, conditions with the last that was read.
             for window, (moved, mask) in zip(windows, conditions, strict=False):
-                noise = (shared + torch.randn(channels, cells, cells, generator=generator)) / 2**0.5
+                own = torch.randn(channels, cells, cells, generator=generator)
+                noise = SHARED**0.5 * shared + (1 - SHARED) ** 0.5 * own
                 yield Frame(noise.to(self.device), moved, mask, window.to(self.device))
 
         def predict(groups: list[list[Frame]], timestep: Tensor) -> Tensor:

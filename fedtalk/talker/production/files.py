@@ -24,8 +24,8 @@ class Order:
     adapter: str | None = None
     run: str | None = None
     backbone: str = SHIPPED
-    guidance: float = 1.5
-    steps: int = 10
+    guidance: float = 1.0
+    steps: int = 1
     stride: int = 4
     seed: int = 0
     finder: str = "dlib"

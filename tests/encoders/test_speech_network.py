@@ -54,13 +54,13 @@ def test_training_teaches_lips_and_writes_what_ships(sounds: Path, tmp_path: Pat
     data, module = SoundData(str(sounds)), SpeechModule(width=16, dimension=8, frames=20)
     prepared = [module.prepare_clip(source.load()) for source in data.training_clips("public")]
     optimizer = torch.optim.AdamW(module.exchanged_parameters().values(), lr=1e-2)
-    before = float(module.training_step(module.draw_batch(prepared, 8, torch.Generator().manual_seed(1)))["lips"])
+    before = module.training_step(module.draw_batch(prepared, 8, torch.Generator().manual_seed(1)))["lips"].item()
     for step in range(60):
         loss = module.training_step(module.draw_batch(prepared, 8, torch.Generator().manual_seed(step)))["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    after = float(module.training_step(module.draw_batch(prepared, 8, torch.Generator().manual_seed(1)))["lips"])
+    after = module.training_step(module.draw_batch(prepared, 8, torch.Generator().manual_seed(1)))["lips"].item()
     assert after < 0.8 * before
     module.export(tmp_path, prepared)
     network = SpeechNetwork.load(tmp_path / "speech.safetensors")

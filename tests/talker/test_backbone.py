@@ -32,7 +32,7 @@ def _output(backbone: Backbone) -> torch.Tensor:
     windows = draw(2, rows, backbone.speech.dimension)
     with torch.no_grad():
         return backbone.eval().denoiser(
-            draw(2, *latents), torch.tensor([500]), draw(*latents), draw(2, *latents), draw(2, *latents),
+            draw(2, *latents), torch.tensor([500]), draw(*latents), draw(2, *latents),
             torch.ones(1, 2, 1, cells, cells), windows, yes, yes,
         )  # fmt: skip
 
@@ -138,7 +138,7 @@ def test_pretrained_parts_train_a_step_on_synthtalk(
     data = SynthTalkData(speakers=1, clips=2, held_out=1, frames=12, size=32)
     (client,) = data.clients
     prepared = [talker.prepare_clip(source.load()) for source in data.training_clips(client)]
-    assert prepared[0]["features"].shape == (24, 16)
+    assert prepared[0]["windows"].shape == (12, 10, 16)
     parameters = talker.exchanged_parameters()
     before = {name: value.detach().clone() for name, value in parameters.items()}
     batch = talker.draw_batch(prepared, 2, torch.Generator().manual_seed(0))

@@ -32,7 +32,6 @@ def _inputs(seed: int = 0) -> dict[str, torch.Tensor]:
         "timestep_B": torch.tensor([400]),
         "reference_BChw": torch.randn(1, CHANNELS, CELLS, CELLS, generator=g),
         "moved_BFChw": torch.randn(1, FRAMES, CHANNELS, CELLS, CELLS, generator=g),
-        "masked_BFChw": torch.randn(1, FRAMES, CHANNELS, CELLS, CELLS, generator=g),
         "mask_BF1hw": torch.rand(1, FRAMES, 1, CELLS, CELLS, generator=g),
         "windows_BFTD": frame_windows(MelFeatures()(audio), 4)[None],
         "audio_present_B": torch.tensor([True]),
@@ -68,7 +67,7 @@ def test_audio_of_a_frame_changes_the_frames_within_reach_and_no_others(denoiser
 def test_each_frame_hears_its_own_window(denoiser: Denoiser) -> None:
     """Windows permuted over frames permute what they change: no pooling over the clip."""
     one = _inputs()
-    for name in ("noisy_BFChw", "moved_BFChw", "masked_BFChw", "mask_BF1hw"):
+    for name in ("noisy_BFChw", "moved_BFChw", "mask_BF1hw"):
         one[name] = one[name][:, :1].expand_as(one[name])
     order = torch.randperm(FRAMES, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -79,7 +78,7 @@ def test_each_frame_hears_its_own_window(denoiser: Denoiser) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["noisy_BFChw", "reference_BChw", "moved_BFChw", "masked_BFChw", "mask_BF1hw", "windows_BFTD", "timestep_B"]
+    "name", ["noisy_BFChw", "reference_BChw", "moved_BFChw", "mask_BF1hw", "windows_BFTD", "timestep_B"]
 )
 def test_every_input_matters_in_every_frame(denoiser: Denoiser, name: str) -> None:
     one = _inputs()
@@ -154,7 +153,7 @@ def test_motion_modules_start_as_the_identity_and_can_learn() -> None:
 
 
 def test_a_widened_first_layer_keeps_the_pretrained_function(pretrained_images: dict[str, Path]) -> None:
-    """Whatever reference, masked latents and mask say, the network starts as the one that was saved."""
+    """Whatever references and mask say, the network starts as the one that was saved."""
     flat = UNet2DConditionModel.from_pretrained(pretrained_images["unet"])
     wide = pretrained_unet(str(pretrained_images["unet"]), str(pretrained_images["motion"]), 4)
     assert isinstance(wide, UNetMotionModel) and wide.config.in_channels == 17

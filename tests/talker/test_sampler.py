@@ -21,7 +21,7 @@ MADE = make_schedule("v_prediction")
 def _frames(count: int) -> list[Frame]:
     g = torch.Generator().manual_seed(count)
     return [
-        Frame(*(torch.randn(c, 3, 3, generator=g) for c in (4, 4, 4, 1)), torch.randn(5, 2, generator=g))
+        Frame(*(torch.randn(c, 3, 3, generator=g) for c in (4, 4, 1)), torch.randn(5, 2, generator=g))
         for _ in range(count)
     ]
 
@@ -31,9 +31,7 @@ def _predict(groups: list[list[Frame]], timestep: torch.Tensor) -> torch.Tensor:
     answers = []
     for group in groups:
         latents = torch.stack([frame.latent_Chw for frame in group])
-        extra = torch.stack(
-            [frame.moved_Chw + frame.masked_Chw + frame.mask_1hw + frame.window_TD.sum() for frame in group]
-        )
+        extra = torch.stack([frame.moved_Chw + frame.mask_1hw + frame.window_TD.sum() for frame in group])
         place = torch.linspace(-1, 1, len(group))[:, None, None, None]
         answers.append(torch.tanh(latents + 0.3 * latents.mean(0) + 0.2 * extra + place + float(timestep) / 1000))
     return torch.stack(answers)
@@ -54,7 +52,7 @@ def _whole_video(frames: list[Frame], stride: int, steps: int = STEPS) -> torch.
         total, weight = torch.zeros_like(latents), torch.zeros(len(frames))
         for start in starts:
             group = [
-                Frame(latents[i], frames[i].moved_Chw, frames[i].masked_Chw, frames[i].mask_1hw, frames[i].window_TD)
+                Frame(latents[i], frames[i].moved_Chw, frames[i].mask_1hw, frames[i].window_TD)
                 for i in range(start, start + length)
             ]
             answer = _predict([group], torch.tensor(time))[0]
@@ -96,12 +94,12 @@ def test_a_perfect_network_gives_the_clean_latents(kind: str, steps: int) -> Non
     clean = torch.randn(4, 3, 3, generator=torch.Generator().manual_seed(7))
     signal, sigma = schedule.signal[-1], schedule.sigma[-1]
     noise = [frame.latent_Chw for frame in _frames(10)]
-    frames = [Frame(signal * clean + sigma * one, one, one, torch.ones(1, 3, 3), torch.zeros(5, 2)) for one in noise]
+    frames = [Frame(signal * clean + sigma * one, one, torch.ones(1, 3, 3), torch.zeros(5, 2)) for one in noise]
 
     def predict(groups: list[list[Frame]], timestep: torch.Tensor) -> torch.Tensor:
-        at = timestep.reshape(1)  # each frame's own noise rides along as its masked latents
+        at = timestep.reshape(1)  # each frame's own noise rides along as its moved reference
         return torch.stack([
-            torch.stack([schedule.target(clean[None], frame.masked_Chw[None], at)[0] for frame in group])
+            torch.stack([schedule.target(clean[None], frame.moved_Chw[None], at)[0] for frame in group])
             for group in groups
         ])  # fmt: skip
 

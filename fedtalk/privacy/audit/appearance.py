@@ -43,7 +43,7 @@ def mean_face(module: Talker, state: dict[str, Tensor], update: np.ndarray | Non
     absent = torch.zeros(DRAWS, dtype=torch.bool, device=module.device)
     output = backbone.denoiser(
         noise, timestep, torch.zeros(DRAWS, channels, cells, cells, device=module.device), torch.zeros_like(noise),
-        torch.zeros_like(noise), torch.ones_like(noise[:, :, :1]), silence.to(module.device).expand(DRAWS, -1, -1, -1),
+        torch.ones_like(noise[:, :, :1]), silence.to(module.device).expand(DRAWS, -1, -1, -1),
         absent, absent,
     )  # fmt: skip
     clean, _ = module.noise_schedule.clean_and_noise(output, noise, timestep)

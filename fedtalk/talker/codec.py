@@ -29,8 +29,8 @@ class Codec(nn.Module):
         self.autoencoder = autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.pack = pack
         channels = self.latent_channels
-        scale = float(autoencoder.config.get("scaling_factor") or 1.0)
-        shift = float(autoencoder.config.get("shift_factor") or 0.0)
+        scale = float(autoencoder.config.get("scaling_factor") or 1.0)  # type: ignore[arg-type]
+        shift = float(autoencoder.config.get("shift_factor") or 0.0)  # type: ignore[arg-type]
         self.register_buffer("mean", torch.full((channels,), shift))
         self.register_buffer("std", torch.full((channels,), 1.0 / scale))
 

@@ -60,7 +60,7 @@ class PatchAutoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Frames."""
-        size = [side * self.patch for side in latents.shape[-2:]]
+        size = (latents.shape[-2] * self.patch, latents.shape[-1] * self.patch)
         patches = torch.einsum("kv,nkl->nvl", self.components, latents.flatten(2)) + self.average[:, None]
         linear = F.fold(patches, size, self.patch, stride=self.patch)
         spread = F.interpolate(latents, scale_factor=self.patch // 4, mode="bilinear", align_corners=False)

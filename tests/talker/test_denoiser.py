@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,17 @@ from diffusers import UNet2DConditionModel, UNetMotionModel
 from fedtalk.data.clip import SAMPLES_PER_FRAME
 from fedtalk.encoders.speech import REACH, MelFeatures, frame_windows
 from fedtalk.errors import ArtifactError
-from fedtalk.talker.backbone import Backbone
+from fedtalk.talker.backbone import Architecture, Backbone
 from fedtalk.talker.denoiser import Denoiser, pretrained_unet, tiny_unet, zero_motion_output
 
 FRAMES, CHANNELS, CELLS = 10, 16, 4
 
 
 @pytest.fixture(scope="module")
-def denoiser(tiny_backbone: Path) -> Denoiser:
-    """Random, its motion modules the identity, so that frames are apart unless the inputs tie them."""
-    return Backbone.load(str(tiny_backbone)).denoiser.eval()
+def denoiser(tiny_architecture: Architecture) -> Denoiser:
+    """Random, its motion modules the identity, so that frames are apart unless the inputs tie them; hears log-mel."""
+    torch.manual_seed(2)
+    return Backbone.build(replace(tiny_architecture, speech="mel")).denoiser.eval()
 
 
 def _inputs(seed: int = 0) -> dict[str, torch.Tensor]:

@@ -36,7 +36,7 @@ from fedtalk.federation.run_lock import run_lock
 from fedtalk.federation.server import Server
 from fedtalk.federation.workers import Workers
 from fedtalk.planning.estimate import Estimate, estimate_run, report
-from fedtalk.privacy.preconditions import check_nothing_clear
+from fedtalk.privacy.preconditions import check_apart, check_nothing_clear
 from fedtalk.privacy.private_rounds import Plan
 from fedtalk.randomness import numpy_generator, torch_generator
 from fedtalk.storage import remove_leftovers
@@ -200,6 +200,8 @@ class FederatedTrainer(Trainer):
         if threads:
             torch.set_num_threads(threads)
         self.placements = Placements(default_placement, placements)
+        if self.aggregation.privacy is not None:
+            check_apart(self.aggregation.privacy, self.placements)
         self.workers = workers if self.rank is None else self.rank.size - 1
         self.engine: Engine
         if self.rank is not None:

@@ -60,6 +60,8 @@ class WorkerError(FedTalkError):
 class Workers(InProcess):
     """Clients' local work in worker processes; all else as in one process, to the same bits."""
 
+    isolates = True
+
     def __init__(self, workers: int, threads: int | None) -> None:
         """
         Args:
@@ -69,6 +71,10 @@ class Workers(InProcess):
         self._workers, self._threads = workers, threads
         self._teams: dict[Placement, list[Team]] = {}
         self._setup: Path | None = None
+
+    @property
+    def at_once(self) -> int:
+        return self._workers
 
     def start(self, trainer: FederatedTrainer) -> None:
         """Start the processes and wait until they are ready.

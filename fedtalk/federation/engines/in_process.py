@@ -64,6 +64,14 @@ class Failure:
 class Engine(ABC):
     """Runs the parties of a federation."""
 
+    isolates = False
+    """Whether each client's work is in a process that can be ended without another one's."""
+
+    @property
+    def at_once(self) -> int:
+        """Clients that train at the same time, at most."""
+        return 1
+
     def start(self, trainer: FederatedTrainer) -> None:
         """Get ready, before the first round; ``trainer.module`` and ``trainer.data`` are set."""
         self.trainer = trainer

@@ -30,12 +30,10 @@ def agreement_of(trainer: FederatedTrainer, module: FederatedModule) -> dict[str
         "model.backbone": module.fingerprint(),
         "model.adapter": json.dumps({name: list(value.shape) for name, value in exchanged.items()}),
         "frozen parameters": _frozen_digest(module, exchanged),
-        "aggregation": _text(
-            {name: getattr(aggregation, name) for name in ("gamma", "alpha", "most_clips", "by_clips")}
-        ),
+        "aggregation": _object(aggregation, but=("privacy", "private_rounds")),
         "aggregation.privacy": _text(aggregation.privacy),
         "trainer.local": _text(replace(trainer.local, deadline_seconds=None)),
-        "trainer.cohort": f"{type(trainer.cohort_sampler).__qualname__} {_text(vars(trainer.cohort_sampler))}",
+        "trainer.cohort": _object(trainer.cohort_sampler),
         "trainer.rounds": str(trainer.rounds),
         "trainer.minimum_clients": str(trainer.minimum_clients),
         "trainer.most_held_out": str(trainer.most_held_out),
@@ -72,7 +70,19 @@ def check_sealed(aggregation: Aggregation) -> None:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value, sort_keys=True)
+    plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    return json.dumps(plain, sort_keys=True, default=_object)
+
+
+def _object(value: Any, but: tuple[str, ...] = ()) -> str:
+    """Its class and all of its public fields: whoever sets another one, or inherits, has something else.
+
+    >>> from fedtalk.federation.cohort import PoissonCohort
+    >>> _object(PoissonCohort(0.25))
+    'fedtalk.federation.cohort.PoissonCohort {"rate": 0.25}'
+    """
+    fields = {name: field for name, field in vars(value).items() if not name.startswith("_") and name not in but}
+    return f"{type(value).__module__}.{type(value).__qualname__} {_text(fields)}"
 
 
 def _short(value: Any) -> str:

@@ -80,7 +80,8 @@ def test_two_runs_of_a_site_write_into_one_ledger(tmp_path: Path) -> None:
     assert SiteLedger(tmp_path).spent("anna").rounds == 3
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"kind": "run", "version": 1, "runs": []}', '{"kind": "site", "version": 2}',
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"kind": "run", "version": 1, "runs": []}',
+                                     '{"kind": "site", "version": 2, "runs": []}',
                                      '{"kind": "site", "version": 1, "runs": [{"server": "x"}]}'])  # fmt: skip
 def test_a_ledger_that_cant_be_read_is_never_taken_for_an_empty_one(tmp_path: Path, content: str) -> None:
     ledger = SiteLedger(tmp_path)

@@ -152,16 +152,19 @@ class Site:
         session.join(number)
         self._round, self._taking = number, {}
         session.private.clip_norm = clip_norm
-        self.trainer.local = replace(self._local, deadline_seconds=min(slot, self._local.deadline_seconds or math.inf))
         keys: dict[str, bytes] = {}
         log.info("round %d: %s train", number, ", ".join(joined))
-        for client, update in self._engine.updates(number, list(joined), state):
-            if isinstance(update, Failure):
-                self._left_out(number, client, update)
-                continue
-            advertised, advertisement = joined[client]
-            self._taking[client] = _Taking(advertised, update.contribution)
-            keys[client] = advertisement
+        self.trainer.local = replace(self._local, deadline_seconds=min(slot, self._local.deadline_seconds or math.inf))
+        try:
+            for client, update in self._engine.updates(number, list(joined), state):
+                if isinstance(update, Failure):
+                    self._left_out(number, client, update)
+                    continue
+                advertised, advertisement = joined[client]
+                self._taking[client] = _Taking(advertised, update.contribution)
+                keys[client] = advertisement
+        finally:
+            self.trainer.local = self._local
         return Message("answer", {"round": number}, keys)
 
     def _slot(self, message: Message, clients: int) -> float:

@@ -87,6 +87,7 @@ class Parties:
             "--flower.superlink", f"127.0.0.1:{self.port}", "--flower.port", str(_free_port()),
             "--flower.authority", str(self.folder / "keys" / "authority.crt"),
             "--flower.server", str(self.folder / "keys" / "server.pub"),
+            "--flower.ledger", str(self.folder / f"ledger_{name}"),
             "--flower.private_key", str(self.folder / "keys" / "sites" / f"{name}.key"),
         ])  # fmt: skip
 

@@ -86,11 +86,18 @@ def _take_away(site, step: str, client: str) -> None:
 
 def test_each_client_has_its_slot_whatever_the_others_do(federation, people, sealed) -> None:
     """Of the server's second east's two people have 0.45 s each, and their own deadline where that is shorter."""
-    post = federation.post(federation.split(people), sealed)
+    post, deadlines = federation.post(federation.split(people), sealed), {}
+    for name, site in post.sites.items():
+        updates = site._engine.updates
+
+        def noted(*asked, name=name, site=site, updates=updates):
+            deadlines[name] = site.trainer.local.deadline_seconds
+            return updates(*asked)
+
+        site._engine.updates = noted
     federation.over_sites(post, sealed)
-    assert {site: post.sites[site].trainer.local.deadline_seconds for site in post.sites} == pytest.approx(
-        {"north": 0.9, "south": 0.9, "east": 0.45}
-    )
+    assert deadlines == pytest.approx({"north": 0.9, "south": 0.9, "east": 0.45})
+    assert all(site.trainer.local.deadline_seconds is None for site in post.sites.values())
     east = post.sites["east"]
     message = Message("train", {"seconds": 100.0})
     assert east._slot(message, 2) == pytest.approx(45.0)

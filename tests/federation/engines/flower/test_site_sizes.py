@@ -44,7 +44,7 @@ def test_one_site_of_three_is_no_tenth() -> None:
 
 def test_a_size_that_is_allowed_is_told_and_is_allowed() -> None:
     privacy = Privacy(assumptions=Assumptions(0.3, 0.2))
-    with pytest.raises(ConfigurationError, match="which (\\d+) clients keep") as raised:
+    with pytest.raises(ConfigurationError, match="clients keep") as raised:
         check_sizes(sites(north=400, south=600), {}, privacy, PoissonCohort(0.5), 10)
     largest = int(str(raised.value).split("which ")[1].split()[0])
     assert 150 < largest < 300

@@ -8,7 +8,8 @@ One file, ``site_ledger.json``, mode 0600, on the disk before a masked vector le
 
 A run is what one server (the fingerprint of its key) does under one agreement (its hash). ``reached`` counts its rounds up to
 the newest one that this site gave to, ``retaken`` those that were taken again after the server was started anew, ``people``
-the rounds in which a person's vector left. Without noise, ``noise_multiplier``, ``rate`` and ``delta`` are null.
+the rounds in which a person's vector left. Without noise ``noise_multiplier`` and ``delta`` are null, without Poisson sampling
+``rate`` is.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class SiteRun:
     agreement: str
     noise_multiplier: float | None
     rate: float | None
+    """Of Poisson sampling."""
     delta: float | None
     rounds: int
     """Agreed."""
@@ -125,6 +127,9 @@ class SiteLedger:
         """
         if not 0 <= number < terms.rounds:
             return f"round {number} of {terms.rounds} that were agreed on (trainer.rounds)"
+        newest = self._run(terms).sessions.get(session, -1)
+        if number <= newest:
+            return f"{person}: expected a round after {newest}, got {number}; this site has given in it already"
         after = [*self._others(terms), self._run(terms).after(session, number, [person])]
         rounds, history, _, delta = _histories(after, person)
         if rounds > budget.rounds:
@@ -187,12 +192,13 @@ def _histories(runs: Iterable[SiteRun], person: str) -> tuple[int, Stretches | N
     for run in runs:
         taken = run.people.get(person, 0)
         rounds += taken
-        if taken and (run.noise_multiplier is None or run.rate is None or run.delta is None):
+        if taken and (run.noise_multiplier is None or run.delta is None):
             clear = True
         elif taken:
-            assert run.noise_multiplier is not None and run.rate is not None and run.delta is not None
-            adapters.append((run.noise_multiplier, run.rate, run.reached + run.retaken))
+            assert run.noise_multiplier is not None and run.delta is not None
             insiders.append((run.noise_multiplier, 1.0, taken))
+            sampled = run.rate is not None  # else cohorts are no secret, and a person's own rounds are all that counts
+            adapters.append((run.noise_multiplier, run.rate, run.reached + run.retaken) if sampled else insiders[-1])
             delta = min(delta, run.delta)
     return rounds, None if clear else tuple(adapters), None if clear else tuple(insiders), delta
 

@@ -17,6 +17,7 @@ from fedtalk.privacy.accounting import ACCOUNTANTS
 from fedtalk.privacy.site_ledger import SiteBudget, SiteLedger, SiteRun
 
 NOISED = SiteRun("server", "agreement", 0.8, 0.25, 1e-3, rounds=10)
+ROTATING = SiteRun("server", "rotating", 0.8, None, 1e-3, rounds=10)
 CLEAR = SiteRun("server", "other", None, None, None, rounds=10)
 
 
@@ -44,6 +45,8 @@ def test_what_was_spent_adds_up_over_runs_and_servers(tmp_path: Path) -> None:
     assert anna.insiders == expected([(0.8, 1.0, 2), (1.2, 1.0, 1)], 1e-3) > anna.adapters
     assert bert.adapters == expected([(0.8, 0.25, 4)], 1e-3)
     assert ledger.spent("nobody").rounds == 0 and ledger.spent("nobody").adapters == 0
+    ledger.take(ROTATING, "ef", 6, ["cora"])
+    assert ledger.spent("cora", "rdp").adapters == expected([(0.8, 1.0, 1)], 1e-3)
     ledger.take(CLEAR, "ef", 0, ["bert"])
     assert math.isinf(ledger.spent("bert").adapters) and math.isinf(ledger.spent("bert").insiders)
 
@@ -69,7 +72,8 @@ def test_past_the_agreed_rounds_or_a_persons_budget_it_refuses(tmp_path: Path) -
     now = ACCOUNTANTS["rdp"]([(0.8, 0.25, 3)], 1e-3)
     epsilon = SiteBudget(now * 1.001, 100, "rdp")
     assert "above the" in ledger.refusal(NOISED, "ab", 3, "anna", epsilon)
-    assert ledger.refusal(NOISED, "ab", 2, "anna", epsilon) is None  # a round that was counted already
+    assert "expected a round after 2, got 2" in ledger.refusal(NOISED, "ab", 2, "anna", wide)
+    assert ledger.refusal(NOISED, "cd", 2, "anna", SiteBudget(None, 4)) is None
 
 
 def test_two_runs_of_a_site_write_into_one_ledger(tmp_path: Path) -> None:

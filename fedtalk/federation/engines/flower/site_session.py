@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedtalk.errors import ArtifactError
+from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.engines.flower.messages import Message, MessageError
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.privacy.private_rounds import Plan, PrivateRounds
@@ -82,7 +83,8 @@ class SiteSession:
         self._terms = SiteRun(
             account.server, hashlib.sha256(json.dumps(agreement, sort_keys=True).encode()).hexdigest(),
             self.private.ledger.noise_multiplier if self.private.ledger is not None else None,
-            getattr(trainer.cohort_sampler, "rate", 1.0) if noised else None, privacy.delta if noised else None, trainer.rounds,
+            sampler.rate if isinstance(sampler := trainer.cohort_sampler, PoissonCohort) else None,
+            privacy.delta if noised else None, trainer.rounds,
         )  # fmt: skip
         self._budget = SiteBudget(
             privacy.budget if account.epsilon is None else account.epsilon,

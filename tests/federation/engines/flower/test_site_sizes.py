@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -39,7 +41,7 @@ def test_one_site_of_three_is_no_tenth() -> None:
         ConfigurationError, match=r"site north: all of its clients collude .* 20 of 60.*colluding_fraction 0\.1"
     ) as raised:
         check_sizes(sites(north=20, south=20, east=20), {}, privacy, PoissonCohort(0.5), 100)
-    assert "which 0 clients keep" in str(raised.value)
+    assert re.search("which [1-3] clients keep", str(raised.value))
 
 
 def test_a_size_that_is_allowed_is_told_and_is_allowed() -> None:

@@ -1,5 +1,5 @@
 """Callbacks of a federated run: aggregation, monitors, progress."""
 
-from fedtalk.callbacks.aggregation import Aggregation, FedAvg, isfa_weight
+from fedtalk.callbacks.aggregation import ISFA, Aggregation, FedAvg, isfa_weight
 
-__all__ = ["Aggregation", "FedAvg", "isfa_weight"]
+__all__ = ["ISFA", "Aggregation", "FedAvg", "isfa_weight"]

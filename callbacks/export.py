@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fedtalk.federation.callback import RoundCallback, RoundTrainer
 from fedtalk.federation.module import FederatedModule
-from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
 
 
 class Export(RoundCallback):
@@ -16,7 +16,6 @@ class Export(RoundCallback):
         """
         self.folder = folder
 
-    def on_fit_rounds_end(self, trainer: FederatedTrainer, module: FederatedModule) -> None:
-        data = trainer.data
-        clips = trainer.prepared(module, data, data.clients[0], held_out=True)
+    def on_fit_rounds_end(self, trainer: RoundTrainer, module: FederatedModule) -> None:
+        clips = trainer.prepared(trainer.data.clients[0], held_out=True)
         module.export(trainer.run_dir / self.folder, clips)

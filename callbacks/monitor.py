@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from fedtalk.federation.callback import RoundCallback, RoundOutcome, RoundTrainer
 from fedtalk.federation.module import FederatedModule
-from fedtalk.federation.trainer import FederatedTrainer, RoundCallback, RoundOutcome
 
 
 class RoundMonitor(RoundCallback):
     """Logs every round's outcome with the round as the step; with privacy, only what follows from the (noised) sum."""
 
-    def on_round_end(self, trainer: FederatedTrainer, module: FederatedModule, outcome: RoundOutcome) -> None:
+    def on_round_end(self, trainer: RoundTrainer, module: FederatedModule, outcome: RoundOutcome) -> None:
         if outcome.privacy is not None:
             shown = {"round/update_norm": outcome.update_norm}  # how long it took would tell how many took part
             self._log(trainer, shown | {f"privacy/{name}": value for name, value in outcome.privacy.items()})
@@ -30,11 +30,11 @@ class RoundMonitor(RoundCallback):
         self._log(trainer, values)
 
     def on_held_out(
-        self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, metrics: dict[str, float]
+        self, trainer: RoundTrainer, module: FederatedModule, round_number: int, metrics: dict[str, float]
     ) -> None:
         self._log(trainer, {f"held_out/{name}": value for name, value in metrics.items()})
 
-    def _log(self, trainer: FederatedTrainer, values: dict[str, float]) -> None:
+    def _log(self, trainer: RoundTrainer, values: dict[str, float]) -> None:
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.round_number)
             logger.save()

@@ -4,73 +4,104 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from fedtalk.errors import ConfigurationError, OutputError
-from fedtalk.federation.client import LocalWork
+from fedtalk.federation.callback import RoundCallback, RoundTrainer
 from fedtalk.federation.engines.in_process import Failure, InProcess
+from fedtalk.federation.local_work import LocalWork
 from fedtalk.federation.module import FederatedModule, copy_state, load_state
-from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
 from fedtalk.storage import write_json
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 log = logging.getLogger("fedtalk")
 
 GLOBAL = "global"
 
 
+@dataclass
+class PersonalTraining:
+    """How clients go on alone after the last round."""
+
+    steps: int = 40
+    """Steps of personal training; 0 writes the global adapter only."""
+    learning_rate: float | None = None
+    """The clients' rate in rounds by default."""
+    most_clients: int = 100
+    """Clients, from the first, that go on alone; a later run with a higher number makes the others'."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ConfigurationError(f"trainer.personal.steps: expected 0 or more, got {self.steps}")
+        if self.most_clients < 1:
+            raise ConfigurationError(f"trainer.personal.most_clients: expected at least 1, got {self.most_clients}")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise ConfigurationError(
+                f"trainer.personal.learning_rate: expected a finite number above 0, got {self.learning_rate}"
+            )
+
+
 class PersonalAdapters(RoundCallback):
-    """Writes ``adapters/global`` and, for each client, ``adapters/CLIENT``, in peft's format.
+    """Writes ``adapters/global`` and, for each client that goes on alone, ``adapters/CLIENT``, in peft's format.
 
     A personal adapter starts from the global one and trains on its client's clips alone, by the client's placement and the
     trainer's workers as in a round; it never leaves the client. Each is written as soon as it is there, and one that is there
     already is not made again.
     """
 
-    def __init__(self, steps: int = 40, learning_rate: float | None = None, most_clients: int = 100) -> None:
+    def __init__(self, personal: PersonalTraining | None = None) -> None:
         """
         Args:
-            steps: steps of personal training; 0 writes the global adapter only.
-            learning_rate: of personal training; the clients' rate by default.
-            most_clients: clients, from the first, that go on alone; a later run with a higher number makes the others'.
+            personal: how clients go on alone; they don't by default.
         """
-        if steps < 0:
-            raise ConfigurationError(f"personal.steps: expected 0 or more, got {steps}")
-        if most_clients < 1:
-            raise ConfigurationError(f"personal.most_clients: expected at least 1, got {most_clients}")
-        self.steps, self.learning_rate, self.most_clients = steps, learning_rate, most_clients
+        self.personal = personal
 
-    def on_fit_rounds_end(self, trainer: FederatedTrainer, module: FederatedModule) -> None:
-        if not isinstance(module, Talker) or module.adapter is None:
-            raise ConfigurationError("callback PersonalAdapters needs a Talker with an adapter; set model.adapter")
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and self.personal is not None and not _has_adapter(pl_module):
+            raise ConfigurationError(
+                f"trainer.personal: expected a Talker with an adapter, got {type(pl_module).__name__} without; set "
+                "model.adapter, or leave trainer.personal out"
+            )
+
+    def on_fit_rounds_end(self, trainer: RoundTrainer, module: FederatedModule) -> None:
+        if not isinstance(module, Talker) or not _has_adapter(module):
+            return
         start = copy_state(module.exchanged_parameters())
         folder = trainer.run_dir / "adapters"
         module.save_adapter(folder / GLOBAL)
-        if self.steps:
+        if self.personal is not None and self.personal.steps:
             clients = trainer.data.clients
-            chosen = clients[: self.most_clients]
+            chosen = clients[: self.personal.most_clients]
             if len(chosen) < len(clients):
                 log.warning(
-                    "personal adapters of %d of %d clients are made; personal.most_clients says how many",
+                    "personal adapters of %d of %d clients are made; trainer.personal.most_clients says how many",
                     len(chosen), len(clients),
                 )  # fmt: skip
-            self._personalise(trainer, module, chosen, start)
+            self._personalise(trainer, module, self.personal, chosen, start)
         load_state(module.exchanged_parameters(), start)
 
     def _personalise(
-        self, trainer: FederatedTrainer, module: Talker, clients: Sequence[str], start: dict[str, Tensor]
+        self,
+        trainer: RoundTrainer,
+        module: Talker,
+        personal: PersonalTraining,
+        clients: Sequence[str],
+        start: dict[str, Tensor],
     ) -> None:
         """
         Raises:
             OutputError: an adapter or a prepared clip can't be written.
         """
         local = replace(
-            trainer.local, steps=self.steps, proximal=0.0, learning_rate=self.learning_rate or trainer.local.learning_rate,
+            trainer.local, steps=personal.steps, proximal=0.0,
+            learning_rate=personal.learning_rate or trainer.local.learning_rate,
             schedule="cosine", warmup_steps=0, keep_optimizer=False, deadline_seconds=None,
         )  # fmt: skip
         markers = {client: trainer.run_dir / "adapters" / client / "made_from.json" for client in clients}
@@ -99,6 +130,10 @@ class PersonalAdapters(RoundCallback):
                 module.save_adapter(markers[client].parent)
                 write_json(markers[client], {"made_from": origin})
                 log.info("personal adapter %d/%d  %s  loss %.4f", done, len(clients), client, result.losses["loss"])
+
+
+def _has_adapter(module: object) -> bool:
+    return isinstance(module, Talker) and module.adapter is not None
 
 
 def _text(path: Path) -> str:

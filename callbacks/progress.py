@@ -16,8 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fedtalk.federation.callback import RoundCallback, RoundOutcome, RoundTrainer
 from fedtalk.federation.module import FederatedModule
-from fedtalk.federation.trainer import FederatedTrainer, RoundCallback, RoundOutcome
 
 
 class RoundProgress(RoundCallback):
@@ -27,7 +27,7 @@ class RoundProgress(RoundCallback):
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
-    def on_fit_rounds_start(self, trainer: FederatedTrainer, module: FederatedModule) -> None:
+    def on_fit_rounds_start(self, trainer: RoundTrainer, module: FederatedModule) -> None:
         self._started, self._first_round = time.monotonic(), trainer.round_number
         if not sys.stderr.isatty():
             return
@@ -43,14 +43,14 @@ class RoundProgress(RoundCallback):
         self._bars.start()
 
     def on_round_start(
-        self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, cohort: list[str]
+        self, trainer: RoundTrainer, module: FederatedModule, round_number: int, cohort: list[str]
     ) -> None:
         self._done = 0
         if self._bars:
             self._bars.reset(self._tasks["clients"], total=max(1, len(cohort)), note="")
 
     def on_local_step(
-        self, trainer: FederatedTrainer, client: str, step: int, steps: int, losses: dict[str, float]
+        self, trainer: RoundTrainer, client: str, step: int, steps: int, losses: dict[str, float]
     ) -> None:
         if self._bars:
             note = f"{client}  loss {losses['loss']:.4f}" if losses else client
@@ -58,7 +58,7 @@ class RoundProgress(RoundCallback):
             if step + 1 == steps:
                 self._bars.advance(self._tasks["clients"])
 
-    def on_round_end(self, trainer: FederatedTrainer, module: FederatedModule, outcome: RoundOutcome) -> None:
+    def on_round_end(self, trainer: RoundTrainer, module: FederatedModule, outcome: RoundOutcome) -> None:
         if outcome.privacy is not None:
             self._private_round_end(trainer, outcome)
             return
@@ -76,7 +76,7 @@ class RoundProgress(RoundCallback):
             file=sys.stderr, flush=True,
         )  # fmt: skip
 
-    def _private_round_end(self, trainer: FederatedTrainer, outcome: RoundOutcome) -> None:
+    def _private_round_end(self, trainer: RoundTrainer, outcome: RoundOutcome) -> None:
         """The round without what single clients have; epsilon where there is one."""
         epsilon = outcome.privacy.get("epsilon_prv") if outcome.privacy else None
         note = f"epsilon {epsilon:.3f}" if epsilon is not None else "sealed"
@@ -91,7 +91,7 @@ class RoundProgress(RoundCallback):
         )  # fmt: skip
 
     def on_held_out(
-        self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, metrics: dict[str, float]
+        self, trainer: RoundTrainer, module: FederatedModule, round_number: int, metrics: dict[str, float]
     ) -> None:
         text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         if self._bars:
@@ -99,10 +99,10 @@ class RoundProgress(RoundCallback):
         else:
             print(f"round {round_number}: held out  {text}", file=sys.stderr, flush=True)
 
-    def on_fit_rounds_end(self, trainer: FederatedTrainer, module: FederatedModule) -> None:
+    def on_fit_rounds_end(self, trainer: RoundTrainer, module: FederatedModule) -> None:
         self._stop()
 
-    def on_exception(self, trainer: FederatedTrainer, module: FederatedModule, exception: BaseException) -> None:  # type: ignore[override]
+    def on_exception(self, trainer: RoundTrainer, module: FederatedModule, exception: BaseException) -> None:  # type: ignore[override]
         self._stop()
 
     def _stop(self) -> None:

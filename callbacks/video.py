@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from dataclasses import dataclass
 
 import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -12,11 +13,29 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 
 from fedtalk.data.clip import FRAME_RATE
 from fedtalk.errors import ConfigurationError, FedTalkError
+from fedtalk.federation.callback import RoundCallback, RoundOutcome, RoundTrainer
 from fedtalk.federation.module import FederatedModule
-from fedtalk.federation.trainer import FederatedTrainer, RoundCallback, RoundOutcome
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 log = logging.getLogger("fedtalk")
+
+
+@dataclass
+class Videos:
+    """Which videos are shown."""
+
+    every: int | None = None
+    """Rounds between videos; those of `FederatedTrainer.validate_every` by default."""
+    clients: int = 3
+    """How many clients are shown."""
+    frames: int = 24
+    """Length."""
+
+    def __post_init__(self) -> None:
+        every = 1 if self.every is None else self.every
+        for name, value in (("every", every), ("clients", self.clients), ("frames", self.frames)):
+            if value < 1:
+                raise ConfigurationError(f"trainer.videos.{name}: expected at least 1, got {value}")
 
 
 class VideoMonitor(RoundCallback):
@@ -24,26 +43,22 @@ class VideoMonitor(RoundCallback):
 
     shows_clients = True
 
-    def __init__(self, every: int = 2, clients: int = 3, frames: int = 24) -> None:
+    def __init__(self, videos: Videos | None = None) -> None:
         """
         Args:
-            every: rounds between videos.
-            clients: how many clients are shown.
-            frames: length.
+            videos: which.
         """
-        if min(every, clients, frames) < 1:
-            raise ConfigurationError("callback VideoMonitor: every, clients and frames must be at least 1")
-        self.every, self.clients, self.frames = every, clients, frames
+        self.videos = videos or Videos()
 
-    def on_round_end(self, trainer: FederatedTrainer, module: FederatedModule, outcome: RoundOutcome) -> None:
-        if not isinstance(module, Talker) or (
-            trainer.round_number % self.every and trainer.round_number != trainer.rounds
-        ):
+    def on_round_end(self, trainer: RoundTrainer, module: FederatedModule, outcome: RoundOutcome) -> None:
+        every = self.videos.every or trainer.validate_every
+        due = every and (trainer.round_number % every == 0 or trainer.round_number == trainer.rounds)
+        if not due or not isinstance(module, Talker):
             return
         columns = []
-        for client in trainer.data.clients[: self.clients]:
+        for client in trainer.data.clients[: self.videos.clients]:
             try:
-                clip = trainer.data.held_out_clips(client)[0].load().window(0, self.frames)
+                clip = trainer.data.held_out_clips(client)[0].load().window(0, self.videos.frames)
                 reference = trainer.data.training_clips(client)[0].load().reference(0)
             except FedTalkError as error:  # as in a round: a client's trouble is its own
                 log.warning("no video of %s: %s", client, error)

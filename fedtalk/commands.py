@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Reference
-from fedtalk.data.media import VideoWriter, read_audio, read_image
+from fedtalk.data.media import read_audio, read_image
 from fedtalk.data.prepare import prepare as prepare_clients
 from fedtalk.data.prepare import prepare_portrait, prepare_video
+from fedtalk.data.video_writer import VideoWriter
 from fedtalk.errors import ConfigurationError, MediaError
 from fedtalk.privacy.audit.settings import AuditSettings
 from fedtalk.talker.backbone import SHIPPED
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 log = logging.getLogger("fedtalk")
 

@@ -31,15 +31,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedtalk.callbacks.aggregation import Aggregation
-from fedtalk.callbacks.monitor import RoundMonitor
 from fedtalk.data.clip import Clip
 from fedtalk.data.synthtalk_data import SynthTalkData
+from fedtalk.federation.callback import RoundCallback, RoundOutcome
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import FederatedModule, Prepared
-from fedtalk.federation.trainer import FederatedTrainer, RoundCallback, RoundOutcome
+from fedtalk.federation.trainer import FederatedTrainer
 
 COHORT = 10
 
@@ -123,7 +122,7 @@ def measure(clients: int, rounds: int, dimension: int, clock: Callable[[], float
         data = SynthTalkData(speakers=clients, clips=1, held_out=1, frames=8, size=32)
         trainer = TimedTrainer(
             clock, rounds=rounds, cohort=PoissonCohort(COHORT / clients), local=LocalTraining(steps=1, batch_size=1),
-            validate_every=rounds, callbacks=[Aggregation(gamma=0.0), RoundMonitor(), times], accelerator="cpu", threads=1,
+            validate_every=rounds, switch_off=["progress", "videos", "adapters"], callbacks=[times], accelerator="cpu", threads=1,
             default_root_dir=f"{folder}/run", cache_dir=f"{folder}/cache",
         )  # fmt: skip
         trainer.fit(MeanColour(dimension), data)

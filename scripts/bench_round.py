@@ -27,15 +27,15 @@ import torch
 from tiny_run import write_backbone
 from torch import nn
 
-from fedtalk.callbacks.aggregation import FedAvg
-from fedtalk.callbacks.monitor import RoundMonitor
 from fedtalk.data.synthtalk_data import SynthTalkData
+from fedtalk.federation.callback import RoundCallback, RoundOutcome
+from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import FederatedModule, Prepared, copy_state
-from fedtalk.federation.trainer import FederatedTrainer, RoundCallback, RoundOutcome
+from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.talker.adapters import Adapter
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 
 class RoundTimes(RoundCallback):
@@ -76,7 +76,7 @@ class Bench:
     def trainer(self, name: str, workers: int, threads: int, times: RoundTimes) -> FederatedTrainer:
         return FederatedTrainer(
             rounds=self.rounds + 1, cohort=PoissonCohort(1.0), local=self.local, validate_every=0, accelerator="cpu",
-            workers=workers, threads=threads, callbacks=[FedAvg(), RoundMonitor(), times],
+            workers=workers, threads=threads, callbacks=[times], switch_off=["progress", "videos", "adapters"],
             default_root_dir=str(self.place / name), cache_dir=str(self.place / "cache"),
         )  # fmt: skip
 
@@ -86,7 +86,8 @@ class Bench:
         talker, times, bare = self.talker(), RoundTimes(), []
         start = copy_state(talker.exchanged_parameters())
         trainer = self.trainer("one", 1, threads, times)
-        clips = {name: trainer.prepared(talker, self.data, name) for name in self.data.clients}
+        half = ClientHalf(trainer.connect(talker, self.data, "fit"))
+        clips = {name: half.prepared(name) for name in self.data.clients}
 
         def loop() -> None:
             bare.append(bare_round(talker, list(clips.values()), self.local, start))

@@ -39,7 +39,7 @@ from fedtalk.federation.placement import Placement
 from fedtalk.federation.together import train_together
 from fedtalk.randomness import torch_generator
 from fedtalk.talker.adapters import Adapter
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 PLAIN = "plain loop, 2 threads"
 TOGETHER = (1, 2, 4, 8)

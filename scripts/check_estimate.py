@@ -18,14 +18,14 @@ from pathlib import Path
 import torch
 from tiny_run import write_backbone
 
-from fedtalk.callbacks.aggregation import Aggregation
-from fedtalk.callbacks.personal import PersonalAdapters
+from fedtalk.callbacks.aggregation import ISFA
+from fedtalk.callbacks.personal import PersonalTraining
 from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.talker.adapters import Adapter
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 
 def main() -> None:
@@ -45,8 +45,9 @@ def main() -> None:
         def build(folder: str) -> tuple[FederatedTrainer, Talker, SynthTalkData]:
             trainer = FederatedTrainer(
                 rounds=options.rounds, cohort=PoissonCohort(0.7), local=LocalTraining(steps=options.steps, batch_size=4),
-                validate_every=2, callbacks=[Aggregation(gamma=1.0), PersonalAdapters(steps=options.steps)],
-                accelerator="cpu", threads=1, default_root_dir=str(place / folder), cache_dir=str(place / f"{folder}-cache"),
+                validate_every=2, aggregation=ISFA(gamma=1.0), switch_off=["videos"],
+                personal=PersonalTraining(steps=options.steps), accelerator="cpu", threads=1,
+                default_root_dir=str(place / folder), cache_dir=str(place / f"{folder}-cache"),
             )  # fmt: skip
             talker = Talker(str(place / "backbone"), adapter=Adapter(rank=4), window=8)
             return trainer, talker, SynthTalkData(speakers=options.clients, clips=2, held_out=1, frames=24, size=32)

@@ -34,7 +34,7 @@ from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.module import Prepared, copy_state, load_state
 from fedtalk.federation.together import train_together
 from fedtalk.talker.adapters import Adapter
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 CLIENTS = 4
 WANTED = 1e-4

@@ -24,7 +24,7 @@ from fedtalk.federation.module import copy_state, load_state
 from fedtalk.federation.vector import flatten, unflatten
 from fedtalk.randomness import numpy_generator, torch_generator
 from fedtalk.talker.adapters import Adapter
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 
 def main() -> None:

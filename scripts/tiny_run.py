@@ -23,14 +23,9 @@ def write_config(
     path: Path, backbone: Path, rounds: int, clients: int = 2, steps: int = 1, batch_size: int = 2
 ) -> None:
     """A config of `fedtalk fit`: ISFA, monitors, personal adapters; run folder and cache are named on the command line."""
-    callbacks = [
-        {"class_path": "fedtalk.callbacks.aggregation.Aggregation", "init_args": {"gamma": 1.0}},
-        {"class_path": "fedtalk.callbacks.monitor.RoundMonitor"},
-        {"class_path": "fedtalk.callbacks.personal.PersonalAdapters", "init_args": {"steps": 1}},
-    ]
     config = {
         "model": {
-            "class_path": "fedtalk.talker.talker.Talker",
+            "class_path": "fedtalk.talker.module.Talker",
             "init_args": {"backbone": str(backbone), "adapter": {"rank": 2, "alpha": 4.0}, "window": 4, "stride": 4,
                           "sampling_steps": 1},
         },
@@ -42,7 +37,7 @@ def write_config(
             "rounds": rounds, "validate_every": 0, "accelerator": "cpu", "threads": 1,
             "local": {"steps": steps, "batch_size": batch_size},
             "cohort": {"class_path": "fedtalk.federation.cohort.PoissonCohort", "init_args": {"rate": 0.8}},
-            "callbacks": callbacks,
+            "aggregation": {"class_path": "ISFA", "init_args": {"gamma": 1.0}}, "personal": {"steps": 1},
         },
     }  # fmt: skip
     path.write_text(yaml.safe_dump(config))

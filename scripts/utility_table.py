@@ -42,11 +42,10 @@ def planned(config: Path, folder: Path, epsilon: str, seed: int) -> dict[str, An
     settings = yaml.safe_load(config.read_text())
     trainer = settings["trainer"]
     trainer |= {"default_root_dir": str(folder), "seed": seed, "threads": 1, "accelerator": "cpu"}
-    aggregation = next(entry for entry in trainer["callbacks"] if entry["class_path"].endswith(".Aggregation"))
     if epsilon == OFF:
-        aggregation["init_args"]["privacy"] = None
+        trainer["privacy"] = None
     else:
-        aggregation["init_args"]["privacy"]["target_epsilon"] = float(epsilon)
+        trainer["privacy"]["target_epsilon"] = float(epsilon)
     return {"seed_everything": seed, **settings}
 
 
@@ -83,7 +82,7 @@ def measure(folder: Path, people: int, without: Path) -> None:
     from fedtalk.data.synthtalk_data import SynthTalkData
     from fedtalk.evaluation.openness import openness_probe
     from fedtalk.evaluation.settings import EvaluationSettings
-    from fedtalk.talker.talker import Talker
+    from fedtalk.talker.module import Talker
 
     torch.set_num_threads(1)
     settings = yaml.safe_load((folder / "plan.yaml").read_text())

@@ -22,7 +22,7 @@ from fedtalk.federation.module import Prepared
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.backbone import Architecture, Backbone, save_codec, shipped_folder
 from fedtalk.talker.codec import Codec, tiny_codec
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 SIZE = 32
 """Height and width in pixels of the tiny backbone's frames."""

@@ -21,16 +21,9 @@ from fedtalk.cli import main
 
 def _config(backbone: Path, folder: Path, **trainer: object) -> Path:
     """Two clients with one clip each, at 32 px; SynthTalk, ISFA, personal adapters, all monitors."""
-    callbacks = [
-        {"class_path": "fedtalk.callbacks.aggregation.Aggregation", "init_args": {"gamma": 1.0}},
-        {"class_path": "fedtalk.callbacks.progress.RoundProgress"},
-        {"class_path": "fedtalk.callbacks.monitor.RoundMonitor"},
-        {"class_path": "fedtalk.callbacks.video.VideoMonitor", "init_args": {"every": 2, "clients": 1, "frames": 5}},
-        {"class_path": "fedtalk.callbacks.personal.PersonalAdapters", "init_args": {"steps": 2}},
-    ]
     config = {
         "model": {
-            "class_path": "fedtalk.talker.talker.Talker",
+            "class_path": "fedtalk.talker.module.Talker",
             "init_args": {
                 "backbone": str(backbone), "adapter": {"rank": 2, "alpha": 4.0}, "window": 4, "stride": 4,
                 "sampling_steps": 2,
@@ -44,7 +37,8 @@ def _config(backbone: Path, folder: Path, **trainer: object) -> Path:
             "rounds": 3, "validate_every": 2, "accelerator": "cpu", "threads": 1, "default_root_dir": str(folder),
             "cache_dir": str(folder.parent / "cache"), "local": {"steps": 2, "batch_size": 2},
             "cohort": {"class_path": "fedtalk.federation.cohort.PoissonCohort", "init_args": {"rate": 1.0}},
-            "evaluation": {"clips": 1, "portrait": False, "videos": 1}, "callbacks": callbacks, **trainer,
+            "evaluation": {"clips": 1, "portrait": False, "videos": 1}, "personal": {"steps": 2},
+            "aggregation": {"class_path": "ISFA", "init_args": {"gamma": 1.0}}, "videos": {"clients": 1, "frames": 5}, **trainer,
         },
     }  # fmt: skip
     path = folder.parent / f"{folder.name}.yaml"
@@ -215,12 +209,14 @@ def test_test_writes_the_table_with_its_controls(finished: Path, capsys: pytest.
 
 def test_predict_writes_a_video_a_client_with_sound(finished: Path) -> None:
     from fedtalk.data.media import read_audio, read_video
+    from fedtalk.data.provenance import read_provenance
 
     assert main(["predict", "--config", str(finished.parent / "through.yaml"), "--ckpt_path", "last"]) == 0
     videos = sorted((finished / "predictions").glob("*.mp4"))
     assert [path.stem for path in videos] == ["private-0000", "private-0001"]
     for path in videos:
         assert len(list(read_video(path))) == 12
+        assert read_provenance(path).facts["adapters"] == {path.stem: 1.0}
         assert abs(len(read_audio(path)) - 12 * 640) <= 640
 
 
@@ -270,7 +266,7 @@ def _changed(tiny_backbone: Path, tmp_path: Path, *path_and_value: object) -> st
         (("trainer", "local", "steps", 0), "local.steps"),
         (("trainer", "minimum_clients", 0), "trainer.minimum_clients"),
         (("trainer", "cohort", "init_args", "rate", 2.0), "cohort.rate"),
-        (("trainer", "callbacks", 0, "init_args", "gamma", -1.0), "aggregation.gamma"),
+        (("trainer", "aggregation", "init_args", "gamma", -1.0), "aggregation.gamma"),
     ],
 )
 def test_a_wrong_value_fails_before_any_work_and_names_its_key(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.callbacks.aggregation import ISFA, FedAvg
 from fedtalk.cli import main
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip, Reference
 from fedtalk.data.folder_data import FolderData
@@ -29,7 +29,7 @@ from fedtalk.evaluation.evaluate import _cases
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy.sealing import STEP, PairwiseSealing
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 FRAMES = 24
 
@@ -282,7 +282,7 @@ class TestCause6MasksThatNeitherHideNorCancel:
         generator = np.random.default_rng(0)
         updates = {name: {"w": torch.from_numpy(generator.normal(0, 0.01, 64))} for name in self.NAMES}
         weights = {"anna": 0.2, "bert": 0.7, "cora": 1.0}
-        aggregation = Aggregation()
+        aggregation = ISFA()
         expected = sum(weights[name] * updates[name]["w"].numpy() for name in self.NAMES)
 
         sealing = aggregation.open_round(0, self.NAMES, self.NAMES)
@@ -315,6 +315,6 @@ class TestCause6MasksThatNeitherHideNorCancel:
 
         from fedtalk.privacy import sealing
 
-        for kind in (Aggregation, PairwiseSealing):
+        for kind in (ISFA, FedAvg, PairwiseSealing):
             assert "seed" not in inspect.signature(kind).parameters
         assert not re.search(r"numpy_generator|torch_generator|derive_seed|default_rng", inspect.getsource(sealing))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import OrderedDict
 from functools import partial
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from fedtalk.data import consent as consents
 from fedtalk.data.clip import FRAME_RATE, Clip
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ArtifactError, ConfigurationError
+
+log = logging.getLogger("fedtalk")
 
 SHORTEST = 9
 """Frames a clip must have: a window of 8 that the talker trains on, and one outside it for the reference."""
@@ -26,12 +30,14 @@ class FolderData(ClipData):
     own update.
     """
 
-    def __init__(self, root: str, held_out_seconds: float = 1.0, size: int = 64) -> None:
+    def __init__(self, root: str, held_out_seconds: float = 1.0, size: int = 64, consent: str = "warn") -> None:
         """
         Args:
             root: clients folder made by `fedtalk prepare`.
             held_out_seconds: how much of the end of each source file is never trained on.
             size: height and width that the clips must have, in pixels.
+            consent: what to do about people whose `fedtalk.data.consent` record is missing, empty or has ended: ``warn``, or
+                ``strict``, which refuses. Those who took it back are left out in any case.
         """
         super().__init__()
         self.root, self.size = Path(root), size
@@ -46,11 +52,16 @@ class FolderData(ClipData):
             )
         with os.scandir(self.root) as entries:
             folders = sorted(entry.name for entry in entries if entry.is_dir())
-        self._clients = [name for name in folders if any((self.root / name).glob("*.npz"))]
+        clients = [name for name in folders if any((self.root / name).glob("*.npz"))]
+        self.revoked = [name for name in clients if consents.revoked(self.root / name)]
+        self._clients = [name for name in clients if name not in self.revoked]
         if not self._clients:
             raise ArtifactError(
                 f"clients folder {self.root} holds no client with clips; see its rejects.csv, if there is one"
             )
+        if self.revoked:
+            log.warning("left out, since they took consent back: %s", ", ".join(self.revoked))
+        consents.require(self.root, self._clients, consent)
         self._opened: OrderedDict[str, tuple[list[ClipSource], list[ClipSource]]] = OrderedDict()
         for client in self._clients[:CHECKED]:
             self._split(client)

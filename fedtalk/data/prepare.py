@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scipy.ndimage import gaussian_filter1d
 
 from fedtalk.data.clip import FRAME_RATE, SAMPLES_PER_FRAME, Clip
+from fedtalk.data.consent import write_template
 from fedtalk.data.faces import FaceFinder, face_finder
 from fedtalk.data.framing import crop, framing, move, share_outside, smallest_eye_distance
 from fedtalk.data.layouts import Source, find_sources
@@ -169,6 +170,8 @@ def prepare(
                         report.made += len(names)
                         logger.info("%s/%s: %d clips, %d rejects", person, source.name, len(names), len(rejects))
                     report.clips[person] += len(record.clips(source))
+                    if report.clips[person]:
+                        write_template(clients / person)
                     bar.advance(task)
                 record.save()
         finally:

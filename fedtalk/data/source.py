@@ -30,6 +30,9 @@ class ClipSource:
 class ClipData(LightningDataModule):
     """Clips by client. Held-out clips are never trained on."""
 
+    revoked: Sequence[str] = ()
+    """People who took their consent back: not among the clients, and what was made of their clips is deleted."""
+
     @property
     @abstractmethod
     def clients(self) -> list[str]:

@@ -12,8 +12,9 @@ import torch
 
 from fedtalk.data.clip import Clip, Reference
 from fedtalk.data.framing import align
-from fedtalk.data.media import VideoWriter
+from fedtalk.data.provenance import EDITED, GENERATED, Provenance
 from fedtalk.data.source import ClipData
+from fedtalk.data.video_writer import VideoWriter
 from fedtalk.errors import ConfigurationError
 from fedtalk.evaluation import metrics
 from fedtalk.evaluation.contact_sheet import contact_sheet
@@ -24,7 +25,7 @@ from fedtalk.federation.module import copy_state, load_state
 from fedtalk.storage import write_json
 from fedtalk.talker.adapters import adapter_parameters
 from fedtalk.talker.masks import lower_face
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 log = logging.getLogger("fedtalk")
 
@@ -72,7 +73,9 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
                 rows.append((f"{task}, {best}", made[best]))
                 if task == "dub":
                     rows += [("swapped audio", made["swapped_audio"]), ("copy reference", made["copy_reference"])]
-                _write_videos(run_dir / "videos", case, task, made[best], made["swapped_audio"])
+                _write_videos(
+                    run_dir / "videos", case, task, made[best], made["swapped_audio"], _made(talker, task, best)
+                )
     load_state(adapter_parameters(talker.backbone.denoiser.unet), states["trained"])
     contact_sheet(list(sheet.items()), run_dir / "contact_sheet.png")
     table = {name: _means(rows) for name, rows in scores["dub"].items()}
@@ -216,17 +219,23 @@ def _comparisons(scores: dict[str, list[dict[str, float]]], clients: list[str]) 
     return result
 
 
-def _write_videos(folder: Path, case: Case, task: str, generated: np.ndarray, swapped: np.ndarray) -> None:
+def _write_videos(
+    folder: Path, case: Case, task: str, generated: np.ndarray, swapped: np.ndarray, made: Provenance
+) -> None:
     if task == "portrait":
-        _write_video(folder / f"{case.client}-portrait.mp4", case.clip.audio, generated)
+        _write_video(folder / f"{case.client}-portrait.mp4", case.clip.audio, generated, made)
         return
     beside = np.concatenate([case.clip.frames, generated], 2)
-    _write_video(folder / f"{case.client}-truth-left-dubbed-right.mp4", case.clip.audio, beside)
-    _write_video(folder / f"{case.client}-speaking-for-another.mp4", case.donor.audio, swapped)
+    _write_video(folder / f"{case.client}-truth-left-dubbed-right.mp4", case.clip.audio, beside, made)
+    _write_video(folder / f"{case.client}-speaking-for-another.mp4", case.donor.audio, swapped, made)
 
 
-def _write_video(path: Path, audio: np.ndarray, frames: np.ndarray) -> None:
-    with VideoWriter(path, audio=audio, scale=4) as writer:
+def _made(talker: Talker, task: str, adapter: str) -> Provenance:
+    return Provenance(GENERATED if task == "portrait" else EDITED, talker.fingerprint(), {adapter: 1.0})
+
+
+def _write_video(path: Path, audio: np.ndarray, frames: np.ndarray, made: Provenance) -> None:
+    with VideoWriter(path, audio=audio, scale=4, provenance=made) as writer:
         for frame in frames:
             writer.write(frame)
 
@@ -239,9 +248,10 @@ def write_predictions(talker: Talker, data: ClipData, run_dir: Path) -> list[Pat
     for client in data.clients:
         clip, reference = data.held_out_clips(client)[0].load(), data.training_clips(client)[0].load()
         load_state(parameters, states.get(f"personal/{client}", states["trained"]))
-        made = np.stack([frame.numpy() for frame in talker.dub(clip, reference.reference(0))])
+        frames = np.stack([frame.numpy() for frame in talker.dub(clip, reference.reference(0))])
+        made = _made(talker, "dub", client if f"personal/{client}" in states else "trained")
         path = run_dir / "predictions" / f"{client}.mp4"
-        _write_video(path, clip.audio, np.concatenate([clip.frames, made], 2))
+        _write_video(path, clip.audio, np.concatenate([clip.frames, frames], 2), made)
         written.append(path)
     load_state(parameters, states["trained"])
     return written

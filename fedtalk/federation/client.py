@@ -1,141 +1,47 @@
-"""The client half of a round: train, measure, weight. What it reads of clips stays here."""
+"""The client half of a round: train and measure. What it reads of clips stays here."""
 
 from __future__ import annotations
 
 import logging
 import math
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 
-from fedtalk.data.source import ClipData, PreparedCache
 from fedtalk.errors import ConfigurationError, FedTalkError
-from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.deadline import Deadline
-from fedtalk.federation.local import LocalTraining, train_locally
-from fedtalk.federation.module import FederatedModule, Prepared, copy_state, load_state
-from fedtalk.federation.placement import Placement, Placements
+from fedtalk.federation.federation import Federation
+from fedtalk.federation.local import train_locally
+from fedtalk.federation.local_work import LocalResult, LocalWork, OnStep, peak_bytes
+from fedtalk.federation.module import Prepared, copy_state, load_state
+from fedtalk.federation.placement import Placement
 from fedtalk.federation.together import train_together
-from fedtalk.privacy.sealing import to_ring
 from fedtalk.randomness import torch_generator
 
-if TYPE_CHECKING:
-    from fedtalk.callbacks.aggregation import Aggregation
-
 log = logging.getLogger(__name__)
-
-OnStep = Callable[[str, int, dict[str, float]], None]
-"""Called after a client's local step with its name, the step and the terms of its loss; may raise to stop."""
-
-
-@dataclass
-class ClientReport:
-    """What a client tells about its round in the clear; monitors show it, aggregation does not need it."""
-
-    client: str
-    clips: int
-    losses: dict[str, float]
-    """Means over the local steps, by term."""
-    identity: float
-    stability: float
-    weight: float
-    seconds: float
-
-
-@dataclass
-class ClientUpdate:
-    """What comes of a client's round, before it is sealed; it stays in the client half."""
-
-    contribution: np.ndarray
-    """(d + 1,) or (d + 2,) float64: `Aggregation.contribution`."""
-    report: ClientReport
-
-
-@dataclass(frozen=True)
-class LocalWork:
-    """What clients are asked for: their part of a round, or training that comes after the rounds."""
-
-    round_number: int
-    rounds: int
-    """In all, for schedules of the learning rate."""
-    local: LocalTraining
-    measured: bool = False
-    """Whether clients measure their reliability."""
-    stream: str = ""
-    """Goes before a client's name in the keys of its random streams, where a round's are not to be drawn again."""
-
-
-@dataclass
-class LocalResult:
-    """What a client's local work comes to, before it is weighed. It may have been done in another process of the client's."""
-
-    client: str
-    state: dict[str, Tensor]
-    """The exchanged parameters after the local steps, on the CPU."""
-    clips: int
-    losses: dict[str, float]
-    identity: float
-    stability: float
-    seconds: float
-    memory_bytes: int
-    """The largest that its process had so far; of the device where that is a GPU."""
-    optimizer: dict | None = None
-    """Its state, where `LocalTraining.keep_optimizer` asks for it."""
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Largest memory of this process so far: of the device where it is a GPU, else resident; 0 where no system tells."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts in bytes, Linux in KiB
 
 
 class ClientHalf:
     """What clients do in a round, each on its own data."""
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        module: FederatedModule,
-        data: ClipData,
-        cache: PreparedCache,
-        aggregation: Aggregation | None,
-        states: ClientStates,
-        seed: int,
-        most_held_out: int,
-        placements: Placements | None = None,
-        wrapped: Any = None,
-    ) -> None:
+    def __init__(self, federation: Federation, fabric: Fabric | None = None, wrapped: Any = None) -> None:
         """
         Args:
-            fabric: where it trains.
-            module: trained in place; every client starts from the state that it is sent.
-            data: whose clips.
-            cache: of prepared clips.
-            aggregation: weighs updates and turns them into contributions; a worker, which does the local work only, has none.
-            states: optimizer states, where `LocalTraining.keep_optimizer` asks for them.
-            seed: of the run.
-            most_held_out: held-out clips of a client that are measured on, at most.
-            placements: how each client trains; alike by default.
+            federation: whose clients; its module is trained in place.
+            fabric: where it trains; one of its own on the federation's device by default.
             wrapped: what ``fabric`` made of the module, where several processes take a client together.
         """
-        self.fabric, self.module, self.data, self.cache = fabric, module, data, cache
-        self.aggregation, self.states, self.seed, self.most_held_out = aggregation, states, seed, most_held_out
-        self.placements, self.wrapped = placements or Placements(), wrapped
-        self._fabrics: dict[str, Fabric] = {}
+        self.fabric, self.wrapped = fabric or federation.fabric(), wrapped
+        federation = replace(federation, device=self.fabric.device)
+        self.module, self.data, self.cache = federation.module, federation.data, federation.cache
+        self.states, self.seed, self.most_held_out = federation.client_states, federation.seed, federation.most_held_out
+        self.placements = federation.placements
+        self._federation, self._fabrics = federation, dict[str, Fabric]()
 
     def prepared(self, client: str, held_out: bool = False) -> list[Prepared]:
         """A client's prepared clips, from its cache. Of processes that take it together, the first one prepares.
@@ -295,31 +201,6 @@ class ClientHalf:
             time.monotonic() - started, peak_bytes(self.fabric.device),
         )  # fmt: skip
 
-    def weigh(self, result: LocalResult, start: Mapping[str, Tensor], round_number: int) -> ClientUpdate:
-        """From the local work to the contribution.
-
-        Args:
-            result: of a round's work.
-            start: what it began with.
-            round_number: of the run.
-
-        Raises:
-            FedTalkError: the update can't be sealed, and is lost.
-        """
-        assert self.aggregation is not None
-        score = self.aggregation.score(result.identity, result.stability)
-        weight = self.aggregation.weight(result.clips, score)
-        contribution = self.aggregation.contribution({name: result.state[name] - start[name] for name in start}, weight)
-        to_ring(contribution, result.client)  # an update that can't be sealed is lost here, and not the round later
-        if result.optimizer is not None:  # not of an update that was lost: its moments may be as bad as it was
-            self.states.save(result.client, round_number, result.optimizer)
-        return ClientUpdate(
-            contribution,
-            ClientReport(
-                result.client, result.clips, result.losses, result.identity, result.stability, weight, result.seconds
-            ),
-        )
-
     def _parameters(self, placement: Placement) -> dict[str, nn.Parameter]:
         """What is exchanged; shards of it, where a forward pass has left some put together."""
         if placement.kind == "fsdp":
@@ -332,11 +213,5 @@ class ClientHalf:
         if self.wrapped is not None or placement.precision is None:
             return self.fabric
         if placement.precision not in self._fabrics:
-            device = self.fabric.device
-            self._fabrics[placement.precision] = Fabric(
-                accelerator=device.type,
-                devices=[device.index or 0] if device.type == "cuda" else 1,
-                precision=placement.precision,  # type: ignore[arg-type]
-                plugins=LightningEnvironment(),
-            )
+            self._fabrics[placement.precision] = self._federation.fabric(placement.precision)
         return self._fabrics[placement.precision]

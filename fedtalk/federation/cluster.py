@@ -22,11 +22,11 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
@@ -34,16 +34,15 @@ from torch.distributed.rendezvous import rendezvous
 
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation import worker
-from fedtalk.federation.client import ClientHalf, LocalWork
+from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.client_states import ClientStates
+from fedtalk.federation.engines.flower.agreement import agreement_of
 from fedtalk.federation.engines.in_process import Failure
+from fedtalk.federation.federation import Federation
+from fedtalk.federation.interruption import StopSignals
+from fedtalk.federation.local_work import LocalWork
 from fedtalk.federation.placement import SINGLE, Placement, Placements
 from fedtalk.federation.workers import PARTING_SECONDS, Team, WorkerError, Workers
-
-if TYPE_CHECKING:
-    from fedtalk.data.source import ClipData
-    from fedtalk.federation.module import FederatedModule
-    from fedtalk.federation.trainer import FederatedTrainer
 
 log = logging.getLogger(__name__)
 
@@ -160,11 +159,11 @@ class Cluster(Workers):
                     peer.close()
         log.info("cluster: %d ranks have joined", len(teams))
 
-    def _form_teams(self, trainer: FederatedTrainer) -> dict[Placement, list[Team]]:
-        expected = _agreement(trainer, trainer.module)
+    def _form_teams(self, federation: Federation) -> dict[Placement, list[Team]]:
+        expected = _agreement(federation)
         for team in self._teams[SINGLE]:
             assert isinstance(team, RankTeam)
-            team.expected, team.states = expected, trainer.client_states
+            team.expected, team.states = expected, federation.client_states
         return self._teams
 
     def _hear(self, teams: Sequence[Team]) -> Iterator[tuple[str, Any]]:
@@ -251,41 +250,39 @@ class RankTeam(Team):
         self.dismiss()
 
 
-def work_for_coordinator(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) -> None:
+def work_for_coordinator(rank: Rank, federation: Callable[[], Federation], stop_signals: StopSignals) -> None:
     """What a rank other than 0 does in a fit: local work, until the coordinator is done or gone.
+
+    Args:
+        rank: this one.
+        federation: connects module and data; called once the coordinator is found.
+        stop_signals: of the fit.
 
     Raises:
         WorkerError: there is no coordinator.
         Interrupted: SIGTERM or SIGINT came; whether and when the run stops was up to the coordinator.
     """
-    assert trainer.rank is not None
-    connection = _join(trainer.rank)
+    connection = _join(rank)
     over = threading.Event()
     _end_with_coordinator(connection, over)
-    with connection, trainer.stop_signals:
-        trainer.connect(module, data, "fit")
-        clients = ClientHalf(
-            trainer.fabric, module, data, trainer.cache, None, trainer.client_states, trainer.seed, trainer.most_held_out,
-            trainer.placements,
-        )  # fmt: skip
-        worker.serve(connection, clients, 0, _agreement(trainer, module))
+    with connection, stop_signals:
+        known = federation()
+        worker.serve(connection, ClientHalf(known), 0, _agreement(known))
         over.set()
-    log.info("rank %d: the coordinator has ended, and so does this rank", trainer.rank.number)
-    trainer.stop_signals.check()
+    log.info("rank %d: the coordinator has ended, and so does this rank", rank.number)
+    stop_signals.check()
 
 
-def _agreement(trainer: FederatedTrainer, module: FederatedModule) -> dict[str, str]:
+def _agreement(federation: Federation) -> dict[str, str]:
     """By topic, what must be equal on all ranks for the same bits."""
-    from fedtalk.federation.engines.flower.agreement import agreement_of  # it needs the trainer, which needs this file
-
     return {
-        **agreement_of(trainer, module),
+        **agreement_of(federation),
         "torch version": torch.__version__,
-        "data.clients": ", ".join(trainer.data.clients),
-        "trainer.local.deadline_seconds": str(trainer.local.deadline_seconds),
-        "trainer.placements": str([(key, asdict(placed)) for key, placed in trainer.placements]),
-        "trainer.precision": trainer.local_precision,
-        "trainer.accelerator": trainer.fabric.device.type,
+        "data.clients": ", ".join(federation.data.clients),
+        "trainer.local.deadline_seconds": str(federation.local.deadline_seconds),
+        "trainer.placements": str([(key, asdict(placed)) for key, placed in federation.placements]),
+        "trainer.precision": federation.precision,
+        "trainer.accelerator": federation.device.type,
         "trainer.threads": str(torch.get_num_threads()),
     }
 

@@ -1,98 +1,68 @@
-"""The federated loop, as a Lightning Trainer whose `fit` runs rounds on Fabric."""
+"""The federated loop, as a Lightning Trainer whose `fit` runs rounds."""
 
 from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from torch import Tensor
 
-from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.callbacks.aggregation import Aggregation, FedAvg
+from fedtalk.callbacks.monitor import RoundMonitor
+from fedtalk.callbacks.personal import PersonalAdapters, PersonalTraining
+from fedtalk.callbacks.progress import RoundProgress
+from fedtalk.callbacks.video import VideoMonitor, Videos
+from fedtalk.data.consent import forget
 from fedtalk.data.source import ClipData, PreparedCache
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.evaluation.settings import EvaluationSettings
-from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
-from fedtalk.federation.client import ClientHalf, ClientReport
+from fedtalk.federation.callback import RoundCallback, RoundTrainer
+from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint
+from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.cluster import Cluster, check_kinds, this_rank, work_for_coordinator
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort, measured_clients
 from fedtalk.federation.engines.in_process import Engine, Failure, InProcess
-from fedtalk.federation.fault_record import FaultRecord
+from fedtalk.federation.federation import Federation
 from fedtalk.federation.interruption import StopSignals
 from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.module import FederatedModule, Prepared, copy_state, load_state
+from fedtalk.federation.module import FederatedModule, Prepared, load_state
 from fedtalk.federation.placement import Placement, Placements, check_precision
+from fedtalk.federation.preconditions import check_enough, check_placements
+from fedtalk.federation.rounds import Rounds
 from fedtalk.federation.run_lock import run_lock
-from fedtalk.federation.server import Server
 from fedtalk.federation.workers import Workers
-from fedtalk.planning.estimate import Estimate, estimate_run, report
+from fedtalk.planning.estimate import Beside, Estimate, estimate_run, report
 from fedtalk.privacy.preconditions import check_apart, check_nothing_clear
-from fedtalk.privacy.private_rounds import Plan
-from fedtalk.randomness import numpy_generator, torch_generator
+from fedtalk.privacy.rounds import rounds_of
+from fedtalk.privacy.sealed_rounds import SealedRounds
+from fedtalk.privacy.settings import Privacy
+from fedtalk.randomness import torch_generator
 from fedtalk.storage import remove_leftovers
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 log = logging.getLogger(__name__)
 
-
-@dataclass
-class RoundOutcome:
-    """What a round came to."""
-
-    round_number: int
-    cohort: list[str]
-    reports: list[ClientReport] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
-    """Clients whose update was lost, and why."""
-    update_norm: float = 0.0
-    seconds: float = 0.0
-    privacy: dict[str, float] | None = None
-    """With privacy: what may be shown of the round. Then there are no reports: clients keep them to themselves."""
+Monitor = Literal["progress", "scalars", "videos", "adapters"]
 
 
-class RoundCallback(Callback):
-    """A callback that follows rounds; every hook may be left out."""
-
-    shows_clients = False
-    """Whether it shows what single clients have, and so can't be used with privacy."""
-
-    def on_fit_rounds_start(self, trainer: FederatedTrainer, module: FederatedModule) -> None: ...
-
-    def on_round_start(
-        self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, cohort: list[str]
-    ) -> None: ...
-
-    def on_local_step(
-        self, trainer: FederatedTrainer, client: str, step: int, steps: int, losses: dict[str, float]
-    ) -> None: ...
-
-    def on_round_end(self, trainer: FederatedTrainer, module: FederatedModule, outcome: RoundOutcome) -> None: ...
-
-    def on_held_out(
-        self, trainer: FederatedTrainer, module: FederatedModule, round_number: int, metrics: dict[str, float]
-    ) -> None: ...
-
-    def on_fit_rounds_end(self, trainer: FederatedTrainer, module: FederatedModule) -> None: ...
-
-
-class FederatedTrainer(Trainer):
+class FederatedTrainer(RoundTrainer):
     """Trains a `FederatedModule` on the clients of a `ClipData` by federated rounds."""
 
     def __init__(
         self,
         rounds: int = 10,
+        aggregation: Aggregation | None = None,
+        privacy: Privacy | None = None,
         cohort: CohortSampler | None = None,
         local: LocalTraining | None = None,
+        personal: PersonalTraining | None = None,
         validate_every: int = 1,
         minimum_clients: int = 1,
         enough: float = 1.0,
@@ -106,6 +76,8 @@ class FederatedTrainer(Trainer):
         workers: int = 1,
         default_placement: Placement | None = None,
         placements: dict[str, Placement] | None = None,
+        videos: Videos | None = None,
+        switch_off: list[Monitor] | None = None,
         callbacks: list[Callback] | None = None,
         logger: Logger | None = None,
         default_root_dir: str = "runs/default",
@@ -114,8 +86,11 @@ class FederatedTrainer(Trainer):
         """
         Args:
             rounds: federated rounds in all.
+            aggregation: the rule that weighs clients, ``ISFA`` or ``FedAvg``; FedAvg by default.
+            privacy: secure aggregation and differential privacy; neither by default.
             cohort: who takes part in a round; Poisson sampling with rate 0.5 by default.
             local: how a client trains.
+            personal: personal training of every client after the last round; none by default.
             validate_every: rounds between measurements on held-out clips; 0 for none.
             minimum_clients: a round with fewer updates is void: the global state stays as it is.
             enough: share of a cohort whose updates close the round; the others' work is given up. For stragglers: draw a
@@ -134,49 +109,45 @@ class FederatedTrainer(Trainer):
                 ranks but the first take their place.
             default_placement: how a client trains that ``placements`` doesn't name: alone in a process by default.
             placements: by client's name or pattern (``site-a-*``), the first that fits; see `Placement`.
-            callbacks: an `Aggregation` (FedAvg if none is given), monitors, checkpoints, progress.
+            videos: which videos the monitor shows; at each validation by default, none with privacy.
+            switch_off: what is not wanted of ``progress`` (bars, or a line a round), ``scalars`` (of rounds, to the logger),
+                ``videos`` and ``adapters`` (the run's adapters as folders).
+            callbacks: Lightning callbacks beside these.
             logger: TensorBoard in ``default_root_dir`` by default.
             default_root_dir: folder of the run.
             cache_dir: folder of prepared clips (latents, audio features), shared by runs.
         """
-        if rounds < 0:
-            raise ConfigurationError(f"trainer.rounds: expected 0 or more, got {rounds}")
-        if minimum_clients < 1:
-            raise ConfigurationError(f"trainer.minimum_clients: expected at least 1, got {minimum_clients}")
-        if not 0 < enough <= 1:
-            raise ConfigurationError(f"trainer.enough: expected a share of the cohort above 0, at most 1, got {enough}")
-        if validate_clients < 1:
-            raise ConfigurationError(f"trainer.validate_clients: expected at least 1, got {validate_clients}")
-        if workers < 1:
-            raise ConfigurationError(f"trainer.workers: expected at least 1 process, got {workers}")
+        for name, value, least in (
+            ("rounds", rounds, 0), ("minimum_clients", minimum_clients, 1), ("validate_clients", validate_clients, 1),
+            ("workers", workers, 1), ("validate_every", validate_every, 0), ("most_held_out", most_held_out, 1),
+            ("threads", 1 if threads is None else threads, 1),
+        ):  # fmt: skip
+            if value < least:
+                raise ConfigurationError(f"trainer.{name}: expected at least {least}, got {value}")
         check_precision("trainer.precision", precision)
-        callbacks = list(callbacks or [])
-        aggregations = [callback for callback in callbacks if isinstance(callback, Aggregation)]
-        if len(aggregations) > 1:
-            raise ConfigurationError(f"trainer.callbacks: expected one aggregation, got {len(aggregations)}")
-        self.aggregation = aggregations[0] if aggregations else Aggregation(gamma=0.0)
-        if self.aggregation.privacy is not None:
-            if enough < 1 and self.aggregation.privacy.noised:
+        check_enough(enough, privacy)
+        self.personal_adapters = PersonalAdapters(personal)
+        usual: dict[str, RoundCallback] = {"progress": RoundProgress(), "scalars": RoundMonitor()}
+        if videos is not None or privacy is None:
+            usual["videos"] = VideoMonitor(videos)
+        usual["adapters"] = self.personal_adapters
+        monitors = [callback for name, callback in usual.items() if name not in (switch_off or [])]
+        self.aggregation, self.privacy = aggregation or FedAvg(), privacy
+        followers: list[Callback] = [self.aggregation, *monitors, *(callbacks or [])]
+        if privacy is not None:
+            check_nothing_clear(validate_every, local is not None and local.keep_optimizer, followers)
+        for callback in callbacks or []:
+            if isinstance(callback, Aggregation):
                 raise ConfigurationError(
-                    f"trainer.enough: with differential privacy expected 1, got {enough}: if the first to arrive close a round, "
-                    "one client more or less also changes who else is in the sum, which is not accounted for. Use "
-                    "trainer.local.deadline_seconds, which looks at one client at a time."
+                    f"trainer.callbacks: {type(callback).__name__} is an aggregation: expected as trainer.aggregation"
                 )
-            tolerated = self.aggregation.privacy.assumptions.dropout_fraction
-            if enough < 1 - tolerated:
-                raise ConfigurationError(
-                    f"trainer.enough: secure aggregation opens no sum once more than privacy.assumptions.dropout_fraction = "
-                    f"{tolerated:g} of a cohort is missing: expected at least {1 - tolerated:g}, got {enough:g}"
-                )
-            check_nothing_clear(validate_every, local is not None and local.keep_optimizer, callbacks)
         self.rank = this_rank()
-        devices = 1 if self.rank is None else self.rank.devices(accelerator)
         super().__init__(
             accelerator=accelerator,
-            devices=devices,
+            devices=1 if self.rank is None else self.rank.devices(accelerator),
             plugins=LightningEnvironment(),  # the launcher's ranks are ours to use (`fedtalk.federation.cluster`)
             max_epochs=max(1, rounds),
-            callbacks=callbacks,
+            callbacks=followers,
             logger=logger
             if logger is not None
             else TensorBoardLogger(default_root_dir, name="tensorboard", version=""),
@@ -186,22 +157,19 @@ class FederatedTrainer(Trainer):
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        self.rounds = rounds
-        self.cohort_sampler = cohort or PoissonCohort()
-        self.local = local or LocalTraining()
-        self.validate_every = validate_every
+        self.rounds, self.round_number, self.seed = rounds, 0, seed
+        self.cohort_sampler, self.local = cohort or PoissonCohort(), local or LocalTraining()
         self.minimum_clients, self.enough = minimum_clients, enough
-        self.most_held_out = most_held_out
-        self.validate_clients = validate_clients
+        self.validate_every, self.validate_clients, self.most_held_out = validate_every, validate_clients, most_held_out
         self.evaluation = evaluation or EvaluationSettings()
-        self.seed = seed
+        self.run_dir = Path(default_root_dir)
         self.cache = PreparedCache(Path(cache_dir))
         self.threads = threads
         if threads:
             torch.set_num_threads(threads)
         self.placements = Placements(default_placement, placements)
-        if self.aggregation.privacy is not None:
-            check_apart(self.aggregation.privacy, self.placements)
+        if privacy is not None:
+            check_apart(privacy, self.placements)
         self.workers = workers if self.rank is None else self.rank.size - 1
         self.engine: Engine
         if self.rank is not None:
@@ -212,28 +180,12 @@ class FederatedTrainer(Trainer):
         else:
             self.engine = InProcess()
         self.local_precision = precision
-        self.fabric = Fabric(
-            accelerator=accelerator,
-            devices=devices,
-            precision=precision,  # type: ignore[arg-type]
-            plugins=LightningEnvironment(),
-        )
-        self.round_number = 0
-        self.client_states = ClientStates(self.run_dir / "clients")
-        self.faults = FaultRecord()
         self.stop_signals = StopSignals()
-
-    @property
-    def run_dir(self) -> Path:
-        return Path(self.default_root_dir)
 
     def fit(  # type: ignore[override]
         self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None, dry_run: bool = False
     ) -> None:
-        """Run the federated rounds.
-
-        A round: (1) draw the cohort; (2) broadcast the global state; (3) each client trains on its own clips, measures
-        itself, weights and seals its update; (4) the server opens the sum and steps; (5) the round is written down.
+        """Run the federated rounds (`fedtalk.federation.rounds`).
 
         Under torchrun or SLURM's srun all of this happens on rank 0; the other ranks do clients' local work for it, run no
         callbacks and write nothing but prepared clips.
@@ -251,12 +203,11 @@ class FederatedTrainer(Trainer):
             Interrupted: SIGTERM or SIGINT asked the run to stop; ``ckpt_path="last"`` goes on.
         """
         if dry_run:
-            if self._left_to_coordinator("fit --dry_run"):
-                return
-            print(report(self.estimate(model, datamodule), self, len(datamodule.clients)))
+            if not self._left_to_coordinator("fit --dry_run"):
+                print(report(*self._estimated(model, datamodule)))
             return
         if self.rank is not None and self.rank.number > 0:
-            work_for_coordinator(self, model, datamodule)
+            work_for_coordinator(self.rank, lambda: self.connect(model, datamodule, "fit"), self.stop_signals)
             return
         try:
             if isinstance(self.engine, Cluster):
@@ -265,9 +216,10 @@ class FederatedTrainer(Trainer):
             with run_lock(self.run_dir), self.stop_signals:
                 # Of a run that was killed while writing; the lock says that nobody else writes.
                 remove_leftovers(self.run_dir)
-                self._begin(model, datamodule, "fit")
+                forget(self.run_dir, datamodule.revoked)
+                federation = self._begin(model, datamodule, "fit")
                 try:
-                    self._rounds(model, datamodule, ckpt_path)
+                    self._rounds(federation, ckpt_path)
                 except BaseException as error:
                     for callback in self.callbacks:  # type: ignore[attr-defined]
                         callback.on_exception(self, model, error)
@@ -281,48 +233,53 @@ class FederatedTrainer(Trainer):
 
     def estimate(self, model: FederatedModule, datamodule: ClipData) -> Estimate:
         """What `fit` will take, by a few measured steps; writes nothing but one client's prepared clips."""
-        self._begin(model, datamodule, "validate")  # a stage in which no callback writes into the run's folder
-        self.check_placements(model, datamodule)
-        self.aggregation.begin(self._plan(copy_state(model.exchanged_parameters()), datamodule))
-        return estimate_run(self, model, datamodule)
+        return self._estimated(model, datamodule)[0]
 
-    def _rounds(self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None) -> None:
-        start = copy_state(model.exchanged_parameters())
-        self.check_placements(model, datamodule)
-        self.aggregation.begin(self._plan(start, datamodule))
-        server = self.aggregation.build_server(start)
-        states = None
-        if ckpt_path is not None:
-            states = self._restore(server, model, ckpt_path)
-        else:
-            self.aggregation.check_unspent()
-        self.client_states.begin(self.round_number, states)
-        self._notify("on_fit_rounds_start", model)
-        private = self.aggregation.private_rounds
-        self.employ(model, datamodule)
-        while self.round_number < self.rounds and (private is None or private.allows_another()):
+    def _estimated(
+        self, model: FederatedModule, datamodule: ClipData
+    ) -> tuple[Estimate, Federation, SealedRounds, Beside]:
+        federation = self._begin(
+            model, datamodule, "validate"
+        )  # a stage in which no callback writes into the run's folder
+        check_placements(federation)
+        sealed, personal = rounds_of(self.privacy, federation.plan()), self.personal_adapters.personal
+        beside = Beside(self.workers, self.threads, self.validate_every, self.validate_clients)
+        if personal is not None:
+            beside = replace(beside, personal_steps=personal.steps, personal_clients=personal.most_clients)
+        return estimate_run(federation, sealed, beside, type(self.engine) is not InProcess), federation, sealed, beside
+
+    def _rounds(self, federation: Federation, ckpt_path: str | None) -> None:
+        check_placements(federation)
+        sealed = rounds_of(self.privacy, federation.plan())
+        module = federation.module
+
+        def on_round_start(number: int, cohort: list[str]) -> None:
+            self._notify("on_round_start", module, number, cohort)
+
+        def on_step(client: str, step: int, losses: dict[str, float]) -> None:
+            self._notify("on_local_step", client, step, self.local.steps, {} if sealed.private else losses)
+            self.stop_signals.check()  # the place where a run that was asked to stop does so
+
+        run = self.fit_rounds = Rounds(federation, sealed, self.engine, on_round_start, on_step)
+        run.begin(ckpt_path)
+        self.round_number = run.round_number
+        self._notify("on_fit_rounds_start", module)
+        self.engine.sealed = sealed
+        self.engine.start(federation, self.stop_signals.check)
+        while self.round_number < self.rounds and sealed.allows_another():
             self.stop_signals.check()
-            outcome = self._run_round(model, datamodule, server)
-            self.round_number += 1
-            load_state(model.exchanged_parameters(), server.state)
-            self._save(server, model)
-            self._notify("on_round_end", model, outcome)
+            outcome = run.run_round()
+            self.round_number = run.round_number
+            self._notify("on_round_end", module, outcome)
             if self.validate_every and (
                 self.round_number % self.validate_every == 0 or self.round_number == self.rounds
             ):
-                self._notify("on_held_out", model, self.round_number, self._held_out(model, datamodule))
-        self.faults.close(self.rounds)
-        load_state(model.exchanged_parameters(), server.state)
-        self._notify("on_fit_rounds_end", model)
+                self._notify("on_held_out", module, self.round_number, self._held_out(federation))
+        run.faults.close(self.rounds)
+        load_state(module.exchanged_parameters(), run.server.state)
+        self._notify("on_fit_rounds_end", module)
         for logger in self.loggers:
             logger.finalize("success")
-
-    def _plan(self, start: dict[str, Tensor], datamodule: ClipData) -> Plan:
-        """What privacy must know of the run before its first round."""
-        return Plan(
-            sum(value.numel() for value in start.values()), list(start), datamodule.clients, self.cohort_sampler,
-            self.rounds, self.minimum_clients, self.seed, self.run_dir / "checkpoints",
-        )  # fmt: skip
 
     def validate(  # type: ignore[override]
         self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None
@@ -336,9 +293,9 @@ class FederatedTrainer(Trainer):
         """
         if self._left_to_coordinator("validate"):
             return []
-        self._begin(model, datamodule, "validate")
+        federation = self._begin(model, datamodule, "validate")
         self._load_for_use(model, ckpt_path)
-        metrics = self._held_out(model, datamodule)
+        metrics = self._held_out(federation)
         if not metrics:
             raise ArtifactError("none of the clients could be measured; the warnings above say why")
         print("\n".join(f"{name:>14}  {value:.4f}" for name, value in metrics.items()))
@@ -402,71 +359,17 @@ class FederatedTrainer(Trainer):
             )
         load_state(model.exchanged_parameters(), load_checkpoint(path, model)["server"]["state"])
 
-    def prepared(
-        self, module: FederatedModule, datamodule: ClipData, client: str, held_out: bool = False
-    ) -> list[Prepared]:
-        """A client's prepared clips, from its cache."""
-        return self._client_half(module, datamodule).prepared(client, held_out)
+    def prepared(self, client: str, held_out: bool = False) -> list[Prepared]:
+        return self._clients.prepared(client, held_out)
 
-    def employ(self, model: FederatedModule, datamodule: ClipData) -> None:
-        """Get the engine ready for rounds of these clients; it is to be stopped afterwards."""
-        self.module, self.data = model, datamodule
-        self.clients = self._client_half(model, datamodule)
-        self.engine.start(self)
-
-    def _client_half(self, module: FederatedModule, datamodule: ClipData) -> ClientHalf:
-        return ClientHalf(
-            self.fabric, module, datamodule, self.cache, self.aggregation, self.client_states, self.seed, self.most_held_out,
-            self.placements,
-        )  # fmt: skip
-
-    def updates_enough(self, cohort: int) -> int:
-        """Updates of a cohort that close its round."""
-        return math.ceil(self.enough * cohort - 1e-9)
-
-    def order(self, round_number: int, cohort: Sequence[str]) -> list[str]:
-        """In which order clients start: as drawn, or shuffled where the first ones count."""
-        if self.enough == 1:
-            return list(cohort)
-        shuffled = numpy_generator(self.seed, "order", round_number).permutation(len(cohort))
-        return [cohort[index] for index in shuffled]
-
-    def after_local_step(self, client: str, step: int, losses: dict[str, float]) -> None:
-        """Tell monitors that a client took a step; the place where a run that was asked to stop does so."""
-        shown = losses if self.aggregation.private_rounds is None else {}
-        self._notify("on_local_step", client, step, self.local.steps, shown)
-        self.stop_signals.check()
-
-    def _run_round(self, module: FederatedModule, datamodule: ClipData, server: Server) -> RoundOutcome:
-        started = time.monotonic()
-        # 1. Cohort
-        private = self.aggregation.private_rounds
-        if private is None:
-            cohort = self.cohort_sampler.draw(self.seed, self.round_number, datamodule.clients)
-        else:
-            cohort = private.draw_cohort(self.round_number)
-        self._notify("on_round_start", module, self.round_number, cohort)
-        # 2. Broadcast, 3. Client, and the opening of the sum
-        result = self.engine.run_round(self.round_number, cohort, server.state)
-        outcome = RoundOutcome(self.round_number, cohort, result.reports, result.failures)
-        # 4. Server
-        updated = result.total is not None
-        if result.total is not None:
-            outcome.update_norm = self.aggregation.step(server, result.total)
-        known = result.updates if private is None else int(updated)  # how many gave one is not for the checkpoint
-        self.faults.note(self.round_number, known, updated, outcome.failures, len(datamodule.clients))
-        outcome.privacy = None if private is None else private.report
-        outcome.seconds = time.monotonic() - started
-        return outcome
-
-    def _held_out(self, module: FederatedModule, datamodule: ClipData) -> dict[str, float]:
+    def _held_out(self, federation: Federation) -> dict[str, float]:
         """Held-out metrics of the global state, mean over at most `validate_clients` clients that could be measured."""
         measured: list[dict[str, float]] = []
-        for client in measured_clients(self.seed, datamodule.clients, self.validate_clients):
+        for client in measured_clients(self.seed, federation.data.clients, self.validate_clients):
             self.stop_signals.check()
             try:
-                clips = self.prepared(module, datamodule, client, held_out=True)
-                metrics = module.held_out_metrics(clips, torch_generator(self.seed, "held_out", client))
+                clips = self.prepared(client, held_out=True)
+                metrics = federation.module.held_out_metrics(clips, torch_generator(self.seed, "held_out", client))
                 if not all(map(math.isfinite, metrics.values())):
                     raise ArtifactError(f"expected finite metrics, got {metrics}")
                 measured.append(metrics)
@@ -475,12 +378,13 @@ class FederatedTrainer(Trainer):
         names = measured[0] if measured else {}
         return {name: sum(metrics[name] for metrics in measured) / len(measured) for name in names}
 
-    def _begin(self, model: FederatedModule, datamodule: ClipData, stage: str) -> None:
-        self.connect(model, datamodule, stage)
+    def _begin(self, model: FederatedModule, datamodule: ClipData, stage: str) -> Federation:
+        federation = self.connect(model, datamodule, stage)
         for callback in self.callbacks:  # type: ignore[attr-defined]
             callback.setup(self, model, stage)
+        return federation
 
-    def connect(self, model: FederatedModule, datamodule: ClipData, stage: str) -> None:
+    def connect(self, model: FederatedModule, datamodule: ClipData, stage: str) -> Federation:
         """Bring model, data and this trainer together; no callback hears of it.
 
         Raises:
@@ -495,66 +399,24 @@ class FederatedTrainer(Trainer):
         datamodule.setup(stage)
         model.trainer = self
         self.strategy.connect(model)
-        model.to(self.fabric.device)
+        model.to(self.strategy.root_device)
         model.eval()
+        federation = self.federate(model, datamodule)
+        self._clients = ClientHalf(federation)
+        return federation
 
-    def check_placements(self, model: FederatedModule, datamodule: ClipData) -> None:
-        """Refuse what can't be run; the module itself is asked for what only it knows.
-
-        Raises:
-            ConfigurationError: with the key that says so.
-        """
-        self.placements.check(datamodule.clients, self.local.batch_size, self.local.keep_optimizer, self.fabric.device)
-        for key, placed in self.placements:
-            if placed.together > 1 and not model.trains_together:
-                raise ConfigurationError(
-                    f"{key}: {type(model).__name__} can't train clients in one batch: expected together: 1 (a talker needs an "
-                    f"adapter for it), got {placed.together}"
-                )
-            try:
-                if placed.gradient_checkpointing:
-                    model.set_gradient_checkpointing(False)
-                if placed.compile:
-                    model.set_compiled(False)
-                if placed.kind == "fsdp":
-                    model.shards()
-            except ConfigurationError as error:
-                raise ConfigurationError(f"{key}: {error}") from error
+    def federate(self, model: FederatedModule, datamodule: ClipData) -> Federation:
+        """This trainer's settings with a module and data."""
+        return Federation(
+            model, datamodule, self.aggregation, self.privacy, self.cohort_sampler, self.local, self.placements, self.cache,
+            ClientStates(self.run_dir / "clients"), self.run_dir, self.rounds, self.seed, self.minimum_clients, self.enough,
+            self.most_held_out, self.strategy.root_device, self.local_precision,
+        )  # fmt: skip
 
     def _notify(self, hook: str, *arguments: Any) -> None:
         for callback in self.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, RoundCallback):
                 getattr(callback, hook)(self, *arguments)
-
-    def _save(self, server: Any, module: FederatedModule) -> None:
-        save_checkpoint(
-            self.run_dir / "checkpoints" / "last.ckpt",
-            {
-                "round": self.round_number,
-                "seed": self.seed,
-                "server": server.state_dict(),
-                "aggregation": self.aggregation.state_dict(),
-                "keep_optimizer": self.local.keep_optimizer,
-                "faults": self.faults.state_dict(),
-                "made_for": module.fingerprint(),
-            },
-        )
-
-    def _restore(self, server: Any, module: FederatedModule, ckpt_path: str) -> Path | None:
-        """Go on from a checkpoint; returns the folder of its clients' states, if it has any."""
-        path = find_checkpoint(ckpt_path, self.run_dir)
-        if path is None:
-            log.info("no checkpoint in %s yet: starting from the beginning", self.run_dir)
-            self.aggregation.recall()
-            return None
-        saved = load_checkpoint(path, module, self.seed)
-        server.load_state_dict(saved["server"])
-        self.round_number = saved["round"]
-        self.aggregation.load_state_dict(saved.get("aggregation", {}))
-        self.faults.load_state_dict(saved["faults"])
-        log.info("going on after round %d of %s", self.round_number, path)
-        needed = self.local.keep_optimizer and saved["keep_optimizer"] and self.faults.updates > 0
-        return path.resolve().parents[1] / "clients" if needed else None
 
 
 def _talker(model: FederatedModule, command: str) -> Talker:

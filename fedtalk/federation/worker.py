@@ -23,30 +23,17 @@ from lightning.fabric.plugins.environments import TorchElasticEnvironment
 from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
-from fedtalk.data.source import ClipData, PreparedCache
-from fedtalk.federation.client import ClientHalf, LocalWork
+from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.engines.in_process import Failure
+from fedtalk.federation.federation import Federation
+from fedtalk.federation.local_work import LocalWork
 from fedtalk.federation.module import FederatedModule
-from fedtalk.federation.placement import Placement, Placements
+from fedtalk.federation.placement import Placement
 
 
 class GivenUp(Exception):
     """The main process doesn't want the task's results any more."""
-
-
-@dataclass
-class Setup:
-    """What all workers of a fit are told once."""
-
-    module: FederatedModule
-    data: ClipData
-    cache: PreparedCache
-    states: ClientStates
-    placements: Placements
-    seed: int
-    most_held_out: int
-    precision: str
 
 
 @dataclass(frozen=True)
@@ -180,23 +167,20 @@ def _work(
 
 def _client_half(path: Path, seat: Seat) -> ClientHalf:
     # Mapped, not read: the frozen backbone is in memory once for all workers of a machine. Written by this very run.
-    setup: Setup = torch.load(path, map_location="cpu", mmap=True, weights_only=False)
-    fabric, wrapped = _launch(setup, seat)
-    setup.module.eval()
-    return ClientHalf(
-        fabric, setup.module, setup.data, setup.cache, None, setup.states, setup.seed, setup.most_held_out, setup.placements,
-        wrapped,
-    )  # fmt: skip
+    federation: Federation = torch.load(path, map_location="cpu", mmap=True, weights_only=False)
+    fabric, wrapped = _launch(federation, seat)
+    federation.module.eval()
+    return ClientHalf(federation, fabric, wrapped)
 
 
-def _launch(setup: Setup, seat: Seat) -> tuple[Fabric, Any]:
+def _launch(federation: Federation, seat: Seat) -> tuple[Fabric, Any]:
     """Fabric of this process, and what it made of the module where several processes take a client together."""
     placement, device = seat.placement, torch.device(seat.device)
-    precision: Any = placement.precision or setup.precision
+    precision: Any = placement.precision or federation.precision
     if placement.kind == "single":
         devices: Any = [device.index or 0] if device.type == "cuda" else 1
         fabric = Fabric(accelerator=device.type, devices=devices, precision=precision)
-        setup.module.to(fabric.device)
+        federation.module.to(fabric.device)
         return fabric, None
     # As torchrun would, so that Fabric starts no processes of its own.
     os.environ.update({
@@ -222,7 +206,7 @@ def _launch(setup: Setup, seat: Seat) -> tuple[Fabric, Any]:
     )  # fmt: skip
     fabric.launch()
     # What is sharded moves with its shards (`shard`).
-    return fabric, fabric.setup_module(setup.module, move_to_device=placement.kind == "ddp")
+    return fabric, fabric.setup_module(federation.module, move_to_device=placement.kind == "ddp")
 
 
 def shard(module: nn.Module, mesh: Any, cpu_offload: bool) -> nn.Module:

@@ -17,11 +17,11 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,15 +29,13 @@ from torch import Tensor
 from fedtalk.data.source import PreparedCache
 from fedtalk.errors import ConfigurationError, FedTalkError, OutputError
 from fedtalk.federation import worker
-from fedtalk.federation.client import LocalResult, LocalWork, OnStep
 from fedtalk.federation.deadline import GRACE, late
 from fedtalk.federation.engines.in_process import Failure, InProcess
+from fedtalk.federation.federation import Federation
+from fedtalk.federation.local_work import LocalResult, LocalWork, OnStep
 from fedtalk.federation.placement import SINGLE, Placement, usable_cores
-from fedtalk.federation.worker import Seat, Setup, receive
+from fedtalk.federation.worker import Seat, receive
 from fedtalk.storage import PART
-
-if TYPE_CHECKING:
-    from fedtalk.federation.trainer import FederatedTrainer
 
 log = logging.getLogger(__name__)
 
@@ -76,30 +74,30 @@ class Workers(InProcess):
     def at_once(self) -> int:
         return self._workers
 
-    def start(self, trainer: FederatedTrainer) -> None:
+    def start(self, federation: Federation, check_stop: Callable[[], None]) -> None:
         """Start the processes and wait until they are ready.
 
         Raises:
             ConfigurationError: model or data can't be sent to other processes.
             WorkerError: they don't start.
         """
-        super().start(trainer)
-        self._teams = self._form_teams(trainer)
+        super().start(federation, check_stop)
+        self._teams = self._form_teams(federation)
         for team in self._all:
             team.start()
         while any(team.starting for team in self._all):
             for _ in self._hear(self._all):
                 pass
-            trainer.stop_signals.check()
+            check_stop()
 
-    def _form_teams(self, trainer: FederatedTrainer) -> dict[Placement, list[Team]]:
+    def _form_teams(self, federation: Federation) -> dict[Placement, list[Team]]:
         """The teams of each kind, not yet started."""
-        kinds = sorted({_team_kind(trainer.placements.of(client)) for client in trainer.data.clients}, key=repr)
+        kinds = sorted({_team_kind(federation.placements.of(client)) for client in federation.data.clients}, key=repr)
         counts = {kind: self._workers if kind.kind == "single" else 1 for kind in kinds}
         at_once = max(count * kind.processes for kind, count in counts.items())
         threads = self._threads or max(1, usable_cores() // at_once)
-        self._setup = self._write_setup(trainer)
-        gpus = torch.cuda.device_count() if trainer.fabric.device.type == "cuda" else 0
+        self._setup = self._write_setup(federation)
+        gpus = torch.cuda.device_count() if federation.device.type == "cuda" else 0
         return {
             kind: [LocalTeam(kind, self._setup, threads, number, gpus) for number in range(count)]
             for kind, count in counts.items()
@@ -121,12 +119,9 @@ class Workers(InProcess):
     def _all(self) -> list[Team]:
         return [team for teams in self._teams.values() for team in teams]
 
-    def _write_setup(self, trainer: FederatedTrainer) -> Path:
-        setup = Setup(
-            trainer.module, trainer.data, PreparedCache(trainer.cache.folder), trainer.client_states, trainer.placements,
-            trainer.seed, trainer.most_held_out, trainer.local_precision,
-        )  # fmt: skip
-        handle, name = tempfile.mkstemp(prefix=f"{PART}workers-", suffix=".pt", dir=trainer.run_dir)
+    def _write_setup(self, federation: Federation) -> Path:
+        setup = replace(federation, cache=PreparedCache(federation.cache.folder))  # and not the clips that it holds
+        handle, name = tempfile.mkstemp(prefix=f"{PART}workers-", suffix=".pt", dir=federation.run_dir)
         os.close(handle)
         try:
             with Path(name).open("wb") as file:
@@ -152,8 +147,8 @@ class Workers(InProcess):
     ) -> Generator[tuple[str, LocalResult | Failure], None, None]:
         """Placement by placement, so that no more processes compute at once than the largest of them asks for."""
         by_kind: dict[Placement, deque[list[str]]] = {}
-        for group in self.trainer.placements.groups(clients):
-            by_kind.setdefault(_team_kind(self.trainer.placements.of(group[0])), deque()).append(group)
+        for group in self.federation.placements.groups(clients):
+            by_kind.setdefault(_team_kind(self.federation.placements.of(group[0])), deque()).append(group)
         sent = worker.arrays(state)
         try:
             for kind, tasks in by_kind.items():
@@ -166,7 +161,7 @@ class Workers(InProcess):
                         if not isinstance(result, Failure):
                             result.state = worker.tensors(result.state)
                         yield client, result
-                    self.trainer.stop_signals.check()
+                    self.check_stop()
         finally:
             for team in self._all:
                 if team.clients and not team.given_up:
@@ -175,7 +170,7 @@ class Workers(InProcess):
     def _hear(self, teams: Sequence[Team]) -> Iterator[tuple[str, Any]]:
         """What has come from the teams within `POLL_SECONDS`: clients with their results or failures."""
         ready = wait([connection for team in teams for connection in team.connections], timeout=POLL_SECONDS)
-        self.trainer.stop_signals.check()  # a signal to all processes is no fault of theirs
+        self.check_stop()  # a signal to all processes is no fault of theirs
         for team in teams:
             for connection in [connection for connection in team.connections if connection in ready]:
                 yield from self._message(team, connection)
@@ -338,7 +333,7 @@ class LocalTeam(Team):
         """
         Args:
             placement: kind, number of processes and what else they are started for.
-            setup: file of `Setup`.
+            setup: file of a `Federation`.
             threads: CPU threads of each.
             number: of this team among those of its placement.
             gpus: on this machine; 0 to work on the CPU.

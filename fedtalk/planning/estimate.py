@@ -9,23 +9,23 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from fedtalk.errors import FedTalkError
-from fedtalk.federation.client import peak_bytes
+from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import CohortSampler
-from fedtalk.federation.module import FederatedModule, copy_state
+from fedtalk.federation.federation import Federation
+from fedtalk.federation.local_work import peak_bytes
+from fedtalk.federation.module import copy_state
 from fedtalk.federation.placement import SINGLE
+from fedtalk.federation.vector import flatten
 from fedtalk.planning.trials import Trial, try_placements
+from fedtalk.privacy.private_rounds import PrivateRounds
+from fedtalk.privacy.sealed_rounds import SealedRounds
 from fedtalk.privacy.sealing import to_ring
 from fedtalk.randomness import torch_generator
-
-if TYPE_CHECKING:
-    from fedtalk.data.source import ClipData
-    from fedtalk.federation.trainer import FederatedTrainer
 
 CLIENTS, WORKERS = (100, 1000, 10_000), (1, 4, 16)
 """What the plan is extrapolated to."""
@@ -62,7 +62,20 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Beside:
+    """What of a trainer's settings counts beside the rounds themselves."""
+
+    workers: int = 1
+    threads: int | None = None
+    validate_every: int = 0
+    validate_clients: int = 1
+    personal_steps: int = 0
+    personal_clients: int = 0
+    """That get personal adapters, at most."""
+
+
+@dataclass(frozen=True)
+class Workload:
     """What is done how often."""
 
     rounds: int
@@ -84,7 +97,7 @@ class Estimate:
     """What a run will take."""
 
     costs: Costs
-    plan: Plan
+    plan: Workload
     trials: list[Trial] = field(default_factory=list)
     """By placement: the config's first."""
 
@@ -124,17 +137,24 @@ class Estimate:
         return self.costs.memory_bytes + self.plan.cohort * (8 * (self.costs.exchanged + 1) + self.costs.bytes_up)
 
 
-def estimate_run(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) -> Estimate:
+def estimate_run(federation: Federation, sealed: SealedRounds, beside: Beside, own_processes: bool) -> Estimate:
     """Measure and plan. Writes nothing but the prepared clips of one client, into the cache.
+
+    Args:
+        federation: what is to be run, its placements checked.
+        sealed: its sealing.
+        beside: what else the run does.
+        own_processes: whether the run's clients train in processes of their own.
 
     Raises:
         FedTalkError: what would end the run itself: the first client can't train.
     """
-    trials = try_placements(trainer, module, data)
-    return Estimate(measure(trainer, module, data, trials), plan_of(trainer, len(data.clients)), trials)
+    trials = try_placements(federation, beside.workers, beside.threads, own_processes)
+    costs = measure(federation, sealed, trials)
+    return Estimate(costs, workload_of(federation, beside, len(federation.data.clients)), trials)
 
 
-def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData, trials: Sequence[Trial]) -> Costs:
+def measure(federation: Federation, sealed: SealedRounds, trials: Sequence[Trial]) -> Costs:
     """Costs of the first reliable client.
 
     Raises:
@@ -150,28 +170,28 @@ def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData, 
             + ". Expected one that works here, for a step to be measured: correct what they name, or estimate with another "
             "trainer.default_placement."
         )
-    client = data.evaluation_clients[0]
-    aggregation, parameters = trainer.aggregation, module.exchanged_parameters()
-    sources = [*data.training_clips(client), *data.held_out_clips(client)[: trainer.most_held_out]]
+    module, data, seed = federation.module, federation.data, federation.seed
+    client, parameters = data.evaluation_clients[0], module.exchanged_parameters()
+    sources = [*data.training_clips(client), *data.held_out_clips(client)[: federation.most_held_out]]
     with torch.no_grad():
         prepare = _seconds(lambda: [module.prepare_clip(source.load()) for source in sources[:2]]) / len(sources[:2])
-    clips = trainer.prepared(module, data, client)
-    held_out = trainer.prepared(module, data, client, held_out=True)
-    load_s = _seconds(lambda: trainer.prepared(module, data, client))  # from the cache, which holds both by now
-    held_out_s = _seconds(lambda: module.held_out_metrics(held_out, torch_generator(trainer.seed, "estimate")))
+    half = ClientHalf(federation)
+    clips, held_out = half.prepared(client), half.prepared(client, held_out=True)
+    load_s = _seconds(lambda: half.prepared(client))  # from the cache, which holds both by now
+    held_out_s = _seconds(lambda: module.held_out_metrics(held_out, torch_generator(seed, "estimate")))
     reliability_s = 0.0
-    if aggregation.needs_reliability:
+    if federation.aggregation.needs_reliability:
         reliability_s = load_s + _seconds(
-            lambda: module.reliability(held_out, clips, torch_generator(trainer.seed, "estimate"))
+            lambda: module.reliability(held_out, clips, torch_generator(seed, "estimate"))
         )
-    update = {name: torch.zeros_like(value) for name, value in copy_state(parameters).items()}
-    vector = aggregation.contribution(update, 1.0)
-    weigh_s = _seconds(lambda: to_ring(aggregation.contribution(update, 1.0), client))
-    small, large = _sealing_cohorts(trainer, data)
-    less, payload = _sealing_seconds(trainer, vector, data.clients[:small])
+    update = np.zeros_like(flatten(copy_state(parameters)))
+    vector = sealed.vector(update, 1.0)
+    weigh_s = _seconds(lambda: to_ring(sealed.vector(update, 1.0), client))
+    small, large = _sealing_cohorts(federation, sealed)
+    less, payload = _sealing_seconds(sealed, vector, data.clients[:small])
     pair_s = 0.0
     if large > small:
-        more, _ = _sealing_seconds(trainer, vector, data.clients[:large])
+        more, _ = _sealing_seconds(sealed, vector, data.clients[:large])
         pair_s = max(0.0, (more - less) / (large - small))
     exchanged = sum(value.numel() for value in parameters.values())
     return Costs(
@@ -185,61 +205,55 @@ def measure(trainer: FederatedTrainer, module: FederatedModule, data: ClipData, 
         held_out_s=held_out_s + load_s,
         seal_s=max(0.0, less - (small - 2) * pair_s),
         pair_s=pair_s,
-        memory_bytes=peak_bytes(trainer.fabric.device),
+        memory_bytes=peak_bytes(federation.device),
     )
 
 
-def plan_of(trainer: FederatedTrainer, clients: int) -> Plan:
-    """What the trainer's settings mean for ``clients`` clients."""
-    from fedtalk.callbacks.personal import PersonalAdapters  # it imports the trainer
-
-    personal = [c for c in trainer.callbacks if isinstance(c, PersonalAdapters)]  # type: ignore[attr-defined]
-    every, rounds = trainer.validate_every, trainer.rounds
-    cohort, drawn = _cohorts(trainer.cohort_sampler, trainer.seed, rounds, clients)
-    return Plan(
+def workload_of(federation: Federation, beside: Beside, clients: int) -> Workload:
+    """What the settings mean for ``clients`` clients."""
+    every, rounds = beside.validate_every, federation.rounds
+    cohort, drawn = _cohorts(federation.cohort, federation.seed, rounds, clients)
+    return Workload(
         rounds=rounds,
-        steps=trainer.local.steps,
+        steps=federation.local.steps,
         cohort=cohort,
         drawn=drawn,
         validations=-(-rounds // every) if every else 0,
-        validated=min(clients, trainer.validate_clients),
-        personal=min(clients, personal[0].most_clients) if personal else 0,
-        personal_steps=personal[0].steps if personal else 0,
+        validated=min(clients, beside.validate_clients),
+        personal=min(clients, beside.personal_clients),
+        personal_steps=beside.personal_steps,
     )
 
 
-def report(found: Estimate, trainer: FederatedTrainer, clients: int) -> str:
+def report(found: Estimate, federation: Federation, sealed: SealedRounds, beside: Beside) -> str:
     """What `fedtalk fit --dry_run` prints; the last line is the same as JSON."""
-    costs, plan, parts = found.costs, found.plan, found.parts(trainer.workers)
-    private = trainer.aggregation.private_rounds
+    costs, plan, parts, workers = found.costs, found.plan, found.parts(beside.workers), beside.workers
+    clients = len(federation.data.clients)
+    ledger = sealed.ledger if isinstance(sealed, PrivateRounds) else None
     lines = [
         f"parameters             {costs.parameters:,}, of which {costs.exchanged:,} travel",
         f"a client's round       {costs.bytes_down:,} bytes down, {costs.bytes_up:,} bytes up, sealed",
         f"cohort                 {plan.cohort:.1f} of {clients} clients on average, {found.bytes_per_round / 1e6:.2f} MB a round",
         f"local step             {costs.step_s:.4f} s here, {plan.steps} a client and round",
-        f"memory                 {found.memory_bytes / 1e9:.2f} GB of the main process on {trainer.fabric.device}",
+        f"memory                 {found.memory_bytes / 1e9:.2f} GB of the main process on {federation.device}",
         *(f"{name:<22} {_duration(seconds)}" for name, seconds in parts.items()),
-        f"whole run              {_duration(found.seconds(trainer.workers))} for {plan.rounds} rounds"
-        + (f", {trainer.workers} workers, measured in one" if trainer.workers > 1 else ""),
-        *(
-            [f"privacy                {private.ledger.planned()}"]
-            if private is not None and private.ledger is not None
-            else []
-        ),
+        f"whole run              {_duration(found.seconds(workers))} for {plan.rounds} rounds"
+        + (f", {workers} workers, measured in one" if workers > 1 else ""),
+        *([f"privacy                {ledger.planned()}"] if ledger is not None else []),
         "not counted            videos and other monitors, network, clips that the cache holds already",
         "",
         *_trial_lines(found.trials),
         "",
-        "the same settings      " + "".join(f"{f'{workers} workers':>16}" for workers in WORKERS),
+        "the same settings      " + "".join(f"{f'{count} workers':>16}" for count in WORKERS),
     ]
     for count in (clients, *(count for count in CLIENTS if count > clients)):
-        other = Estimate(costs, plan_of(trainer, count))
-        cells = "".join(f"{_duration(other.seconds(workers)):>16}" for workers in WORKERS)
+        other = Estimate(costs, workload_of(federation, beside, count))
+        cells = "".join(f"{_duration(other.seconds(size)):>16}" for size in WORKERS)
         lines.append(f"{count:>9,} clients      {cells}   cohort {other.plan.cohort:.0f}")
     summary = {
         **asdict(found),
-        "seconds": found.seconds(trainer.workers),
-        "workers": trainer.workers,
+        "seconds": found.seconds(workers),
+        "workers": workers,
         "bytes_per_round": found.bytes_per_round,
     }
     return "\n".join([*lines, json.dumps(summary)])
@@ -278,23 +292,23 @@ def _cohorts(sampler: CohortSampler, seed: int, rounds: int, clients: int) -> tu
     return mean, clients * (1 - (1 - mean / clients) ** rounds)
 
 
-def _sealing_cohorts(trainer: FederatedTrainer, data: ClipData) -> tuple[int, int]:
+def _sealing_cohorts(federation: Federation, sealed: SealedRounds) -> tuple[int, int]:
     """Sizes of the two cohorts that are sealed: with secure aggregation its own least and the expected one."""
-    private, registered = trainer.aggregation.private_rounds, len(data.clients)
-    if private is None:
+    registered = len(federation.data.clients)
+    if not sealed.private:
         return min(2, registered), min(6, registered)
-    expected = round(_cohorts(trainer.cohort_sampler, trainer.seed, 20, registered)[0])
-    least = next((size for size in range(2, registered) if private.updates_needed(size) <= size), registered)
+    expected = round(_cohorts(federation.cohort, federation.seed, 20, registered)[0])
+    least = next((size for size in range(2, registered) if sealed.updates_needed(size) <= size), registered)
     return least, max(least, min(expected, registered))
 
 
-def _sealing_seconds(trainer: FederatedTrainer, vector: np.ndarray, names: Sequence[str]) -> tuple[float, int]:
+def _sealing_seconds(sealed: SealedRounds, vector: np.ndarray, names: Sequence[str]) -> tuple[float, int]:
     """Seconds for each client of the cohort ``names`` to seal and open, and the bytes of one sealed update."""
     cohort, payload = len(names), 0
 
     def work() -> None:
         nonlocal payload
-        sealing = trainer.aggregation.open_round(cohort, names, names)  # a number of its own: no round is sealed twice
+        sealing = sealed.open_round(cohort, names, names)  # a number of its own: no round is sealed twice
         updates = [sealing.seal(name, vector) for name in names]
         sealing.open_sum(updates)
         payload = len(updates[0].payload)

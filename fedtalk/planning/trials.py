@@ -11,21 +11,19 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ConfigurationError, FedTalkError
-from fedtalk.federation.client import ClientHalf, LocalWork
 from fedtalk.federation.engines.in_process import Failure, InProcess
-from fedtalk.federation.module import FederatedModule, copy_state, load_state
+from fedtalk.federation.federation import Federation
+from fedtalk.federation.local_work import LocalWork
+from fedtalk.federation.module import copy_state, load_state
 from fedtalk.federation.placement import Placement, Placements, usable_cores
+from fedtalk.federation.preconditions import check_placements
 from fedtalk.federation.workers import Workers
-
-if TYPE_CHECKING:
-    from fedtalk.federation.trainer import FederatedTrainer
 
 log = logging.getLogger(__name__)
 
@@ -70,73 +68,65 @@ class OneClient(ClipData):
         return self.data.held_out_clips(self.client)
 
 
-def try_placements(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) -> list[Trial]:
+def try_placements(federation: Federation, workers: int, threads: int | None, own_processes: bool) -> list[Trial]:
     """The placements of the config, then others that this machine could use.
 
     Args:
-        trainer: connected to module and data, its placements checked.
-        module: left as it is.
-        data: of whom the first reliable client is asked; its prepared clips are left in the cache.
+        federation: its placements checked; its module is left as it is. The first reliable client is asked; its prepared clips
+            are left in the cache.
+        workers: of the run.
+        threads: of each of its processes.
+        own_processes: whether the run's clients train in processes of their own.
     """
-    counts = Counter(trainer.placements.of(client) for client in data.clients)
-    trials = [_try(placed, count, trainer, module, data) for placed, count in counts.items()]
+    counts = Counter(federation.placements.of(client) for client in federation.data.clients)
+    shared = (workers, threads)
+    trials = [_try(placed, count, federation, own_processes, *shared) for placed, count in counts.items()]
     if all(trial.step_s is None or trial.step_s < LONG_SECONDS for trial in trials):
-        others = [placed for placed in _alternatives(trainer, module, data) if placed not in counts]
-        trials += [_try(placed, 0, trainer, module, data) for placed in others]
+        others = [placed for placed in _alternatives(federation) if placed not in counts]
+        trials += [_try(placed, 0, federation, True, *shared) for placed in others]
     return trials
 
 
-def _alternatives(trainer: FederatedTrainer, module: FederatedModule, data: ClipData) -> list[Placement]:
-    """Those that trainer, module and machine allow."""
+def _alternatives(federation: Federation) -> list[Placement]:
+    """Those that settings, module and machine allow."""
     wanted: list[dict[str, Any]] = [
         {}, {"together": 4}, {"precision": "bf16-mixed"}, {"optimizer": "adamw8bit"}, {"gradient_checkpointing": True},
         {"kind": "ddp", "processes": 2}, {"kind": "fsdp", "processes": 2},
     ]  # fmt: skip
     if importlib.util.find_spec("bitsandbytes") is None:
         wanted.remove({"optimizer": "adamw8bit"})
-    allowed, configured = [], trainer.placements
-    try:
-        for settings in wanted:
-            try:
-                trainer.placements = Placements(Placement(**settings))
-                trainer.check_placements(module, data)
-            except ConfigurationError:
-                continue
-            if trainer.placements.default.processes <= _devices(trainer):
-                allowed.append(trainer.placements.default)
-    finally:
-        trainer.placements = configured
+    allowed = []
+    for settings in wanted:
+        try:
+            placed = Placement(**settings)
+            check_placements(replace(federation, placements=Placements(placed)))
+        except ConfigurationError:
+            continue
+        if placed.processes <= _devices(federation):
+            allowed.append(placed)
     return allowed
 
 
-def _try(placed: Placement, clients: int, trainer: FederatedTrainer, module: FederatedModule, data: ClipData) -> Trial:
-    devices = _devices(trainer)
+def _try(
+    placed: Placement, clients: int, federation: Federation, own_processes: bool, workers: int, threads: int | None
+) -> Trial:
+    devices = _devices(federation)
     if placed.processes > devices:
         return Trial(
             str(placed), clients, reason=f"it needs {placed.processes} devices or cores, this machine has {devices}"
         )
     log.info("trying placement %s", placed)
     engine: InProcess  # as the run itself: where it has processes of its own, so has the trial
-    if clients and type(trainer.engine) is InProcess:
-        engine = InProcess()
-    else:
-        engine = Workers(1, trainer.threads or max(1, devices // max(trainer.workers, placed.processes)))
-    local = replace(trainer.local, steps=WARM_UP + MEASURED, keep_optimizer=False, deadline_seconds=None)
+    engine = Workers(1, threads or max(1, devices // max(workers, placed.processes))) if own_processes else InProcess()
+    local = replace(federation.local, steps=WARM_UP + MEASURED, keep_optimizer=False, deadline_seconds=None)
+    module, data = federation.module, federation.data
     one = OneClient(data, data.evaluation_clients[0], placed.together)
     start, instants, memory = copy_state(module.exchanged_parameters()), list[float](), 0
     with tempfile.TemporaryDirectory(prefix="fedtalk-trial-") as folder:
-        # As much of a trainer as these engines look at.
-        stand_in: Any = SimpleNamespace(
-            module=module, data=one, placements=Placements(placed), cache=trainer.cache, fabric=trainer.fabric,
-            client_states=trainer.client_states, seed=trainer.seed, most_held_out=trainer.most_held_out,
-            local_precision=trainer.local_precision, stop_signals=trainer.stop_signals, run_dir=Path(folder),
-        )  # fmt: skip
-        stand_in.clients = ClientHalf(
-            trainer.fabric, module, one, trainer.cache, None, trainer.client_states, trainer.seed, trainer.most_held_out,
-            stand_in.placements,
-        )  # fmt: skip
         try:
-            engine.start(stand_in)
+            engine.start(
+                replace(federation, data=one, placements=Placements(placed), run_dir=Path(folder)), lambda: None
+            )
             began = time.perf_counter()
             results = engine.local_results(
                 LocalWork(0, 1, local), one.clients, start, lambda *_: instants.append(time.perf_counter())
@@ -156,7 +146,7 @@ def _try(placed: Placement, clients: int, trainer: FederatedTrainer, module: Fed
     return Trial(str(placed), clients, step_s, instants[0] - began, memory)
 
 
-def _devices(trainer: FederatedTrainer) -> int:
-    if trainer.fabric.device.type == "cuda":
+def _devices(federation: Federation) -> int:
+    if federation.device.type == "cuda":
         return torch.cuda.device_count()
     return usable_cores()

@@ -6,15 +6,13 @@ import logging
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedtalk.errors import ArtifactError
-from fedtalk.federation.cohort import CohortSampler
 from fedtalk.privacy.accounting import ADJACENCY, solve_noise_multiplier
 from fedtalk.privacy.clipping import clip, update_multiplier
 from fedtalk.privacy.discrete_gaussian import Entropy, insecure_entropy, operating_system
@@ -22,6 +20,7 @@ from fedtalk.privacy.ledger import Ledger, poisson_rate, void_probability
 from fedtalk.privacy.mechanism import UNITS_BOUND, Mechanism, Noise
 from fedtalk.privacy.preconditions import check_cohorts, check_parameters, fewest_clients
 from fedtalk.privacy.private_round import ClientEncoding, PrivateRound, SumDecoding
+from fedtalk.privacy.sealed_rounds import Plan, SealedRounds
 from fedtalk.privacy.sealing import PairwiseSealing, RingSum, SealingRound
 from fedtalk.privacy.secagg.client import Enrolled
 from fedtalk.privacy.secagg.ring import SMALLEST_RING_BITS
@@ -33,28 +32,10 @@ from fedtalk.randomness import derive_seed
 log = logging.getLogger("fedtalk")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a run tells its privacy before the first round."""
-
-    dimension: int
-    """Coordinates of an update."""
-    parameters: Sequence[str]
-    """Names of the exchanged parameters."""
-    clients: Sequence[str]
-    """All who are registered."""
-    sampler: CohortSampler
-    rounds: int
-    minimum_clients: int
-    seed: int
-    folder: Path
-    """Where the ledger's record lies, beside the checkpoint."""
-    session: bytes | None = None
-    """16 public bytes that name the run to its clients; drawn by whoever opens the run, told to everybody else."""
-
-
-class PrivateRounds:
+class PrivateRounds(SealedRounds):
     """Clipping, sealing, noise and accounts of one run."""
+
+    private = True
 
     def __init__(self, privacy: Privacy, plan: Plan) -> None:
         """
@@ -175,6 +156,10 @@ class PrivateRounds:
         )  # fmt: skip
         return False
 
+    @property
+    def shown(self) -> dict[str, float]:
+        return self.report
+
     def charge(self) -> None:
         """Account for a round before anything of it is released, on disk too; a round that ends up void has cost as much."""
         self.report = {}
@@ -282,8 +267,15 @@ class PrivateRounds:
                 self.clip_norm = saved["clip_norm"]
             if self.ledger is not None:
                 self.ledger.load_state_dict(saved["ledger"])
+        self.recall()
+
+    def recall(self) -> None:
         if self.ledger is not None:
             self.ledger.recall(self.plan.folder)
+
+    def check_unspent(self) -> None:
+        if self.ledger is not None:
+            self.ledger.check_unspent(self.plan.folder)
 
 
 def check_same_promise(saved: dict[str, Any] | None, noised: bool) -> None:

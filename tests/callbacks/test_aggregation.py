@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedtalk.callbacks import Aggregation, FedAvg, isfa_weight
+from fedtalk.callbacks import ISFA, FedAvg, isfa_weight
 from fedtalk.errors import ConfigurationError
 
 COHORT = st.lists(st.tuples(st.integers(1, 50), st.floats(0, 1)), min_size=1, max_size=8)
@@ -30,7 +30,7 @@ def test_a_weight_lies_in_0_1(clips: int, most: int, score: float, gamma: float)
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 def test_the_score_is_the_papers(alpha: float, identity: float, stability: float) -> None:
-    score = Aggregation(alpha=alpha).score(identity, stability)
+    score = ISFA(alpha=alpha).score(identity, stability)
     assert score == pytest.approx(alpha * identity + (1 - alpha) * stability)
 
 
@@ -42,8 +42,8 @@ def test_more_reliable_counts_for_more_and_gamma_for_how_much() -> None:
 
 
 def test_clients_measure_themselves_only_where_it_counts() -> None:
-    assert Aggregation(gamma=0.1).needs_reliability
-    assert not Aggregation(gamma=0.0).needs_reliability and not FedAvg().needs_reliability
+    assert ISFA(gamma=0.1).needs_reliability
+    assert not ISFA(gamma=0.0).needs_reliability and not FedAvg().needs_reliability
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,4 @@ def test_clients_measure_themselves_only_where_it_counts() -> None:
 )
 def test_wrong_settings_name_their_key(key: str, value: float) -> None:
     with pytest.raises(ConfigurationError, match=rf"aggregation\.{key}: expected .*got"):
-        Aggregation(**{key: value})  # type: ignore[arg-type]
+        ISFA(**{key: value})  # type: ignore[arg-type]

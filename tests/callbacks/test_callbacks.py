@@ -14,19 +14,19 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.callbacks.export import Export
-from fedtalk.callbacks.monitor import RoundMonitor
-from fedtalk.callbacks.personal import PersonalAdapters
+from fedtalk.callbacks.personal import PersonalTraining
 from fedtalk.callbacks.progress import RoundProgress
-from fedtalk.callbacks.video import VideoMonitor
+from fedtalk.callbacks.video import Videos
 from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.errors import ConfigurationError, FedTalkError
+from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
+from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.talker.backbone import Backbone
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 
 def _data() -> SynthTalkData:
@@ -44,7 +44,7 @@ def fit(tmp_path: Path, make_talker: Callable[..., Talker]) -> Fit:
         trainer = FederatedTrainer(
             cohort=PoissonCohort(1.0), local=LocalTraining(steps=2, batch_size=2), accelerator="cpu",
             default_root_dir=str(tmp_path / "run"), cache_dir=str(tmp_path / "cache"),
-            callbacks=list(callbacks), **{"rounds": 2, "validate_every": 1, **settings},
+            callbacks=list(callbacks), **{"rounds": 2, "validate_every": 1, "switch_off": ["videos"], **settings},
         )  # type: ignore[arg-type]  # fmt: skip
         module = talker or make_talker()
         trainer.fit(module, _data())
@@ -66,7 +66,7 @@ def test_rounds_are_logged_by_round(fit: Fit, tmp_path: Path) -> None:
         def on_round_end(self, trainer: FederatedTrainer, module: object, outcome: object) -> None:
             outcomes.append(outcome)
 
-    fit(Aggregation(gamma=1.0), RoundMonitor(), Keep())
+    fit(Keep(), aggregation=ISFA(gamma=1.0))
     log = _log(tmp_path)
     tags = set(log.Tags()["scalars"])
     assert {"round/clients", "round/failed", "round/update_norm", "train/loss", "train/diffusion", "train/tdc",
@@ -82,7 +82,7 @@ def test_rounds_are_logged_by_round(fit: Fit, tmp_path: Path) -> None:
 
 
 def test_videos_show_the_truth_above_what_is_generated(fit: Fit, tmp_path: Path) -> None:
-    fit(VideoMonitor(every=2, clients=2, frames=6))
+    fit(videos=Videos(every=2, clients=2, frames=6), switch_off=[])
     log = _log(tmp_path)
     (image,) = log.Images("held_out/truth_above_generated_below")  # round 2 only
     assert image.step == 2
@@ -96,7 +96,7 @@ def test_videos_show_the_truth_above_what_is_generated(fit: Fit, tmp_path: Path)
 
 
 def test_personal_adapters_start_from_the_global_one_and_leave_it(fit: Fit, tmp_path: Path) -> None:
-    trainer, talker = fit(PersonalAdapters(steps=3))
+    trainer, talker = fit(personal=PersonalTraining(steps=3))
     folder = tmp_path / "run" / "adapters"
     states = {p.name: load_file(p / "adapter_model.safetensors") for p in folder.iterdir()}
     assert set(states) == {"global", "private-0000", "private-0001"}
@@ -117,8 +117,8 @@ def test_personal_adapters_start_from_the_global_one_and_leave_it(fit: Fit, tmp_
 
 def test_personal_adapters_help_their_own_client(fit: Fit, tmp_path: Path) -> None:
     """After enough steps alone the loss on the client's own clips is lower than the global adapter's."""
-    trainer, talker = fit(PersonalAdapters(steps=25, learning_rate=0.01))
-    clips = trainer.prepared(talker, _data(), "private-0000")
+    trainer, talker = fit(personal=PersonalTraining(steps=25, learning_rate=0.01))
+    clips = trainer.prepared("private-0000")
 
     def loss(name: str) -> float:
         talker.load_adapter(tmp_path / "run" / "adapters" / name)
@@ -131,16 +131,16 @@ def test_personal_adapters_that_are_there_are_not_made_again(
     fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="fedtalk")
-    fit(PersonalAdapters(steps=1))
+    fit(personal=PersonalTraining(steps=1))
     first = tmp_path / "run" / "adapters" / "private-0000" / "adapter_model.safetensors"
     stamp = first.stat().st_mtime_ns
     (tmp_path / "run" / "adapters" / "private-0001" / "made_from.json").unlink()  # stopped before this one was done
     second = first.parents[1] / "private-0001" / "adapter_model.safetensors"
     second_stamp = second.stat().st_mtime_ns
-    fit(PersonalAdapters(steps=1))  # the same bits again, so the same global adapter
+    fit(personal=PersonalTraining(steps=1))  # the same bits again, so the same global adapter
     assert "personal adapter of private-0000 is there already" in caplog.text
     assert first.stat().st_mtime_ns == stamp and second.stat().st_mtime_ns > second_stamp
-    fit(PersonalAdapters(steps=2))  # other settings
+    fit(personal=PersonalTraining(steps=2))  # other settings
     assert first.stat().st_mtime_ns > stamp
 
 
@@ -157,7 +157,7 @@ def test_a_client_whose_personal_training_fails_costs_no_other_its_adapter(
         return train(*arguments, **settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(client, "train_locally", fail)
-    fit(PersonalAdapters(steps=1))
+    fit(personal=PersonalTraining(steps=1))
     assert sorted(path.name for path in (tmp_path / "run" / "adapters").iterdir()) == ["global", "private-0001"]
     assert "private-0000 could not be made: out of memory" in caplog.text
 
@@ -165,26 +165,26 @@ def test_a_client_whose_personal_training_fails_costs_no_other_its_adapter(
 def test_personal_adapters_of_a_few_and_later_of_the_others(
     fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fit(PersonalAdapters(steps=1, most_clients=1))
+    fit(personal=PersonalTraining(steps=1, most_clients=1))
     adapters = tmp_path / "run" / "adapters"
     assert sorted(path.name for path in adapters.iterdir()) == ["global", "private-0000"]
     assert "personal adapters of 1 of 2 clients are made" in caplog.text
     stamp = (adapters / "private-0000" / "adapter_model.safetensors").stat().st_mtime_ns
-    fit(PersonalAdapters(steps=1, most_clients=2))
+    fit(personal=PersonalTraining(steps=1, most_clients=2))
     assert sorted(path.name for path in adapters.iterdir()) == ["global", "private-0000", "private-0001"]
     assert (adapters / "private-0000" / "adapter_model.safetensors").stat().st_mtime_ns == stamp
 
 
 def test_no_personal_steps_write_the_global_adapter_only(fit: Fit, tmp_path: Path) -> None:
-    fit(PersonalAdapters(steps=0))
+    fit(personal=PersonalTraining(steps=0))
     assert [path.name for path in (tmp_path / "run" / "adapters").iterdir()] == ["global"]
 
 
 def test_personal_adapters_need_an_adapter(fit: Fit, make_talker: Callable[..., Talker]) -> None:
     with pytest.raises(
-        ConfigurationError, match=r"PersonalAdapters needs a Talker with an adapter; set model\.adapter"
+        ConfigurationError, match=r"trainer\.personal: expected a Talker with an adapter, got Talker without"
     ):
-        fit(PersonalAdapters(steps=1), talker=make_talker(adapter=None), rounds=0)
+        fit(personal=PersonalTraining(steps=1), talker=make_talker(adapter=None), rounds=0)
 
 
 def test_export_writes_a_backbone_that_loads(fit: Fit, make_talker: Callable[..., Talker], tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_what_cant_be_exported_says_so(fit: Fit) -> None:
 
 
 def test_without_a_terminal_progress_is_lines(fit: Fit, capsys: pytest.CaptureFixture[str]) -> None:
-    fit(RoundProgress())
+    fit()
     lines = capsys.readouterr().err.splitlines()
     rounds = [line for line in lines if line.startswith("round ") and "clients" in line]
     assert [line.split()[1] for line in rounds] == ["1/2", "2/2"]
@@ -217,32 +217,37 @@ def test_in_a_terminal_bars_count_rounds_clients_and_steps(
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    progress, seen = RoundProgress(), {}
+    seen: dict = {}
+    shown: list[RoundProgress] = []
 
     class Look(RoundCallback):
         def on_round_end(self, trainer: FederatedTrainer, module: object, outcome: object) -> None:
-            bars = progress._bars
+            shown[:] = [callback for callback in trainer.callbacks if isinstance(callback, RoundProgress)]
+            bars = shown[0]._bars
             assert bars is not None
             seen.update({task.description: (task.completed, task.total) for task in bars.tasks})
 
-    fit(progress, Look())
+    fit(Look())
     assert seen == {"rounds": (2, 2), "clients": (2, 2), "steps": (2, 2)}
-    assert progress._bars is None  # stopped, the terminal is as it was
+    assert shown[0]._bars is None  # stopped, the terminal is as it was
     capsys.readouterr()
 
 
 def test_bars_are_stopped_when_training_fails(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
+    shown: list[RoundProgress] = []
+
     class Fail(RoundCallback):
-        def on_round_end(self, *arguments: object) -> None:
+        def on_round_end(self, trainer: FederatedTrainer, *arguments: object) -> None:
+            shown[:] = [callback for callback in trainer.callbacks if isinstance(callback, RoundProgress)]
+            assert shown[0]._bars is not None
             raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    progress = RoundProgress()
     with pytest.raises(KeyboardInterrupt):
-        fit(progress, Fail())
-    assert progress._bars is None
+        fit(Fail())
+    assert shown[0]._bars is None
 
 
 def test_lost_clients_are_counted(
@@ -253,23 +258,23 @@ def test_lost_clients_are_counted(
 
     monkeypatch.setattr(Talker, "draw_batch", fail)
     with pytest.raises(FedTalkError, match="none of the 1 rounds gave an update"):
-        fit(RoundProgress(), rounds=1, validate_every=0)
+        fit(rounds=1, validate_every=0)
     assert "0 of 2 clients, 2 lost  no update" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("setting", ["every", "clients", "frames"])
 def test_wrong_video_settings_are_refused(setting: str) -> None:
-    with pytest.raises(ConfigurationError, match="VideoMonitor: every, clients and frames must be at least 1"):
-        VideoMonitor(**{setting: 0})
+    with pytest.raises(ConfigurationError, match=rf"trainer\.videos\.{setting}: expected at least 1, got 0"):
+        Videos(**{setting: 0})
 
 
 def test_wrong_personal_settings_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"personal\.steps: expected 0 or more, got -1"):
-        PersonalAdapters(steps=-1)
+        PersonalTraining(steps=-1)
 
 
 def test_the_marker_names_what_an_adapter_was_made_from(fit: Fit, tmp_path: Path) -> None:
-    fit(PersonalAdapters(steps=1))
+    fit(personal=PersonalTraining(steps=1))
     origins = [
         json.loads((tmp_path / "run" / "adapters" / name / "made_from.json").read_text())["made_from"]
         for name in ("private-0000", "private-0001")

@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric import Fabric
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fedtalk.callbacks.aggregation import Aggregation
-from fedtalk.callbacks.personal import PersonalAdapters
+from fedtalk.callbacks.aggregation import ISFA
+from fedtalk.callbacks.personal import PersonalTraining
 from fedtalk.errors import OutputError
+from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.interruption import Interrupted
 from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.placement import Placement
-from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
-from fedtalk.talker.talker import Talker
+from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.talker.module import Talker
 
 STEPS = 2
 
@@ -45,7 +47,7 @@ def fit(tmp_path: Path, make_talker: Callable[..., Talker]) -> Fit:
         trainer = FederatedTrainer(
             cohort=PoissonCohort(1.0), accelerator="cpu", threads=1, default_root_dir=str(tmp_path / folder),
             cache_dir=str(tmp_path / "cache"),
-            callbacks=[Aggregation(gamma=1.0), PersonalAdapters(steps=STEPS, learning_rate=5e-3), *callbacks],
+            aggregation=ISFA(gamma=1.0), personal=PersonalTraining(steps=STEPS, learning_rate=5e-3), callbacks=list(callbacks),
             **{"rounds": 0, "validate_every": 0, "local": LocalTraining(steps=1, batch_size=2), **settings},
         )  # type: ignore[arg-type]  # fmt: skip
         trainer.fit(make_talker(), data, ckpt_path)
@@ -101,8 +103,8 @@ def test_two_workers_give_the_bits_of_one_process_and_of_a_bare_loop(
     client, talker = data.clients[1], make_talker()
     talker.load_adapter(tmp_path / "one" / "adapters" / "global")
     alone = LocalTraining(steps=STEPS, batch_size=2, learning_rate=5e-3, schedule="cosine")
-    clips = trainer.prepared(talker, data, client)
-    train_locally(trainer.fabric, talker, clips, alone, trainer.seed, f"personal/{client}", 0, 1)
+    clips = trainer.prepared(client)
+    train_locally(Fabric(accelerator="cpu", devices=1), talker, clips, alone, trainer.seed, f"personal/{client}", 0, 1)
     talker.save_adapter(tmp_path / "bare" / client)
     assert _same({client: one[client]}, _adapters(tmp_path / "bare"))
 

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import tracemalloc
 import wave
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +18,6 @@ import pytest
 from PIL import Image
 
 from fedtalk.data.media import (
-    VideoWriter,
     audio_blocks,
     checked_audio,
     read_audio,
@@ -26,6 +26,7 @@ from fedtalk.data.media import (
     write_audio,
     write_image,
 )
+from fedtalk.data.video_writer import VideoWriter
 from fedtalk.errors import ConfigurationError, MediaError, OutputError
 
 BITS = 8
@@ -355,7 +356,7 @@ def test_a_full_disk_is_reported_and_leaves_the_old_file(tmp_path: Path) -> None
     program = f"""
         import resource
         import numpy as np
-        from fedtalk.data.media import VideoWriter
+        from fedtalk.data.video_writer import VideoWriter
         from fedtalk.errors import OutputError
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
         frames = np.random.default_rng(0).integers(0, 255, (60, 128, 128, 3), dtype=np.uint8)
@@ -427,3 +428,182 @@ def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
 def test_reading_starts_before_the_end_is_known(tmp_path: Path) -> None:
     path = make_video(tmp_path / "clip.mp4", count=50)
     assert [number_of(picture) for picture in itertools.islice(read_video(path), 3)] == [0, 1, 2]
+
+
+def joined(tmp_path: Path, second_layout: str, rate: int = 44_100) -> Path:
+    """Two MPEG-TS recordings one after the other: timestamps begin anew, and the sound changes its layout."""
+    parts = []
+    for number, layout in enumerate(("mono", second_layout)):
+        path = tmp_path / f"part{number}.ts"
+        with av.open(str(path), "w") as container:
+            video = container.add_stream("libx264", rate=25)
+            video.width, video.height, video.pix_fmt = 128, 64, "yuv420p"
+            sound = container.add_stream("mp2", rate=rate, layout=layout)
+            channels = 1 if layout == "mono" else 2
+            tone = sine(2.0, rate)
+            tone[: rate // 2] = 0
+            for index in range(50):
+                frame = av.VideoFrame.from_ndarray(coded(index + 100 * number), format="rgb24")
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+                container.mux(video.encode(frame))
+            container.mux(video.encode(None))
+            block = av.AudioFrame.from_ndarray(
+                (np.stack([tone] * channels, axis=1).reshape(1, -1) * 32767).astype(np.int16), "s16", layout
+            )
+            block.sample_rate, block.pts, block.time_base = rate, 0, Fraction(1, rate)
+            container.mux(sound.encode(block))
+            container.mux(sound.encode(None))
+        parts.append(path.read_bytes())
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+@pytest.mark.parametrize("layout", ["mono", "stereo"])
+def test_recordings_joined_in_one_file_are_read_to_the_end_and_in_step(tmp_path: Path, layout: str) -> None:
+    path = joined(tmp_path, layout)
+    numbers = [number_of(picture) for picture in read_video(path)]
+    assert 98 <= len(numbers) <= 104
+    second = numbers.index(100)
+    assert set(range(50)) | set(range(100, 148)) <= set(numbers)
+    loud = np.abs(read_audio(path)) > 0.1
+    assert int(np.argmax(loud)) / 16_000 == pytest.approx(0.5, abs=0.02)
+    onset = second * 640 + int(np.argmax(loud[second * 640 + 1600 :])) + 1600
+    assert onset / 16_000 - second / 25 == pytest.approx(0.5, abs=0.02), "the second part's sound keeps to its picture"
+
+
+@pytest.mark.parametrize("share", [1.0, 0.9])
+def test_channels_that_cancel_leave_the_louder_one(tmp_path: Path, share: float) -> None:
+    tone = sine(1.0)
+    got = read_audio(make_wav(tmp_path / "a.wav", np.stack([tone, -share * tone]), 16_000))
+    np.testing.assert_allclose(got[200:-200], tone[200:-200], atol=0.01)
+    speech_in_one = read_audio(make_wav(tmp_path / "b.wav", np.stack([0 * tone, tone]), 16_000))
+    np.testing.assert_allclose(speech_in_one[200:-200], tone[200:-200] / 2, atol=0.01)
+
+
+def float_wav(path: Path, samples: np.ndarray) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_f32le", rate=16_000, layout="mono")
+        block = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="flt", layout="mono")
+        block.sample_rate, block.pts, block.time_base = 16_000, 0, Fraction(1, 16_000)
+        container.mux(stream.encode(block))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_numbers_that_are_none_and_other_scales(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tone = sine(1.0)
+    for scale in (32768, 2.0**31):
+        got = read_audio(float_wav(tmp_path / f"{scale}.wav", tone * scale))
+        np.testing.assert_allclose(got, tone, atol=1e-3)
+    assert "divided by 32768" in caplog.text
+    few = tone.copy()
+    few[[100, 8000]] = np.nan, np.inf
+    got = read_audio(float_wav(tmp_path / "few.wav", few))
+    assert abs(got[100]) < 0.01 and np.abs(got - tone).max() < 0.45 and "2 samples" in caplog.text
+    for bad, said in ((np.full(16_000, np.nan), "100.0% of its sound's samples"), (tone * 1e20, "a peak of 4e")):
+        with pytest.raises(MediaError, match=said):
+            read_audio(float_wav(tmp_path / "bad.wav", bad))
+
+
+@pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_matrix"), reason="this PyAV can't write a display matrix")
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((-1, 0, 0, 1), lambda picture: picture[:, ::-1]),
+        ((1, 0, 0, -1), lambda picture: picture[::-1]),
+        ((0, 1, 1, 0), lambda picture: picture.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda picture: picture[::-1, ::-1].swapaxes(0, 1)),
+        ((0, 1, -1, 0), lambda picture: np.rot90(picture, -1)),
+    ],
+)
+def test_mirrored_pictures_are_shown_as_players_do(tmp_path: Path, matrix: tuple, shown: Callable) -> None:
+    """x' = a x + c y and y' = b x + d y, as the container defines its matrix ((a, b), (c, d))."""
+    path = tmp_path / "a.mp4"
+    corners = np.zeros((64, 128, 3), np.uint8)
+    corners[:32, :64], corners[:32, 64:], corners[32:, :64] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 64, "yuv420p"
+        a, b, c, d = (value * 65536 for value in matrix)
+        stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
+        frame = av.VideoFrame.from_ndarray(corners, format="rgb24")
+        frame.pts = 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    (picture,) = read_video(path)
+    wanted = shown(corners)
+    assert picture.shape == wanted.shape
+    quarters = (slice(8, None, picture.shape[0] // 2), slice(8, None, picture.shape[1] // 2))
+    np.testing.assert_allclose(picture[quarters].astype(int), wanted[quarters], atol=12)
+
+
+def hdr_video(path: Path, light: np.ndarray, transfer: int) -> Path:
+    """Linear BT.2020 light (H, W, 3) in cd/m2, coded by PQ or HLG in 10 bits, by the formulae of BT.2100."""
+    if transfer == 16:
+        power = (light / 10_000) ** 0.1593017578125
+        signal = ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
+    else:
+        scene = light / 1000 * np.maximum(light @ [0.2627, 0.6780, 0.0593] / 1000, 1e-9)[..., None] ** (1 / 1.2 - 1)
+        log = 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073
+        signal = np.where(scene <= 1 / 12, np.sqrt(3 * scene), log)
+    luma = signal @ [0.2627, 0.6780, 0.0593]
+    blue, red = (signal[..., 2] - luma) / 1.8814, (signal[..., 0] - luma) / 1.4746
+    planes = np.stack([(219 * luma + 16) * 4, (224 * blue + 128) * 4, (224 * red + 128) * 4], axis=-1)
+    frame = av.VideoFrame.from_ndarray((planes.round() * 64).astype(np.uint16), format="yuv444p16le")
+    frame = frame.reformat(format="yuv420p10le")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=25, options={"x265-params": "log-level=none", "crf": "4"})
+        stream.height, stream.width, stream.pix_fmt = *light.shape[:2], "yuv420p10le"
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace, context.color_range = 9, transfer, 9, 1
+        frame.pts = 0
+        frame.colorspace, frame.color_range = 9, 1
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.skipif("libx265" not in av.codecs_available, reason="no HEVC encoder here")
+@pytest.mark.parametrize("transfer", [16, 18])
+def test_telephones_hdr_looks_like_ordinary_video(tmp_path: Path, transfer: int) -> None:
+    """Greys and colours below diffuse white come back to within a few levels; highlights are compressed, not clipped."""
+    wanted = np.array([[110, 71, 65], [60, 60, 60], [150, 120, 110], [40, 90, 60], [190, 190, 190]])
+    signal = wanted / 255
+    linear = np.where(signal < 0.081, signal / 4.5, ((signal + 0.099) / 1.099) ** (1 / 0.45))
+    wide = (
+        linear
+        @ np.linalg.inv(
+            np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
+        ).T
+    )
+    light = np.concatenate([wide * 203, [[203] * 3, [600] * 3, [1000] * 3]])
+    picture = np.broadcast_to(light.repeat(32, axis=0)[None], (64, 256, 3)).copy()
+    (got,) = read_video(hdr_video(tmp_path / "hdr.mp4", picture, transfer))
+    middles = got[32, 16::32].astype(int)
+    np.testing.assert_allclose(middles[:5], wanted, atol=5)
+    assert 225 < middles[5, 0] < middles[6, 0] <= middles[7, 0] <= 255
+
+
+@pytest.mark.parametrize(("matrix", "full"), [(1, False), (5, False), (1, True), (5, True), (9, False), (9, True)])
+def test_matrix_and_range_tags_are_honoured(tmp_path: Path, matrix: int, full: bool) -> None:
+    colours = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200], [128, 128, 128], [250, 250, 250]])
+    red, blue = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 9: (0.2627, 0.0593)}[matrix]
+    rgb = np.broadcast_to(colours.repeat(32, axis=0)[None], (64, 160, 3)) / 255
+    luma = rgb @ [red, 1 - red - blue, blue]
+    chroma = [(rgb[..., 2] - luma) / (2 - 2 * blue), (rgb[..., 0] - luma) / (2 - 2 * red)]
+    planes = (
+        [luma * 255, *(255 * c + 128 for c in chroma)] if full else [219 * luma + 16, *(224 * c + 128 for c in chroma)]
+    )
+    whole = np.stack(planes).clip(0, 255).round().astype(np.uint8)
+    frame = av.VideoFrame.from_ndarray(whole.transpose(0, 1, 2), format="yuv444p")
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "4"})
+        stream.width, stream.height, stream.pix_fmt = 160, 64, "yuv444p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = matrix, 2 if full else 1
+        frame.pts, frame.colorspace, frame.color_range = 0, matrix, 2 if full else 1
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    (picture,) = read_video(path)
+    np.testing.assert_allclose(picture[32, 16::32].astype(int), colours, atol=5)

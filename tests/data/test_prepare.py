@@ -17,9 +17,9 @@ from fedtalk.data.clip import Clip
 from fedtalk.data.faces import Face
 from fedtalk.data.framing import crop, framing, move, share_outside
 from fedtalk.data.layouts import find_sources
-from fedtalk.data.media import VideoWriter
 from fedtalk.data.prepare import PrepareReport, prepare, prepare_portrait, prepare_video
 from fedtalk.data.tracking import track_face
+from fedtalk.data.video_writer import VideoWriter
 from fedtalk.errors import ConfigurationError, FaceNotFoundError, MediaError, OutputError
 
 GRID = sorted((Path(__file__).parents[3] / "shared" / "data" / "grid").glob("*.mpg"))

@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 import worker_parts as parts
 
-from fedtalk.callbacks.aggregation import Aggregation
-from fedtalk.federation.client import LocalWork
+from fedtalk.callbacks.aggregation import ISFA
+from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.local import LocalTraining
+from fedtalk.federation.local_work import LocalWork
 from fedtalk.federation.module import copy_state, load_state
-from fedtalk.federation.trainer import RoundCallback
 
 
 class Outcomes(RoundCallback):
@@ -59,7 +59,7 @@ def fit(folder: Path, does: dict[str, str], rounds: int = 2, **local: object) ->
     folder.mkdir(parents=True, exist_ok=True)
     number = os.environ.get("RANK", "0")
     trainer = parts.trainer(
-        folder / number, [Aggregation(gamma=1.0), Outcomes(folder / "outcomes")], rounds=rounds,
+        folder / number, [ISFA(gamma=1.0), Outcomes(folder / "outcomes")], rounds=rounds,
         local=LocalTraining(**{"steps": 3, "batch_size": 4, "learning_rate": 0.05, "proximal": 0.1, **local}),
     )  # fmt: skip
     trainer.fit(module, parts.People(people))

@@ -12,12 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fedtalk.callbacks.aggregation import Aggregation, FedAvg
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
-from fedtalk.data.source import ClipData, ClipSource
+from fedtalk.data.source import ClipData, ClipSource, PreparedCache
+from fedtalk.federation.callback import RoundCallback, RoundOutcome
+from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
+from fedtalk.federation.federation import Federation
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import FederatedModule, Prepared
-from fedtalk.federation.trainer import FederatedTrainer, RoundCallback, RoundOutcome
+from fedtalk.federation.placement import Placements
+from fedtalk.federation.trainer import FederatedTrainer
 
 HELD_OUT = 1000
 """Number of the held-out clip."""
@@ -147,7 +152,7 @@ def run(tmp_path: Path) -> Callable[..., Run]:
 
     def fit(
         people: dict[str, Client],
-        aggregation: object | None = None,
+        aggregation: Aggregation | None = None,
         folder: str = "run",
         ckpt_path: str | None = None,
         callbacks: Sequence[object] = (),
@@ -160,7 +165,8 @@ def run(tmp_path: Path) -> Callable[..., Run]:
         trainer = trainer_class(
             cohort=cohort or PoissonCohort(1.0),
             local=local or LocalTraining(steps=3, batch_size=2, learning_rate=0.05),
-            callbacks=[*([aggregation] if aggregation else []), recorder, *callbacks],  # type: ignore[list-item]
+            aggregation=aggregation,
+            callbacks=[recorder, *callbacks],  # type: ignore[list-item]
             accelerator="cpu",
             default_root_dir=str(tmp_path / folder),
             cache_dir=str(tmp_path / "cache"),
@@ -171,6 +177,22 @@ def run(tmp_path: Path) -> Callable[..., Run]:
         return Run(trainer, module, recorder)
 
     return fit
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Callable[..., Federation]:
+    """The settings of a federation of a module and data; everybody in every round, alone in this process."""
+
+    def make(module: FederatedModule, data: ClipData | None = None, **changes: object) -> Federation:
+        values: dict = {
+            "aggregation": FedAvg(), "privacy": None, "cohort": PoissonCohort(1.0), "local": LocalTraining(),
+            "placements": Placements(), "cache": PreparedCache(tmp_path / "cache"), "run_dir": tmp_path,
+            "client_states": ClientStates(tmp_path / "clients"), "rounds": 1, "seed": 0, "minimum_clients": 1,
+            "enough": 1.0, "most_held_out": 1, "device": torch.device("cpu"), "precision": "32-true",
+        }  # fmt: skip
+        return Federation(module=module, data=data or ColourData({}), **{**values, **changes})
+
+    return make
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedtalk.callbacks.aggregation import Aggregation, FedAvg
+from fedtalk.callbacks.aggregation import ISFA, FedAvg
 from fedtalk.federation.local import LocalTraining
 
 LOCAL = LocalTraining(steps=3, batch_size=2, learning_rate=0.05)
@@ -29,14 +29,14 @@ def test_a_round_is_the_papers_isfa(run, people, clear_updates, gamma: float, al
     weights = weights / weights.sum()
     expected = sum(weight * updates[name] for weight, name in zip(weights, people, strict=True))
 
-    got = run(people, Aggregation(gamma=gamma, alpha=alpha, most_clips=8), local=LOCAL)
+    got = run(people, ISFA(gamma=gamma, alpha=alpha, most_clips=8), local=LOCAL)
     np.testing.assert_allclose(_flat(got.state), expected, rtol=0, atol=1e-7)
     assert np.abs(expected).max() > 0.01  # or nothing was tested
 
 
 def test_gamma_and_alpha_change_the_result(run, people) -> None:
     results = [
-        _flat(run(people, Aggregation(gamma=gamma, alpha=alpha), folder=f"{gamma}-{alpha}").state)
+        _flat(run(people, ISFA(gamma=gamma, alpha=alpha), folder=f"{gamma}-{alpha}").state)
         for gamma, alpha in ((0.0, 0.5), (2.0, 0.0), (2.0, 1.0))
     ]
     for one in range(3):
@@ -46,7 +46,7 @@ def test_gamma_and_alpha_change_the_result(run, people) -> None:
 
 def test_fedavg_is_isfa_without_gamma_and_measures_nobody(run, people) -> None:
     average = run(people, FedAvg(), folder="average")
-    without = run(people, Aggregation(gamma=0.0), folder="zero")
+    without = run(people, ISFA(gamma=0.0), folder="zero")
     assert all(torch.equal(average.state[name], without.state[name]) for name in average.state)
     assert not FedAvg().needs_reliability
     assert [report.identity for report in average.recorder.outcomes[0].reports] == [1.0] * 4
@@ -63,10 +63,10 @@ def test_clips_beyond_the_cap_add_no_weight_and_by_clips_can_be_off(run, people,
     def mean(weights: dict[str, int]) -> np.ndarray:
         return sum(weights[name] * updates[name] for name in people) / sum(weights.values())
 
-    capped = run(people, Aggregation(gamma=0.0, most_clips=2), folder="capped", local=LOCAL)
+    capped = run(people, ISFA(gamma=0.0, most_clips=2), folder="capped", local=LOCAL)
     expected = mean({name: min(2, people[name].clips) for name in people})
     np.testing.assert_allclose(_flat(capped.state), expected, rtol=0, atol=1e-7)
-    even = run(people, Aggregation(gamma=0.0, by_clips=False), folder="even", local=LOCAL)
+    even = run(people, ISFA(gamma=0.0, by_clips=False), folder="even", local=LOCAL)
     np.testing.assert_allclose(_flat(even.state), mean(dict.fromkeys(people, 1)), rtol=0, atol=1e-7)
 
 
@@ -74,14 +74,14 @@ def test_clips_beyond_the_cap_add_no_weight_and_by_clips_can_be_off(run, people,
 def test_one_client_is_the_identity(run, people, clear_updates, client: str) -> None:
     """Whatever its weight, the mean over one client is its own update."""
     alone = {client: people[client]}
-    got = run(alone, Aggregation(gamma=2.0), local=LOCAL)
+    got = run(alone, ISFA(gamma=2.0), local=LOCAL)
     np.testing.assert_allclose(_flat(got.state), clear_updates(alone, LOCAL)[client], rtol=0, atol=1e-8)
 
 
 def test_the_order_of_clients_changes_no_bit(run, people) -> None:
     turned = {name: people[name] for name in reversed(people)}
-    one = run(people, Aggregation(gamma=1.0), folder="one", rounds=2)
-    other = run(turned, Aggregation(gamma=1.0), folder="other", rounds=2)
+    one = run(people, ISFA(gamma=1.0), folder="one", rounds=2)
+    other = run(turned, ISFA(gamma=1.0), folder="other", rounds=2)
     assert one.recorder.outcomes[0].cohort == other.recorder.outcomes[0].cohort[::-1]
     assert all(torch.equal(one.state[name], other.state[name]) for name in one.state)
 
@@ -108,7 +108,7 @@ def test_clients_draw_from_streams_of_their_own(run, people, clear_updates) -> N
 def test_broadcast_reaches_every_client_alike(run, people, clear_updates) -> None:
     """The third client starts from the global state, not from where the second one stopped."""
     updates = clear_updates(people, LOCAL)
-    got = run(people, Aggregation(gamma=0.0, by_clips=False), local=LOCAL)
+    got = run(people, ISFA(gamma=0.0, by_clips=False), local=LOCAL)
     np.testing.assert_allclose(_flat(got.state), sum(updates.values()) / 4, rtol=0, atol=1e-7)
 
 
@@ -117,6 +117,6 @@ def test_frozen_parameters_stay(run, people) -> None:
 
 
 def test_the_round_reports_the_norm_of_the_mean_update(run, people, clear_updates) -> None:
-    got = run(people, Aggregation(gamma=0.0, by_clips=False), local=LOCAL)
+    got = run(people, ISFA(gamma=0.0, by_clips=False), local=LOCAL)
     expected = np.linalg.norm(sum(clear_updates(people, LOCAL).values()) / 4)
     assert got.recorder.outcomes[0].update_norm == pytest.approx(expected, abs=1e-7)

@@ -12,13 +12,13 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.module import Prepared, copy_state, load_state
 from fedtalk.federation.placement import Placement, Placements
 from fedtalk.federation.together import train_together
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),  # raised by torch when it imports itself
@@ -55,7 +55,7 @@ def test_every_process_compiles_once_and_learns_the_same(parts, tmp_path: Path, 
     (told := tmp_path / "told").mkdir()
     for module, compiled in ((parts.Pull(), False), (parts.CompiledPull(told), True)):
         placed = Placement(kind, processes, compile=compiled)
-        fit = parts.trainer(tmp_path / str(compiled), [Aggregation(gamma=1.0)], default_placement=placed)
+        fit = parts.trainer(tmp_path / str(compiled), [ISFA(gamma=1.0)], default_placement=placed)
         fit.fit(module, parts.People(people))
         ends.append(copy_state(module.exchanged_parameters()))
     assert _apart(*ends, start) < 1e-5
@@ -95,7 +95,7 @@ def test_what_cant_be_compiled_is_refused(
     with pytest.raises(
         ConfigurationError, match=r"trainer\.default_placement: Pull does not say what of it to compile"
     ):
-        parts.trainer(tmp_path, [Aggregation(gamma=1.0)], default_placement=placed).fit(
+        parts.trainer(tmp_path, [ISFA(gamma=1.0)], default_placement=placed).fit(
             parts.Pull(), parts.People({"anna": parts.Person()})
         )
     monkeypatch.setenv("CXX", "no-such-c++")

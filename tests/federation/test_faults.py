@@ -9,15 +9,17 @@ import time
 import weakref
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from fedtalk.callbacks.aggregation import Aggregation
-from fedtalk.callbacks.progress import RoundProgress
+from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
+from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
 from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
+from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.privacy.rounds import ClearRounds
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
 
@@ -56,16 +58,17 @@ def test_a_client_that_fails_costs_its_update_only(run, people, fault: dict) -> 
         assert torch.isfinite(failing.state[name]).all() and failing.state[name].abs().max() > 0
 
 
-def test_an_update_too_large_to_seal_costs_itself_only(run, people) -> None:
+def test_an_update_too_large_to_seal_costs_itself_only(run, people, monkeypatch: pytest.MonkeyPatch) -> None:
     """A finite but absurd update must not end the run when the round is sealed."""
 
-    class Exploding(Aggregation):
-        def contribution(self, update, weight):
-            vector = super().contribution(update, weight)
-            return vector * 1e9 if weight == 3 / 8 else vector  # bert's, who has three clips
+    vector = ClearRounds.vector
+
+    def exploding_vector(self: ClearRounds, update: np.ndarray, weight: float) -> np.ndarray:
+        return vector(self, update, weight) * (1e9 if weight == 3 / 8 else 1)  # bert's, who has three clips
 
     without = run({name: people[name] for name in people if name != "bert"}, folder="without")
-    exploding = run(people, Exploding(gamma=0.0), folder="exploding")
+    monkeypatch.setattr(ClearRounds, "vector", exploding_vector)
+    exploding = run(people, folder="exploding")
     assert "fixed-point range" in exploding.recorder.outcomes[0].failures["bert"]
     assert all(torch.equal(without.state[name], exploding.state[name]) for name in without.state)
 
@@ -101,7 +104,7 @@ def test_no_more_clients_are_measured_than_asked(run, people) -> None:
                 opened.append(client)
             return super().prepared(module, datamodule, client, held_out)
 
-    got = run(people, Aggregation(gamma=0.0), validate_every=1, rounds=2, validate_clients=2, trainer_class=Watching)
+    got = run(people, ISFA(gamma=0.0), validate_every=1, rounds=2, validate_clients=2, trainer_class=Watching)
     assert got.trainer.round_number == 2 and len(set(opened)) == 2 and opened[:2] == opened[2:]
 
 
@@ -121,7 +124,7 @@ def test_the_failure_says_what_happened(run, people, caplog: pytest.LogCaptureFi
 
 def test_an_error_without_words_is_named(run, people, caplog: pytest.LogCaptureFixture) -> None:
     failing = {**people, "bert": replace(people["bert"], failure=MemoryError(), held_out_failure=MemoryError())}
-    got = run(failing, Aggregation(gamma=0.0), validate_every=1)
+    got = run(failing, ISFA(gamma=0.0), validate_every=1)
     assert got.recorder.outcomes[0].failures == {"bert": "MemoryError"}
     assert "client bert failed and is left out: MemoryError\n" in caplog.text
     assert "client bert could not be measured: MemoryError\n" in caplog.text
@@ -165,7 +168,7 @@ def test_an_allocation_that_really_fails_costs_one_update(run, people, allocate)
 @pytest.mark.parametrize("privacy", [None, Privacy(assumptions=Assumptions(0.0, 0.3))], ids=["clear", "private"])
 def test_a_reliability_that_is_no_number_costs_its_client(run, people, measured: dict, privacy) -> None:
     """Under privacy a weight is held within [0, 1], which nan and inf must not pass for."""
-    got = run({**people, "bert": replace(people["bert"], **measured)}, Aggregation(gamma=1.0, privacy=privacy))
+    got = run({**people, "bert": replace(people["bert"], **measured)}, ISFA(gamma=1.0), privacy=privacy)
     assert list(got.recorder.outcomes[0].failures) == ["bert"]
 
 
@@ -186,14 +189,14 @@ def test_too_few_survivors_void_the_round_and_change_nothing(run, people, optimi
     from fedtalk.federation.server import ServerOptimizer
 
     broken = {name: replace(people[name], failure=OSError("gone")) for name in ("anna", "bert", "cora")}
-    aggregation = Aggregation(gamma=0.0, server_optimizer=ServerOptimizer(optimizer, 0.1))
+    aggregation = ISFA(gamma=0.0, server_optimizer=ServerOptimizer(optimizer, 0.1))
     record = Rounds()
     with pytest.raises(FedTalkError, match="none of the 3 rounds gave an update"):
         run({**people, **broken}, aggregation, minimum_clients=2, rounds=3, callbacks=[record])
     assert record.numbers == [0, 1, 2]
     for state in record.states:
         assert all(torch.equal(value, torch.zeros_like(value)) for value in state.values())
-    enough = run({**people, **broken}, Aggregation(gamma=0.0), minimum_clients=1, folder="enough")
+    enough = run({**people, **broken}, ISFA(gamma=0.0), minimum_clients=1, folder="enough")
     assert enough.state["second"].abs().max() > 0
 
 
@@ -291,7 +294,7 @@ def test_a_jump_of_the_systems_clock_changes_nothing(run, people, monkeypatch: p
     clock, looks = time.time, itertools.count()
     monkeypatch.setattr(time, "time", lambda: clock() + 86_400 * (next(looks) % 2))
     local = LocalTraining(steps=3, batch_size=2, deadline_seconds=60.0)
-    got = run(people, local=local, callbacks=[RoundProgress()])
+    got = run(people, local=local)
     outcome = got.recorder.outcomes[0]
     assert outcome.failures == {} and 0 < outcome.seconds < 60
     assert all(0 < report.seconds < 60 for report in outcome.reports)
@@ -319,7 +322,7 @@ def test_a_failed_client_keeps_no_optimizer(run, people) -> None:
         ({"rounds": -1}, r"trainer\.rounds"),
         ({"minimum_clients": 0}, r"trainer\.minimum_clients"),
         ({"validate_clients": 0}, r"trainer\.validate_clients"),
-        ({"callbacks": [Aggregation()], "aggregation": Aggregation()}, r"trainer\.callbacks"),
+        ({"callbacks": [ISFA()]}, r"trainer\.callbacks: ISFA is an aggregation"),
     ],
 )
 def test_wrong_trainer_settings_name_their_key(run, people, settings: dict, key: str) -> None:

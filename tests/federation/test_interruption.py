@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.interruption import Interrupted, StopSignals
-from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
+from fedtalk.federation.trainer import FederatedTrainer
 
 
 class Signal(RoundCallback):

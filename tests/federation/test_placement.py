@@ -10,7 +10,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
-from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.local import LocalTraining, train_locally
@@ -146,9 +146,10 @@ def test_8_bit_training_ends_near_32_bit_training(parts) -> None:
     assert 0 < _distance(full, small) < 0.02
 
 
-def test_precision_is_that_of_the_computation_and_not_of_the_adapter(parts) -> None:
+def test_precision_is_that_of_the_computation_and_not_of_the_adapter(parts, federation) -> None:
     """autocast: a placement's own, in the same process as others'."""
-    from fedtalk.federation.client import ClientHalf, LocalWork
+    from fedtalk.federation.client import ClientHalf
+    from fedtalk.federation.local_work import LocalWork
 
     kinds = []
 
@@ -160,9 +161,7 @@ def test_precision_is_that_of_the_computation_and_not_of_the_adapter(parts) -> N
     placements = Placements(rules={"b": Placement(precision="bf16-mixed")})
     module = Watching()
     start = {name: value.detach().clone() for name, value in module.exchanged_parameters().items()}
-    half = ClientHalf(
-        Fabric(accelerator="cpu", devices=1), module, None, None, None, None, 0, 1, placements,  # type: ignore[arg-type]
-    )  # fmt: skip
+    half = ClientHalf(federation(module, placements=placements))
     half.prepared = lambda client, held_out=False: _clips()  # type: ignore[method-assign]
     work = LocalWork(0, 1, LocalTraining(steps=1, batch_size=2))
     ends = [half.work(name, work, start, lambda *_: None).state for name in ("a", "b")]
@@ -196,7 +195,7 @@ def test_gradient_checkpointing_recomputes_and_changes_nothing(make_talker: Call
 def _fit(parts, people: dict, folder: Path, **settings: object) -> dict[str, torch.Tensor]:
     module = parts.Pull()
     local = LocalTraining(steps=3, batch_size=4, learning_rate=0.05, proximal=0.2, gradient_clip=0.3)
-    parts.trainer(folder, [Aggregation(gamma=1.0)], local=local, **settings).fit(module, parts.People(people))
+    parts.trainer(folder, [ISFA(gamma=1.0)], local=local, **settings).fit(module, parts.People(people))
     return {name: value.detach().clone() for name, value in module.exchanged_parameters().items()}
 
 
@@ -228,7 +227,7 @@ def test_a_talker_on_two_processes(tiny_backbone: Path, tmp_path: Path, parts, k
         talker.backbone.denoiser.double()
         start = copy_state(talker.exchanged_parameters())
         fit = parts.trainer(
-            tmp_path / placed.kind, [Aggregation(gamma=0.0)], rounds=1, default_placement=placed,
+            tmp_path / placed.kind, [ISFA(gamma=0.0)], rounds=1, default_placement=placed,
             local=LocalTraining(steps=3, batch_size=2, learning_rate=3e-3),
         )  # fmt: skip
         fit.fit(talker, SynthTalkData(speakers=2, clips=1, held_out=1, frames=12, size=32))

@@ -13,17 +13,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedtalk.callbacks import Aggregation, FedAvg, isfa_weight
-from fedtalk.callbacks.monitor import RoundMonitor
-from fedtalk.callbacks.progress import RoundProgress
-from fedtalk.callbacks.video import VideoMonitor
+from fedtalk.callbacks import ISFA, FedAvg, isfa_weight
+from fedtalk.callbacks.video import Videos
 from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
+from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.cohort import FixedCohort, PoissonCohort
 from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.trainer import RoundCallback
 from fedtalk.privacy import private_rounds as private_rounds_module
 from fedtalk.privacy.clipping import AdaptiveClipping, clip
-from fedtalk.privacy.private_rounds import Plan, PrivateRounds
+from fedtalk.privacy.private_rounds import PrivateRounds
+from fedtalk.privacy.sealed_rounds import Plan
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
 
@@ -49,8 +48,8 @@ def _plan(folder: Path, **changes: object) -> Plan:
 
 @pytest.mark.parametrize("gamma", [0.0, 2.0])
 def test_a_secure_round_is_clear_isfa_to_within_the_quantisation(run, people, gamma: float) -> None:
-    clear = run(people, Aggregation(gamma=gamma), folder="clear", rounds=2)
-    secure = run(people, Aggregation(gamma=gamma, privacy=Privacy(**SEALED)), folder="secure", rounds=2)
+    clear = run(people, ISFA(gamma=gamma), folder="clear", rounds=2)
+    secure = run(people, ISFA(gamma=gamma), privacy=Privacy(**SEALED), folder="secure", rounds=2)
     np.testing.assert_allclose(_flat(secure.state), _flat(clear.state), atol=2e-3)
     assert np.abs(_flat(clear.state)).max() > 0.05  # or nothing was tested
 
@@ -91,8 +90,8 @@ def test_score_private_isfa_equals_clear_isfa_for_any_cohort(data: st.DataObject
 def test_a_failed_client_goes_through_the_protocols_dropout(run, people) -> None:
     """Its masks are in the survivors' vectors; the sum is right only if they were recovered."""
     failing = {**people, "bert": replace(people["bert"], failure=OSError("gone"))}
-    without = run({name: people[name] for name in people if name != "bert"}, Aggregation(gamma=1.0), folder="without")
-    secure = run(failing, Aggregation(gamma=1.0, privacy=Privacy(**SEALED)), folder="secure")
+    without = run({name: people[name] for name in people if name != "bert"}, ISFA(gamma=1.0), folder="without")
+    secure = run(failing, ISFA(gamma=1.0), privacy=Privacy(**SEALED), folder="secure")
     np.testing.assert_allclose(_flat(secure.state), _flat(without.state), atol=2e-3)
 
 
@@ -100,25 +99,25 @@ def test_too_few_survivors_void_the_round_and_not_the_run(run, people, caplog: p
     broken = {name: replace(people[name], failure=OSError("gone")) for name in ("anna", "bert")}
     watch = _Watch()
     with pytest.raises(FedTalkError, match="none of the 2 rounds gave an update"):
-        run({**people, **broken}, Aggregation(privacy=Privacy(**SEALED)), callbacks=[watch], rounds=2)
+        run({**people, **broken}, ISFA(), privacy=Privacy(**SEALED), callbacks=[watch], rounds=2)
     assert len(watch.outcomes) == 2 and all(outcome.update_norm == 0 for outcome in watch.outcomes)
     assert "round 0 is void: 2 of 4 updates, 3 needed" in caplog.text
 
 
 def test_a_secure_run_without_noise_is_the_same_to_the_bit_and_when_killed(run, people, tmp_path: Path) -> None:
-    def private() -> Aggregation:
-        return Aggregation(gamma=1.0, privacy=Privacy(**SEALED))
+    def private() -> dict:
+        return {"aggregation": ISFA(gamma=1.0), "privacy": Privacy(**SEALED)}
 
-    through, again = run(people, private(), folder="one", rounds=3), run(people, private(), folder="two", rounds=3)
-    run(people, private(), folder="killed", rounds=2)
-    resumed = run(people, private(), folder="killed", rounds=3, ckpt_path="last")
+    through, again = run(people, **private(), folder="one", rounds=3), run(people, **private(), folder="two", rounds=3)
+    run(people, **private(), folder="killed", rounds=2)
+    resumed = run(people, **private(), folder="killed", rounds=3, ckpt_path="last")
     for other in (again, resumed):
         assert np.array_equal(_flat(through.state), _flat(other.state))
 
 
 def test_an_update_above_the_bound_is_clipped(run, people, clear_updates) -> None:
     updates = clear_updates(people, LOCAL)
-    got = run(people, FedAvg(privacy=Privacy(**{**SEALED, "clip_norm": 0.05})), local=LOCAL)
+    got = run(people, FedAvg(), privacy=Privacy(**{**SEALED, "clip_norm": 0.05}), local=LOCAL)
     weights = np.array([people[name].clips for name in people])
     assert min(np.linalg.norm(updates[name]) for name in people) > 0.05
     expected = sum(w * clip(updates[name], 0.05) for w, name in zip(weights, people, strict=True)) / weights.sum()
@@ -149,8 +148,7 @@ def test_no_number_score_loss_or_reason_leaves_a_client(run, people, privacy: di
     more = {f"more{n}": replace(people["anna"], identity=0.31) for n in range(6)}
     crowd = {**people, **more, "bert": replace(people["bert"], failure=OSError("a secret of bert's"))}
     watch = _Watch()
-    aggregation = Aggregation(gamma=2.0, privacy=Privacy(**privacy))
-    run(crowd, aggregation, callbacks=[watch, RoundProgress(), RoundMonitor()], rounds=2)
+    run(crowd, ISFA(gamma=2.0), privacy=Privacy(**privacy), callbacks=[watch], rounds=2)
     assert all(losses == {} for losses in watch.losses) and len(watch.losses) == 2 * 9 * 3
     for outcome in watch.outcomes:
         assert outcome.reports == [] and outcome.failures == {"bert": "dropped out"}
@@ -234,7 +232,7 @@ def test_the_adaptive_bound_follows_the_updates(run, people) -> None:
     crowd = {f"{name}{n}": person for n in range(5) for name, person in people.items()}
     adaptive = AdaptiveClipping(rate=1.0)
     privacy = {**NOISED, "clip_norm": 50.0, "noise_multiplier": 0.7, "delta": 1e-3, "adaptive_clipping": adaptive}
-    got = run(crowd, Aggregation(privacy=Privacy(**privacy)), rounds=3)
+    got = run(crowd, ISFA(), privacy=Privacy(**privacy), rounds=3)
     norms = [outcome.privacy["clip_norm"] for outcome in got.recorder.outcomes]
     assert norms[0] == 50.0 and norms == sorted(norms, reverse=True) and norms[2] < 25
 
@@ -252,7 +250,7 @@ def test_a_small_denominator_does_not_blow_up_the_noise(tmp_path: Path) -> None:
 def test_noise_differs_from_run_to_run_unless_insecurely_seeded(run, people, caplog: pytest.LogCaptureFixture) -> None:
     def state(folder: str, **settings_: object) -> np.ndarray:
         crowd = {f"{name}{n}": people[name] for n in range(3) for name in people}
-        return _flat(run(crowd, Aggregation(privacy=Privacy(**{**NOISED, **settings_})), folder=folder).state)
+        return _flat(run(crowd, ISFA(), privacy=Privacy(**{**NOISED, **settings_}), folder=folder).state)
 
     assert np.abs(state("one") - state("two")).max() > 1e-3
     assert "INSECURE" not in caplog.text
@@ -272,13 +270,14 @@ def _crowd(people: dict) -> dict:
     return {f"{name}{n}": people[name] for n in range(3) for name in people}
 
 
-def _seeded(**changes: object) -> Aggregation:
-    return Aggregation(gamma=1.0, privacy=Privacy(**{**NOISED, "insecure_noise_seed": 3, **changes}))
+def _seeded(**changes: object) -> dict:
+    privacy = Privacy(**{**NOISED, "insecure_noise_seed": 3, **changes})
+    return {"aggregation": ISFA(gamma=1.0), "privacy": privacy}
 
 
 def test_every_round_is_told_with_its_epsilon(run, people, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "fedtalk")
-    run(_crowd(people), _seeded(), rounds=2)
+    run(_crowd(people), **_seeded(), rounds=2)
     lines = [message for message in caplog.messages if message.startswith("privacy: epsilon")]
     assert len(lines) == 2 and all(
         "adjacency: add or remove one client" in line and "delta 0.01" in line for line in lines
@@ -291,24 +290,24 @@ def test_the_run_stops_before_it_would_overspend(run, people, caplog: pytest.Log
 
     caplog.set_level(logging.INFO, "fedtalk")
     budget = rdp_epsilon([(2.0, 1.0, 2)], 1e-2) + 0.01
-    got = run(_crowd(people), _seeded(epsilon_budget=budget), rounds=5)
+    got = run(_crowd(people), **_seeded(epsilon_budget=budget), rounds=5)
     assert got.trainer.round_number == 2 and len(got.recorder.outcomes) == 2
     assert got.recorder.outcomes[-1].privacy["epsilon_rdp"] <= budget
     assert "stopped after 2 rounds: another one would take epsilon to" in caplog.text
-    again = run(_crowd(people), _seeded(epsilon_budget=budget), rounds=5, ckpt_path="last")
+    again = run(_crowd(people), **_seeded(epsilon_budget=budget), rounds=5, ckpt_path="last")
     assert again.recorder.outcomes == []  # and resuming doesn't get round it
 
 
 def test_a_target_is_spent_by_the_last_round(run, people) -> None:
     privacy = Privacy(target_epsilon=4.0, delta=1e-2, accountant="rdp", clip_norm=1.0, assumptions=Assumptions(0, 0.3))
-    got = run(_crowd(people), Aggregation(privacy=privacy), rounds=2)
+    got = run(_crowd(people), ISFA(), privacy=privacy, rounds=2)
     spent = [outcome.privacy["epsilon_rdp"] for outcome in got.recorder.outcomes]
     assert 0.99 * 4 < spent[1] <= 4.0 and spent[0] < spent[1]
 
 
 def test_killed_and_resumed_keeps_every_charge(run, people, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after the sum was opened and before the checkpoint: the round is taken, and charged, again."""
-    through = run(_crowd(people), _seeded(), folder="through", rounds=3)
+    through = run(_crowd(people), **_seeded(), folder="through", rounds=3)
     released, count = PrivateRounds.released, [0]
 
     def killing(self: PrivateRounds, total: np.ndarray) -> np.ndarray:
@@ -319,11 +318,11 @@ def test_killed_and_resumed_keeps_every_charge(run, people, tmp_path: Path, monk
 
     monkeypatch.setattr(private_rounds_module.PrivateRounds, "released", killing)
     with pytest.raises(_Killed):
-        run(_crowd(people), _seeded(), folder="killed", rounds=3)
+        run(_crowd(people), **_seeded(), folder="killed", rounds=3)
     record = json.loads((tmp_path / "killed" / "checkpoints" / "ledger.json").read_text())
     assert record["history"] == [[2.0, 1.0, 2]]
-    resumed = run(_crowd(people), _seeded(), folder="killed", rounds=3, ckpt_path="last")
-    assert resumed.trainer.aggregation.private_rounds.ledger.rounds == 4
+    resumed = run(_crowd(people), **_seeded(), folder="killed", rounds=3, ckpt_path="last")
+    assert resumed.trainer.fit_rounds.sealed.ledger.rounds == 4
     assert np.array_equal(_flat(through.state), _flat(resumed.state))
     saved = torch.load(tmp_path / "killed" / "checkpoints" / "last.ckpt", weights_only=True)["aggregation"]
     assert saved["ledger"]["history"] == [[2.0, 1.0, 4]] and saved["insecure_seeds"] == [3]
@@ -336,30 +335,29 @@ def test_killed_before_the_first_checkpoint_is_charged_too(run, people, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(private_rounds_module.PrivateRounds, "released", killing)
         with pytest.raises(_Killed):
-            run(_crowd(people), _seeded(), rounds=2)
+            run(_crowd(people), **_seeded(), rounds=2)
     with pytest.raises(ConfigurationError, match="would forget it"):
-        run(_crowd(people), _seeded(), rounds=2)
-    resumed = run(_crowd(people), _seeded(), rounds=2, ckpt_path="last")
-    assert resumed.trainer.aggregation.private_rounds.ledger.rounds == 3
+        run(_crowd(people), **_seeded(), rounds=2)
+    resumed = run(_crowd(people), **_seeded(), rounds=2, ckpt_path="last")
+    assert resumed.trainer.fit_rounds.sealed.ledger.rounds == 3
 
 
-def test_a_void_round_is_charged(run, people) -> None:
+def test_a_void_round_is_charged(run, people, tmp_path: Path) -> None:
     broken = {name: replace(person, failure=OSError("gone")) for name, person in _crowd(people).items()}
-    aggregation = _seeded()
     with pytest.raises(FedTalkError, match="none of the 2 rounds gave an update"):
-        run(broken, aggregation, rounds=2)
-    assert aggregation.private_rounds.ledger.rounds == 2
+        run(broken, **_seeded(), rounds=2)
+    assert json.loads((tmp_path / "run" / "checkpoints" / "ledger.json").read_text())["history"] == [[2.0, 1.0, 2]]
 
 
 def test_rounds_of_another_promise_are_not_continued(run, people) -> None:
     crowd = _crowd(people)
-    run(crowd, Aggregation(), folder="clear", rounds=1)
+    run(crowd, ISFA(), folder="clear", rounds=1)
     with pytest.raises(ArtifactError, match="were without differential privacy"):
-        run(crowd, _seeded(), folder="clear", rounds=2, ckpt_path="last")
-    run(crowd, _seeded(), folder="noised", rounds=1)
-    for other in (Aggregation(), Aggregation(privacy=Privacy(**SEALED))):
+        run(crowd, **_seeded(), folder="clear", rounds=2, ckpt_path="last")
+    run(crowd, **_seeded(), folder="noised", rounds=1)
+    for other in ({}, {"privacy": Privacy(**SEALED)}):
         with pytest.raises(ArtifactError, match="were differentially private"):
-            run(crowd, other, folder="noised", rounds=2, ckpt_path="last")
+            run(crowd, **other, folder="noised", rounds=2, ckpt_path="last")
 
 
 # Unsafe combinations
@@ -370,19 +368,19 @@ def test_rounds_of_another_promise_are_not_continued(run, people) -> None:
     [
         ({"validate_every": 1}, r"trainer\.validate_every: .*expected 0 with privacy, got 1"),
         ({"local": LocalTraining(keep_optimizer=True)}, r"trainer\.local\.keep_optimizer: .*got true"),
-        ({"callbacks": [VideoMonitor()]}, r"trainer\.callbacks: VideoMonitor shows"),
+        ({"videos": Videos()}, r"trainer\.callbacks: VideoMonitor shows"),
         ({"cohort": PoissonCohort(0.1)}, r"trainer\.cohort: .*at least 3 with privacy, got 1\.2 of 12"),
         ({"cohort": FixedCohort(1)}, r"trainer\.cohort: .*at least 3 with privacy, got 1 of 12"),
     ],
 )
 def test_what_would_show_single_clients_is_refused(run, people, settings_: dict, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        run(_crowd(people), Aggregation(privacy=Privacy(**SEALED)), **settings_)
+        run(_crowd(people), ISFA(), privacy=Privacy(**SEALED), **settings_)
 
 
 def test_one_clients_data_cant_be_trained_privately(run, people) -> None:
     with pytest.raises(ConfigurationError, match="the sum over one client is that client's update"):
-        run({"anna": people["anna"]}, Aggregation(privacy=Privacy(**SEALED)))
+        run({"anna": people["anna"]}, ISFA(), privacy=Privacy(**SEALED))
 
 
 @pytest.mark.parametrize(
@@ -396,7 +394,7 @@ def test_one_clients_data_cant_be_trained_privately(run, people) -> None:
 )
 def test_what_the_accounts_dont_hold_for_is_refused(run, people, privacy: dict, settings_: dict, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        run(_crowd(people), Aggregation(privacy=Privacy(**{**NOISED, **privacy})), **settings_)
+        run(_crowd(people), ISFA(), privacy=Privacy(**{**NOISED, **privacy}), **settings_)
 
 
 def test_noise_on_both_factors_needs_saying_so(run, people, colours, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,7 +417,7 @@ def test_assumptions_that_small_cohorts_cant_withstand_ask_for_larger_ones(run, 
     rounds = PrivateRounds(Privacy(clip_norm=1.0, assumptions=half), _plan(tmp_path))
     assert rounds.updates_needed(3) > 3 and rounds.updates_needed(4) > 4 and rounds.updates_needed(5) <= 5
     with pytest.raises(ConfigurationError, match=r"trainer\.cohort: .*at least 5"):
-        run(people, Aggregation(privacy=Privacy(clip_norm=1.0, assumptions=half)))
+        run(people, ISFA(), privacy=Privacy(clip_norm=1.0, assumptions=half))
 
 
 def test_refusals_come_before_any_clip_is_opened(run, people) -> None:
@@ -428,6 +426,6 @@ def test_refusals_come_before_any_clip_is_opened(run, people) -> None:
 
     crowd = {name: replace(person, failure=Opened()) for name, person in _crowd(people).items()}
     with pytest.raises(ConfigurationError, match="PoissonCohort"):
-        run(crowd, Aggregation(privacy=Privacy(**NOISED)), cohort=FixedCohort(5))
+        run(crowd, ISFA(), privacy=Privacy(**NOISED), cohort=FixedCohort(5))
     with pytest.raises(Opened):  # so they would have been
-        run(crowd, Aggregation(privacy=Privacy(**NOISED)))
+        run(crowd, ISFA(), privacy=Privacy(**NOISED))

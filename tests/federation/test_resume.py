@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.errors import ArtifactError
+from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.server import ServerOptimizer
-from fedtalk.federation.trainer import FederatedTrainer, RoundCallback
+from fedtalk.federation.trainer import FederatedTrainer
 
 LOCAL = LocalTraining(steps=3, batch_size=2, learning_rate=0.05, schedule="cosine", warmup_steps=4)
 KEEPING = LocalTraining(steps=3, batch_size=2, learning_rate=0.05, keep_optimizer=True)
@@ -37,9 +38,9 @@ class KillAt(RoundCallback):
             raise Killed
 
 
-def _aggregation(optimizer: str) -> Aggregation:
+def _aggregation(optimizer: str) -> ISFA:
     rate = 1.0 if optimizer == "sgd" else 0.1
-    return Aggregation(gamma=1.0, server_optimizer=ServerOptimizer(optimizer, rate))
+    return ISFA(gamma=1.0, server_optimizer=ServerOptimizer(optimizer, rate))
 
 
 def _checkpoint(folder: Path) -> dict:

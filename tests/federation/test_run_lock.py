@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fedtalk.errors import OutputError
+from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.run_lock import run_lock
-from fedtalk.federation.trainer import RoundCallback
 
 
 def _hold(folder: Path) -> int:

@@ -13,16 +13,16 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.client import LocalWork
 from fedtalk.federation.deadline import DeadlineError
 from fedtalk.federation.local import LocalTraining, train_locally
+from fedtalk.federation.local_work import LocalWork
 from fedtalk.federation.module import Prepared, copy_state, load_state
 from fedtalk.federation.placement import Placement, Placements
 from fedtalk.federation.together import train_together
 from fedtalk.federation.worker import GivenUp
 from fedtalk.talker.adapters import Adapter
+from fedtalk.talker.module import Talker
 from fedtalk.talker.objectives import DiffusionLoss, PerceptualLoss, TemporalDenoisingConsistency
-from fedtalk.talker.talker import Talker
 
 MakeTalker = Callable[..., Talker]
 FABRIC = Fabric(accelerator="cpu", devices=1)
@@ -123,7 +123,7 @@ def test_what_cannot_go_together_is_refused(others: dict) -> None:
 
 
 def test_a_fit_gives_the_same_adapter_and_a_broken_client_costs_itself(make_talker: MakeTalker, tmp_path: Path) -> None:
-    from fedtalk.callbacks.aggregation import Aggregation
+    from fedtalk.callbacks.aggregation import ISFA
     from fedtalk.data.synthtalk_data import SynthTalkData
     from fedtalk.federation.cohort import PoissonCohort
     from fedtalk.federation.trainer import FederatedTrainer
@@ -140,29 +140,24 @@ def test_a_fit_gives_the_same_adapter_and_a_broken_client_costs_itself(make_talk
         talker = make_talker()
         trainer = FederatedTrainer(
             rounds=2, cohort=PoissonCohort(1.0), local=LocalTraining(steps=2, batch_size=2), validate_every=0,
-            default_placement=Placement(together=together), callbacks=[Aggregation(gamma=1.0)], accelerator="cpu",
+            default_placement=Placement(together=together), aggregation=ISFA(gamma=1.0), accelerator="cpu",
             default_root_dir=str(tmp_path / str(together)), cache_dir=str(tmp_path / "cache"), threads=1,
         )  # fmt: skip
         trainer.fit(talker, data)
         adapters.append(copy_state(talker.exchanged_parameters()))
-        losses.append(trainer.faults.last_failures)
+        losses.append(trainer.fit_rounds.faults.last_failures)
     start = copy_state(make_talker().exchanged_parameters())
     assert _difference(adapters[0], adapters[1], start) < 1e-4
     assert losses[0] == losses[1] == {"private-0001": "OSError: disk gone"}
 
 
 @pytest.fixture
-def half(make_talker: MakeTalker, clips: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def half(make_talker: MakeTalker, clips: list, federation: Callable, monkeypatch: pytest.MonkeyPatch):
     """The client half of anna, bert and cora, who train in one batch, and their prepared clips."""
-    from fedtalk.data.source import PreparedCache
     from fedtalk.federation.client import ClientHalf
-    from fedtalk.federation.client_states import ClientStates
 
     talker = make_talker()
-    made = ClientHalf(
-        FABRIC, talker, None, PreparedCache(tmp_path), None, ClientStates(tmp_path), 7, 1,  # type: ignore[arg-type]
-        Placements(Placement(together=3)),
-    )  # fmt: skip
+    made = ClientHalf(federation(talker, seed=7, placements=Placements(Placement(together=3))))
     prepared = _prepared(talker, clips)
     monkeypatch.setattr(made, "prepared", lambda client, held_out=False: prepared[client])
     return made, prepared

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.callbacks.aggregation import ISFA, Aggregation, FedAvg
 from fedtalk.errors import ConfigurationError, OutputError
+from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import copy_state
-from fedtalk.federation.trainer import RoundCallback
 from fedtalk.federation.workers import WorkerError
 from fedtalk.privacy.settings import AdaptiveClipping, Privacy
 
@@ -41,7 +41,7 @@ class Rounds(RoundCallback):
 
 def _fit(parts, people: dict, folder: Path, aggregation: Aggregation | None = None, **settings: object):
     rounds, module = Rounds(), parts.Pull(dropout=0.3)
-    aggregation = aggregation or Aggregation(gamma=1.0)
+    aggregation = aggregation or ISFA(gamma=1.0)
     parts.trainer(folder, [aggregation, rounds], **settings).fit(module, parts.People(people))
     return copy_state(module.exchanged_parameters()), rounds
 
@@ -90,9 +90,9 @@ def test_in_one_process_those_who_start_first_close_the_round(parts, tmp_path: P
 def test_enough_that_cannot_be_is_refused(
     parts, tmp_path: Path, enough: float, privacy: dict | None, message: str
 ) -> None:
-    aggregation = Aggregation(privacy=None if privacy is None else Privacy(**privacy))
+    settings = None if privacy is None else Privacy(**privacy)
     with pytest.raises(ConfigurationError, match=message):
-        parts.trainer(tmp_path, [aggregation], enough=enough)
+        parts.trainer(tmp_path, privacy=settings, enough=enough)
 
 
 def _descendants(process: int) -> list[int]:
@@ -157,9 +157,7 @@ def test_a_worker_that_cant_start_again_at_once_is_no_configuration_error(parts,
     people = {**{name: parts.Person(does="die in step") for name in ("dies", "too")}, **_people(parts, 2)}
     rounds = Rounds()
     (starts := tmp_path / "starts").mkdir()
-    parts.trainer(tmp_path, [Aggregation(gamma=1.0), rounds], workers=2).fit(
-        parts.Forgetful(starts), parts.People(people)
-    )
+    parts.trainer(tmp_path, [ISFA(gamma=1.0), rounds], workers=2).fit(parts.Forgetful(starts), parts.People(people))
     assert [list(outcome.failures) for outcome in rounds.outcomes] == [["dies", "too"]] * 2
     assert "a worker could not start again: MemoryError" in caplog.text
 
@@ -171,7 +169,7 @@ def test_a_worker_that_never_gets_ready_is_not_waited_for(
     with pytest.raises(
         WorkerError, match=r"ended 3 times before it was ready, the last time after 1 s of getting ready"
     ):
-        parts.trainer(tmp_path, [Aggregation(gamma=1.0)], workers=2).fit(parts.Stuck(), parts.People(_people(parts)))
+        parts.trainer(tmp_path, [ISFA(gamma=1.0)], workers=2).fit(parts.Stuck(), parts.People(_people(parts)))
 
 
 def test_a_worker_whose_device_is_lost_to_it_is_started_again(parts, tmp_path: Path, caplog) -> None:
@@ -216,20 +214,11 @@ def test_a_private_run_keeps_its_promise_with_workers(parts, tmp_path: Path) -> 
     """Secrets stay in the main process, and the clipping bound that moves there is the one that counts."""
     people = _people(parts, 8)
 
-    def private() -> Aggregation:
-        return Aggregation(
-            gamma=0.0,
-            privacy=Privacy(
-                noise_multiplier=0.5,
-                delta=1e-3,
-                clip_norm=0.05,
-                adaptive_clipping=AdaptiveClipping(),
-                insecure_noise_seed=3,
-            ),
-        )
-
-    one, _ = _fit(parts, people, tmp_path / "one", private(), rounds=2)
-    two, rounds = _fit(parts, people, tmp_path / "two", private(), rounds=2, workers=2)
+    private = Privacy(
+        noise_multiplier=0.5, delta=1e-3, clip_norm=0.05, adaptive_clipping=AdaptiveClipping(), insecure_noise_seed=3
+    )
+    one, _ = _fit(parts, people, tmp_path / "one", FedAvg(), rounds=2, privacy=private)
+    two, rounds = _fit(parts, people, tmp_path / "two", FedAvg(), rounds=2, privacy=private, workers=2)
     assert _same(one, two)
     assert rounds.outcomes[1].reports == [] and rounds.outcomes[1].privacy["clip_norm"] != 0.05
 

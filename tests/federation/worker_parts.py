@@ -21,7 +21,7 @@ from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ArtifactError
 from fedtalk.federation.module import FederatedModule, Prepared
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 
 @dataclass
@@ -198,12 +198,15 @@ def local(**settings: object):
 
 
 def trainer(folder: Path, callbacks: Sequence[object] = (), **settings: object):
+    from fedtalk.callbacks.aggregation import Aggregation
     from fedtalk.federation.cohort import PoissonCohort
     from fedtalk.federation.trainer import FederatedTrainer
 
+    rules = [callback for callback in callbacks if isinstance(callback, Aggregation)]
     make: Callable[..., FederatedTrainer] = FederatedTrainer
     return make(**{
+        "aggregation": rules[0] if rules else None,
         "cohort": PoissonCohort(1.0), "local": local(), "rounds": 2,
-        "validate_every": 0, "accelerator": "cpu", "threads": 1, "callbacks": list(callbacks),
+        "validate_every": 0, "accelerator": "cpu", "threads": 1, "callbacks": [one for one in callbacks if one not in rules],
         "default_root_dir": str(folder / "run"), "cache_dir": str(folder / "cache"), **settings,
     })  # fmt: skip

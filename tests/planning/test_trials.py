@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.federation.module import copy_state
 from fedtalk.federation.placement import Placement
 from fedtalk.planning import trials
-from fedtalk.planning.estimate import report
 
 
 @pytest.fixture
@@ -20,12 +19,12 @@ def people(parts) -> dict:
 
 
 def test_the_configs_placements_come_first_and_each_is_run(
-    parts, people: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts, people: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(trials, "_devices", lambda trainer: 2)
     module, data = parts.Pull(), parts.People(people)
     rules = {"site-a-*": Placement("ddp", 2), "cora": Placement("fsdp", 64)}
-    trainer = parts.trainer(tmp_path, [Aggregation(gamma=1.0)], placements=rules, local=parts.local(batch_size=64))
+    trainer = parts.trainer(tmp_path, [ISFA(gamma=1.0)], placements=rules, local=parts.local(batch_size=64))
     start = copy_state(module.exchanged_parameters())
     found = trainer.estimate(module, data)
     named = {trial.placement: trial for trial in found.trials}
@@ -40,7 +39,8 @@ def test_the_configs_placements_come_first_and_each_is_run(
     assert named["fsdp, processes 2"].clients == 0 and "single, together 4" not in named  # which this module can't
     pair, one = named["ddp, processes 2"].step_s, named["single"].step_s
     assert found.costs.step_s == pytest.approx((2 * pair + one) / 3)
-    text = report(found, trainer, 4)
+    trainer.fit(module, data, dry_run=True)
+    text = capsys.readouterr().out
     assert "not tried: it needs 64 devices" in text
     assert any(line.split()[:4] == ["ddp,", "processes", "2", "2"] for line in text.splitlines())
     assert all(torch.equal(value, start[name]) for name, value in module.exchanged_parameters().items())
@@ -49,7 +49,7 @@ def test_the_configs_placements_come_first_and_each_is_run(
 
 def test_for_another_machine_one_process_of_this_one_is_measured(parts, people: dict, tmp_path: Path) -> None:
     placed = Placement("ddp", 64)
-    trainer = parts.trainer(tmp_path, [Aggregation()], default_placement=placed, local=parts.local(batch_size=64))
+    trainer = parts.trainer(tmp_path, [ISFA()], default_placement=placed, local=parts.local(batch_size=64))
     found = trainer.estimate(parts.Pull(), parts.People(people))
     (single,) = [trial for trial in found.trials if trial.placement == "single"]
     assert found.trials[0].step_s is None and found.costs.step_s == single.step_s

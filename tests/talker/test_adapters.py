@@ -13,10 +13,12 @@ from diffusers import UNetMotionModel
 from peft import PeftModel
 from torch import nn
 
-from fedtalk.callbacks.aggregation import Aggregation, FedAvg
+from fedtalk.callbacks.aggregation import FedAvg
 from fedtalk.errors import ArtifactError, ConfigurationError
+from fedtalk.federation.vector import flatten
+from fedtalk.privacy.sealing import PairwiseSealing
 from fedtalk.talker.adapters import Adapter, adapter_parameters, add_adapter
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 MakeTalker = Callable[..., Talker]
 
@@ -177,15 +179,14 @@ def test_the_config_on_disk_is_plain_json(make_talker: MakeTalker, tmp_path: Pat
 
 def _aggregate(states: list[dict[str, torch.Tensor]], start: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Through weights, seals, sum and server, as a round does; equal weights."""
-    aggregation: Aggregation = FedAvg()
-    server = aggregation.build_server(start)
+    server = FedAvg().build_server(start)
     names = [f"client-{index}" for index in range(len(states))]
-    sealing = aggregation.open_round(0, names, names)
+    sealing = PairwiseSealing(0, names)
     updates = [
-        sealing.seal(name, aggregation.contribution({key: state[key] - start[key] for key in start}, 1.0))
+        sealing.seal(name, np.append(flatten({key: state[key] - start[key] for key in start}), 1.0))
         for name, state in zip(names, states, strict=True)
     ]
-    aggregation.step(server, sealing.open_sum(updates))
+    server.step(sealing.open_sum(updates))
     return server.state
 
 

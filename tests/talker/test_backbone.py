@@ -16,7 +16,7 @@ from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.backbone import Architecture, Backbone
 from fedtalk.talker.denoiser import zero_motion_output
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 
 def _output(backbone: Backbone) -> torch.Tensor:

@@ -13,6 +13,7 @@ import torch
 from fedtalk.encoders import shipped
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.talker import objectives
+from fedtalk.talker.module import Talker
 from fedtalk.talker.objectives import (
     DiffusionLoss,
     IdentityLoss,
@@ -22,7 +23,6 @@ from fedtalk.talker.objectives import (
     SyncLoss,
     TemporalDenoisingConsistency,
 )
-from fedtalk.talker.talker import Talker
 
 
 def _decode(latents: torch.Tensor) -> torch.Tensor:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from fedtalk.federation.client import ClientReport, ClientUpdate, LocalResult, LocalWork, OnStep
+from fedtalk.federation.client import ClientHalf
+from fedtalk.federation.federation import Federation
+from fedtalk.federation.local_work import ClientReport, ClientUpdate, LocalResult, LocalWork, OnStep, weigh
+from fedtalk.privacy.sealed_rounds import SealedRounds
 from fedtalk.privacy.secagg.errors import AbortedRound
-
-if TYPE_CHECKING:
-    from fedtalk.federation.trainer import FederatedTrainer
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +63,9 @@ class Failure:
 class Engine(ABC):
     """Runs the parties of a federation."""
 
+    sealed: SealedRounds
+    """What seals the rounds, with all secrets; it stays in this process."""
+
     isolates = False
     """Whether each client's work is in a process that can be ended without another one's."""
 
@@ -72,20 +74,28 @@ class Engine(ABC):
         """Clients that train at the same time, at most."""
         return 1
 
-    def start(self, trainer: FederatedTrainer) -> None:
-        """Get ready, before the first round; ``trainer.module`` and ``trainer.data`` are set."""
-        self.trainer = trainer
+    def start(self, federation: Federation, check_stop: Callable[[], None]) -> None:
+        """Get ready, before the first round.
+
+        Args:
+            federation: what is learned, from whom and how.
+            check_stop: called often; raises where the run was asked to stop.
+        """
+        self.federation, self.check_stop = federation, check_stop
 
     @abstractmethod
-    def run_round(self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor]) -> RoundSum:
+    def run_round(
+        self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor], on_step: OnStep
+    ) -> RoundSum:
         """Take a cohort through a round.
 
-        Under privacy it calls ``trainer.aggregation.private_rounds.charge()`` before anything can leave the clients.
+        It calls ``sealed.charge()`` before anything can leave the clients.
 
         Args:
             round_number: of the run.
             cohort: who was drawn.
             state: the global state that is broadcast, on the CPU.
+            on_step: after each local step that is seen from here.
         """
 
     def stop(self) -> None:  # noqa: B027 - an engine without anything to close is a whole engine
@@ -95,14 +105,20 @@ class Engine(ABC):
 class InProcess(Engine):
     """All parties in this process, one client after another."""
 
-    def run_round(self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor]) -> RoundSum:
-        trainer = self.trainer
-        aggregation, private = trainer.aggregation, trainer.aggregation.private_rounds
+    def start(self, federation: Federation, check_stop: Callable[[], None]) -> None:
+        super().start(federation, check_stop)
+        self.clients = ClientHalf(federation)
+
+    def run_round(
+        self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor], on_step: OnStep
+    ) -> RoundSum:
+        federation, sealed = self.federation, self.sealed
         result = RoundSum()
         updates: dict[str, ClientUpdate] = {}
         failures: dict[str, Failure] = {}
-        enough = trainer.updates_enough(len(cohort))
-        with closing(self.updates(round_number, trainer.order(round_number, cohort), state)) as arriving:
+        enough = federation.updates_enough(len(cohort))
+        started = federation.start_order(round_number, cohort)
+        with closing(self.updates(round_number, started, state, on_step)) as arriving:
             for client, update in arriving:
                 if isinstance(update, Failure):
                     failures[client] = update
@@ -116,16 +132,15 @@ class InProcess(Engine):
                 failures[client] = Failure("Late", f"the round was closed with {enough} of {len(cohort)} updates")
         # In the cohort's order, whoever came first.
         contributions = {client: updates[client].contribution for client in cohort if client in updates}
-        if private is None:  # else they stay with the clients
+        if not sealed.private:  # else they stay with the clients
             result.reports = [updates[client].report for client in contributions]
         del updates
         for client in cohort:
             if client in failures:
-                result.failures[client] = str(failures[client]) if private is None else "dropped out"
-        if private is not None:
-            private.charge()
+                result.failures[client] = "dropped out" if sealed.private else str(failures[client])
+        sealed.charge()
         result.updates = len(contributions)
-        needed = trainer.minimum_clients if private is None else private.updates_needed(len(cohort))
+        needed = sealed.updates_needed(len(cohort))
         if result.updates < needed:
             log.warning(
                 "round %d is void: %d of %d updates, %d needed; the adapter stays as it is",
@@ -133,27 +148,27 @@ class InProcess(Engine):
             )  # fmt: skip
             return result
         try:
-            sealing = aggregation.open_round(round_number, cohort, list(contributions))
-            sealed = [sealing.seal(client, vector) for client, vector in contributions.items()]
+            sealing = sealed.open_round(round_number, cohort, list(contributions))
+            messages = [sealing.seal(client, vector) for client, vector in contributions.items()]
             del contributions
-            result.total = sealing.open_sum(sealed)
+            result.total = sealing.open_sum(messages)
         except AbortedRound as error:
             log.warning("round %d is void: %s; the adapter stays as it is", round_number, error)
         return result
 
     def updates(
-        self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor]
+        self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor], on_step: OnStep
     ) -> Generator[tuple[str, ClientUpdate | Failure], None, None]:
         """What each client of the cohort comes to, in any order; closed early, the others' work is given up."""
-        trainer = self.trainer
-        work = LocalWork(round_number, trainer.rounds, trainer.local, trainer.aggregation.needs_reliability)
-        with closing(self.local_results(work, cohort, state, trainer.after_local_step)) as arriving:
+        federation = self.federation
+        work = LocalWork(round_number, federation.rounds, federation.local, federation.aggregation.needs_reliability)
+        with closing(self.local_results(work, cohort, state, on_step)) as arriving:
             for client, result in arriving:
                 yield client, result if isinstance(result, Failure) else self._weighed(result, state, round_number)
 
     def _weighed(self, result: LocalResult, start: Mapping[str, Tensor], round_number: int) -> ClientUpdate | Failure:
         try:
-            return self.trainer.clients.weigh(result, start, round_number)
+            return weigh(result, start, round_number, self.federation, self.sealed)
         except Exception as error:  # as what a client's data or device does, it costs its own update only
             return Failure.of(error)
 
@@ -168,8 +183,8 @@ class InProcess(Engine):
             state: what each of them starts from, on the CPU.
             on_step: after each local step, in this process.
         """
-        for group in self.trainer.placements.groups(clients):
-            for client, result in self.trainer.clients.work_together(group, work, state, on_step):
+        for group in self.federation.placements.groups(clients):
+            for client, result in self.clients.work_together(group, work, state, on_step):
                 told = Failure.of(result) if isinstance(result, Exception) else result
                 del result  # the next client needs the memory that an error's traceback keeps
                 yield client, told

@@ -16,8 +16,8 @@ from fedtalk.encoders.speech import frame_windows
 from fedtalk.federation.module import load_state
 from fedtalk.federation.vector import flatten, unflatten
 from fedtalk.randomness import torch_generator
+from fedtalk.talker.module import Talker
 from fedtalk.talker.schedule import frame_noise
-from fedtalk.talker.talker import Talker
 
 DRAWS = 2
 """Windows of noise that the mean face is averaged over."""

@@ -83,7 +83,7 @@ def audit_run(
     delta = guarantee.delta
     trainer = run.trainer
     setup = Setup(
-        trainer.aggregation, run.initial, trainer.cohort_sampler, run.rounds, trainer.minimum_clients,
+        trainer.privacy, run.initial, trainer.cohort_sampler, run.rounds, trainer.minimum_clients,
         guarantee.noise_multiplier,
     )  # fmt: skip
     canaries = _canaries(run, setup, settings, delta)
@@ -109,7 +109,7 @@ def _canaries(run: OpenedRun, setup: Setup, settings: AuditSettings, delta: floa
     if not settings.canaries:
         return {}
     setups = {RUN: setup}
-    if setup.aggregation.privacy is not None:
+    if setup.privacy is not None:
         setups[OFF] = without_privacy(setup)
     bounds = {}
     for name, one in setups.items():

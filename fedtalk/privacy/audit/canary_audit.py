@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from fedtalk.callbacks.aggregation import Aggregation
 from fedtalk.privacy.audit.canaries import play_canaries, registered
 from fedtalk.privacy.audit.guessing import one_run_bound
 from fedtalk.privacy.audit.mechanism import AggregationMechanism, Setup
@@ -62,7 +61,7 @@ class CanaryPlan:
             clients: of the run.
             rounds: that the run had.
         """
-        rounds, privacy = min(settings.rounds, rounds), setup.aggregation.privacy
+        rounds, privacy = min(settings.rounds, rounds), setup.privacy
         most = max(1, clients // 2) if privacy else PER_RUN
         per_run = 1 if settings.method == "repeated" else min(most, settings.canaries)
         if privacy is None:
@@ -112,4 +111,4 @@ def audit_canaries(
 
 def without_privacy(setup: Setup) -> Setup:
     """Plain averaging, sealed but neither clipped nor noised: against it the canaries must be found."""
-    return replace(setup, aggregation=Aggregation(gamma=0.0), noise_multiplier=None, minimum_clients=1)
+    return replace(setup, privacy=None, noise_multiplier=None, minimum_clients=1)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedtalk.federation.module import Prepared, load_state
 from fedtalk.randomness import torch_generator
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 WINDOWS = 8
 """Windows that a person's gradient is taken over, each at another noise level, evenly spread."""

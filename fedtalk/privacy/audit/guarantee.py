@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedtalk.privacy.accounting import ADJACENCY, prv_epsilon, rdp_epsilon
 from fedtalk.privacy.audit.opened_run import OpenedRun
 from fedtalk.privacy.ledger import poisson_rate, void_probability
-from fedtalk.privacy.private_rounds import Plan, PrivateRounds
+from fedtalk.privacy.private_rounds import PrivateRounds
 from fedtalk.privacy.secagg.settings import SMALLEST_COHORT
 
 AUDIT_DELTA = 1e-5
@@ -50,14 +50,10 @@ def guarantee_of(run: OpenedRun, delta: float | None = None) -> Guarantee:
     Raises:
         ArtifactError: the config promises another privacy than the checkpoint was made with.
     """
-    trainer, privacy = run.trainer, run.trainer.aggregation.privacy
+    trainer, privacy = run.trainer, run.trainer.privacy
     if privacy is None:
         return Guarantee(math.inf, delta or AUDIT_DELTA, None, None, "updates are neither clipped nor noised")
-    plan = Plan(
-        sum(value.numel() for value in run.initial.values()), list(run.initial), run.data.clients,
-        trainer.cohort_sampler, trainer.rounds, trainer.minimum_clients, trainer.seed, run.folder / "checkpoints",
-    )  # fmt: skip
-    rounds = PrivateRounds(privacy, plan)
+    rounds = PrivateRounds(privacy, replace(run.federation.plan(), folder=run.folder / "checkpoints"))
     rounds.load_state_dict(run.checkpoint.get("aggregation") or None)
     if rounds.ledger is None:
         return Guarantee(math.inf, delta or AUDIT_DELTA, rounds.clip_norm, None, "secure aggregation without noise")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from fedtalk.callbacks.aggregation import Aggregation
 from fedtalk.federation.cohort import CohortSampler
-from fedtalk.federation.server import Server, ServerOptimizer
-from fedtalk.federation.vector import unflatten
-from fedtalk.privacy.private_rounds import Plan, PrivateRounds
+from fedtalk.privacy.private_rounds import PrivateRounds
+from fedtalk.privacy.rounds import rounds_of
+from fedtalk.privacy.sealed_rounds import Plan
 from fedtalk.privacy.sealing import SealedUpdate
 from fedtalk.privacy.secagg.errors import AbortedRound
 from fedtalk.privacy.secagg.messages import MaskedInput
 from fedtalk.privacy.secagg.packing import unpack
+from fedtalk.privacy.settings import Privacy
 from fedtalk.randomness import derive_seed
 
 
@@ -26,7 +25,7 @@ from fedtalk.randomness import derive_seed
 class Setup:
     """How a run aggregates; the same for every fresh start of its mechanism."""
 
-    aggregation: Aggregation
+    privacy: Privacy | None
     state: Mapping[str, Tensor]
     """Names and shapes of what a round exchanges."""
     sampler: CohortSampler
@@ -53,18 +52,14 @@ class AggregationMechanism:
         """
         self._state = dict(setup.state)
         self._seed = seed
-        self._minimum_clients = setup.minimum_clients
         self.dimension = sum(value.numel() for value in self._state.values())
-        self._aggregation = copy.copy(setup.aggregation)
-        privacy = self._aggregation.privacy
-        if privacy is None:
-            return
-        if privacy.noised:
+        privacy = setup.privacy
+        if privacy is not None and privacy.noised:
             privacy = replace(
                 privacy, target_epsilon=None, epsilon_budget=None, noise_multiplier=setup.noise_multiplier,
                 insecure_noise_seed=derive_seed(seed, "audit noise"),
             )  # fmt: skip
-        self._aggregation.private_rounds = PrivateRounds(
+        self._rounds = rounds_of(
             privacy,
             Plan(
                 self.dimension, list(self._state), clients, setup.sampler, setup.rounds, setup.minimum_clients, seed,
@@ -84,19 +79,17 @@ class AggregationMechanism:
             moves from round to round, in units of the first bound: an update that is clipped always weighs the same.
         """
         contributions = {client: self._contribution(update) for client, update in updates}
-        private = self._aggregation.private_rounds
-        needed = self._minimum_clients if private is None else private.updates_needed(len(contributions))
-        if len(contributions) < needed:
+        if len(contributions) < self._rounds.updates_needed(len(contributions)):
             return None
-        server = _Released(self._state)
+        private = self._rounds if isinstance(self._rounds, PrivateRounds) else None
         scale = 1.0 if private is None else private.privacy.clip_norm / private.clip_norm
         try:
-            sealing = self._aggregation.open_round(round_number, list(contributions), list(contributions))
+            sealing = self._rounds.open_round(round_number, list(contributions), list(contributions))
             sealed = [sealing.seal(client, vector) for client, vector in contributions.items()]
-            self._aggregation.step(server, sealing.open_sum(sealed))
+            total = self._rounds.released(sealing.open_sum(sealed))
         except AbortedRound:
             return None
-        return None if server.total is None else scale * server.total[: self.dimension]
+        return scale * total[: self.dimension]
 
     def masked(self, round_number: int, updates: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Each client's sealed message, read by a server that undoes all that is public: packing, scale, rotation.
@@ -108,7 +101,7 @@ class AggregationMechanism:
         Returns:
             (dimension,) float64 by client; the client's update if it weren't for its masks.
         """
-        sealing = self._aggregation.open_round(round_number, list(updates), list(updates))
+        sealing = self._rounds.open_round(round_number, list(updates), list(updates))
         sealed = {client: sealing.seal(client, self._contribution(update)) for client, update in updates.items()}
         return {client: self.read(message)[: self.dimension] for client, message in sealed.items()}
 
@@ -118,8 +111,8 @@ class AggregationMechanism:
         Args:
             message: the very bytes that the server gets.
         """
-        private = self._aggregation.private_rounds
-        if private is None:
+        private = self._rounds
+        if not isinstance(private, PrivateRounds):
             return np.frombuffer(message.payload, "<u8").view(np.int64).astype(np.float64)
         point = private.mechanism.fixed_point
         if private.privacy.secure_aggregation:
@@ -131,16 +124,4 @@ class AggregationMechanism:
         return point.decode(elements, rotation)
 
     def _contribution(self, update: np.ndarray) -> np.ndarray:
-        return self._aggregation.contribution(unflatten(update, self._state), 1.0)
-
-
-class _Released(Server):
-    """A server that keeps the opened sum, which is what the guarantee is about; dividing and stepping come after it."""
-
-    def __init__(self, state: dict[str, Tensor]) -> None:
-        super().__init__(state, ServerOptimizer())
-        self.total: np.ndarray | None = None
-
-    def step(self, total: np.ndarray) -> float:
-        self.total = total
-        return 0.0
+        return self._rounds.vector(update, 1.0)

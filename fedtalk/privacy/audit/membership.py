@@ -21,7 +21,7 @@ from fedtalk.privacy.audit.clopper_pearson import AttackRates
 from fedtalk.privacy.audit.opened_run import OpenedRun
 from fedtalk.privacy.audit.roc import auc, roc_curve, tpr_at_fpr
 from fedtalk.randomness import numpy_generator, torch_generator
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 LEVELS = 16
 """Windows a person, each at another noise level, evenly spread."""
@@ -76,7 +76,7 @@ def audit_membership(
         for person in people:
             if on_person is not None:
                 on_person(person)
-            clips = run.trainer.prepared(run.module, data, person)
+            clips = run.prepared(data, person)
             found[person] = loss_reduction(run.module, clips, run.released, run.initial, seed, person)
         return found
 

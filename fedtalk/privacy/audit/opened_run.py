@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from fedtalk.data.source import ClipData
 from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.federation.checkpoint import load_checkpoint
-from fedtalk.federation.module import FederatedModule, copy_state
+from fedtalk.federation.client import ClientHalf
+from fedtalk.federation.federation import Federation
+from fedtalk.federation.module import FederatedModule, Prepared, copy_state
 from fedtalk.federation.trainer import FederatedTrainer
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 _FAR = 100_000
 """Numbers of fresh SynthTalk people start so far behind the run's own."""
@@ -30,6 +32,7 @@ class OpenedRun:
 
     folder: Path
     trainer: FederatedTrainer
+    federation: Federation
     module: Talker
     data: ClipData
     initial: dict[str, Tensor]
@@ -43,6 +46,10 @@ class OpenedRun:
     def rounds(self) -> int:
         """Rounds that were run."""
         return int(self.checkpoint["round"])
+
+    def prepared(self, data: ClipData, person: str, held_out: bool = False) -> list[Prepared]:
+        """A person's prepared clips, who may be no client of the run."""
+        return ClientHalf(replace(self.federation, data=data)).prepared(person, held_out)
 
 
 def open_run(folder: Path, threads: int | None = None) -> OpenedRun:
@@ -75,11 +82,9 @@ def open_run(folder: Path, threads: int | None = None) -> OpenedRun:
     checkpoint = load_checkpoint(checkpoint_path, module)
     if checkpoint["round"] < 1:
         raise ArtifactError(f"{folder} has no round behind it yet; there is nothing to audit")
-    data.prepare_data()
-    data.setup("fit")
-    module.to(trainer.fabric.device).eval()
+    federation = trainer.connect(module, data, "fit")
     return OpenedRun(
-        folder, trainer, module, data, copy_state(module.exchanged_parameters()), checkpoint["server"]["state"],
+        folder, trainer, federation, module, data, copy_state(module.exchanged_parameters()), checkpoint["server"]["state"],
         checkpoint, config,
     )  # fmt: skip
 

@@ -66,7 +66,7 @@ def audit_updates(
     for client in names:
         load_state(module.exchanged_parameters(), start)
         train_locally(
-            run.trainer.fabric, module, run.trainer.prepared(module, run.data, client), run.trainer.local,
+            run.federation.fabric(), module, run.prepared(run.data, client), run.trainer.local,
             run.trainer.seed, client, 0, run.trainer.rounds,
         )  # fmt: skip
         updates[client] = flatten(module.exchanged_parameters()) - flatten(start)
@@ -102,7 +102,7 @@ def steps_of(targets: int, decoys: int) -> int:
 
 def know_person(run: OpenedRun, data: ClipData, person: str, seed: int, tick: Callable[[], None]) -> Portfolio:
     """The attacker studies held-out clips of a person."""
-    known = know(run.module, run.initial, run.trainer.prepared(run.module, data, person, held_out=True), seed)
+    known = know(run.module, run.initial, run.prepared(data, person, held_out=True), seed)
     tick()
     return known
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedtalk.callbacks.aggregation import Aggregation
 from fedtalk.privacy.audit.mechanism import AggregationMechanism, Setup
 
 CLEAR, MASKED, SUM, NOISED = "clear update", "masked update", "sum of updates", "noised sum"
@@ -38,7 +37,7 @@ def views_of(
     names = [*cohort, *(f"absent-{i}" for i in range(registered - size))]
     masked = AggregationMechanism(setup, names, seed).masked(0, cohort)
     views = {CLEAR: dict(updates), MASKED: {client: masked[client] for client in updates}}
-    plain = AggregationMechanism(replace(setup, aggregation=Aggregation(gamma=0.0)), names, seed)
+    plain = AggregationMechanism(replace(setup, privacy=None), names, seed)
     totals = {SUM: plain.release(0, cohort.items())}
     if setup.noise_multiplier is not None:
         totals[NOISED] = AggregationMechanism(setup, names, seed).release(0, cohort.items())

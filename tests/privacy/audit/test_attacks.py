@@ -20,7 +20,7 @@ from fedtalk.privacy.audit.membership import loss_reduction, summarise
 from fedtalk.privacy.audit.reidentification import match_gradients, rank_of_right, summarise_ranks
 from fedtalk.privacy.audit.roc import auc, roc_curve, tpr_at_fpr
 from fedtalk.talker.adapters import Adapter
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 
 def test_auc_is_the_mann_whitney_statistic() -> None:

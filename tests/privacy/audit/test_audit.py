@@ -22,7 +22,7 @@ def fit(backbone: Path, folder: Path, *, adapter: bool = True, privacy: dict | N
     if adapter:
         model["adapter"] = {"rank": 2, "alpha": 4.0, "aggregation": "freeze_a" if privacy else "factors"}
     config = {
-        "model": {"class_path": "fedtalk.talker.talker.Talker", "init_args": model},
+        "model": {"class_path": "fedtalk.talker.module.Talker", "init_args": model},
         "data": {
             "class_path": "fedtalk.data.synthtalk_data.SynthTalkData",
             "init_args": {"speakers": speakers, "clips": 1, "held_out": 1, "frames": 12, "size": 32},
@@ -34,8 +34,7 @@ def fit(backbone: Path, folder: Path, *, adapter: bool = True, privacy: dict | N
         },
     }  # fmt: skip
     if privacy is not None:
-        aggregation = "fedtalk.callbacks.aggregation.Aggregation"
-        config["trainer"]["callbacks"] = [{"class_path": aggregation, "init_args": {"gamma": 0.0, "privacy": privacy}}]
+        config["trainer"]["privacy"] = privacy
     path = folder.parent / f"{folder.name}.yaml"
     path.write_text(yaml.safe_dump(config))
     assert main(["fit", "--config", str(path)]) == 0

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from fedtalk.callbacks.aggregation import Aggregation
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.privacy.audit.mechanism import AggregationMechanism, Setup
 from fedtalk.privacy.audit.views import CLEAR, MASKED, NOISED, SUM, views_of
@@ -21,8 +20,7 @@ NAMES = [f"client-{i}" for i in range(8)]
 
 
 def _setup(privacy: Privacy | None, noise_multiplier: float | None = None) -> Setup:
-    aggregation = Aggregation(gamma=0.0, privacy=privacy)
-    return Setup(aggregation, STATE, PoissonCohort(1.0), 3, 1, noise_multiplier)
+    return Setup(privacy, STATE, PoissonCohort(1.0), 3, 1, noise_multiplier)
 
 
 def _updates(norm: float = 0.5) -> dict[str, np.ndarray]:

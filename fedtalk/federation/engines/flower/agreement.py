@@ -12,32 +12,32 @@ from typing import Any
 import torch
 
 from fedtalk import __version__
-from fedtalk.callbacks.aggregation import Aggregation
 from fedtalk.errors import ConfigurationError
+from fedtalk.federation.federation import Federation
 from fedtalk.federation.module import FederatedModule
-from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.privacy.settings import Privacy
 
 
-def agreement_of(trainer: FederatedTrainer, module: FederatedModule) -> dict[str, str]:
+def agreement_of(federation: Federation) -> dict[str, str]:
     """By topic, what this side has; equal on all sides, or the run doesn't begin.
 
     Placement (accelerator, precision, threads, folders, a client's deadline) and data are each site's own and not in it.
     """
-    aggregation = trainer.aggregation
+    module = federation.module
     exchanged = module.exchanged_parameters()
     return {
         "fedtalk version": __version__,
         "model.backbone": module.fingerprint(),
         "model.adapter": json.dumps({name: list(value.shape) for name, value in exchanged.items()}),
         "frozen parameters": _frozen_digest(module, exchanged),
-        "aggregation": _object(aggregation, but=("privacy", "private_rounds")),
-        "aggregation.privacy": _text(aggregation.privacy),
-        "trainer.local": _text(replace(trainer.local, deadline_seconds=None)),
-        "trainer.cohort": _object(trainer.cohort_sampler),
-        "trainer.rounds": str(trainer.rounds),
-        "trainer.minimum_clients": str(trainer.minimum_clients),
-        "trainer.most_held_out": str(trainer.most_held_out),
-        "trainer.seed": str(trainer.seed),
+        "trainer.aggregation": _object(federation.aggregation),
+        "trainer.privacy": _text(federation.privacy),
+        "trainer.local": _text(replace(federation.local, deadline_seconds=None)),
+        "trainer.cohort": _object(federation.cohort),
+        "trainer.rounds": str(federation.rounds),
+        "trainer.minimum_clients": str(federation.minimum_clients),
+        "trainer.most_held_out": str(federation.most_held_out),
+        "seed_everything": str(federation.seed),
     }
 
 
@@ -54,35 +54,30 @@ def differences(server: Mapping[str, Any], site: Mapping[str, str]) -> list[str]
     ]
 
 
-def check_sealed(aggregation: Aggregation) -> None:
-    """Across organisations nothing but secure aggregation keeps a client's update from the server.
+def check_sealed(privacy: Privacy | None) -> Privacy:
+    """The privacy, which across organisations has secure aggregation: nothing else keeps a client's update from the server.
 
     Raises:
         ConfigurationError: it is off.
     """
-    if aggregation.privacy is None or not aggregation.privacy.secure_aggregation:
-        got = "no privacy" if aggregation.privacy is None else "secure_aggregation: false"
+    if privacy is None or not privacy.secure_aggregation:
+        got = "no privacy" if privacy is None else "secure_aggregation: false"
         raise ConfigurationError(
-            "aggregation.privacy: across organisations an update that isn't masked by its client reaches the server in the "
+            "trainer.privacy: across organisations an update that isn't masked by its client reaches the server in the "
             f"clear: expected privacy with secure_aggregation: true, got {got}. Set it in the config of all sides; within one "
             "organisation `fedtalk fit` does without."
         )
+    return privacy
+
+
+def _object(value: object) -> str:
+    """Class and fields: a rule of another class differs, whatever its fields are called."""
+    fields = {name: _text(part) for name, part in vars(value).items()}
+    return f"{type(value).__module__}.{type(value).__qualname__} {json.dumps(fields, sort_keys=True)}"
 
 
 def _text(value: Any) -> str:
-    plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-    return json.dumps(plain, sort_keys=True, default=_object)
-
-
-def _object(value: Any, but: tuple[str, ...] = ()) -> str:
-    """Its class and all of its public fields: whoever sets another one, or inherits, has something else.
-
-    >>> from fedtalk.federation.cohort import PoissonCohort
-    >>> _object(PoissonCohort(0.25))
-    'fedtalk.federation.cohort.PoissonCohort {"rate": 0.25}'
-    """
-    fields = {name: field for name, field in vars(value).items() if not name.startswith("_") and name not in but}
-    return f"{type(value).__module__}.{type(value).__qualname__} {_text(fields)}"
+    return json.dumps(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value, sort_keys=True)
 
 
 def _short(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from safetensors.torch import save
 from torch import Tensor
@@ -15,8 +15,8 @@ from fedtalk.federation.engines.flower.messages import MOST_NAME, STATE, Message
 from fedtalk.federation.engines.flower.post import Post
 from fedtalk.federation.engines.flower.roster import SiteClients
 from fedtalk.federation.engines.in_process import Engine, RoundSum
-from fedtalk.federation.module import FederatedModule
-from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.federation.federation import Federation
+from fedtalk.federation.local_work import OnStep
 from fedtalk.privacy.private_rounds import PrivateRounds
 from fedtalk.privacy.secagg.errors import AbortedRound, RefusedMessage
 from fedtalk.privacy.secagg.messages import LARGEST_CLIENT_ID
@@ -29,7 +29,7 @@ Collector = CollectingKeys | CollectingShares | CollectingInputs | CollectingRev
 
 
 def gather(
-    post: Post, trainer: FederatedTrainer, module: FederatedModule, sites: Sequence[str], seconds: float
+    post: Post, agreement: Mapping[str, str], sites: Sequence[str], seconds: float, check_stop: Callable[[], None]
 ) -> dict[str, list[str]]:
     """Ask each connected site who its clients are, having made sure that it is configured as the server is.
 
@@ -37,8 +37,8 @@ def gather(
         ConfigurationError: a site differs from the server, or gives no list of names.
         FedTalkError: a site gives no answer.
     """
-    hello = Message("hello", {"agreement": agreement_of(trainer, module)}).encode()
-    answers = post.ask(dict.fromkeys(sites, hello), seconds, trainer.stop_signals.check)
+    hello = Message("hello", {"agreement": dict(agreement)}).encode()
+    answers = post.ask(dict.fromkeys(sites, hello), seconds, check_stop)
     clients_of: dict[str, list[str]] = {}
     for site in sites:
         if site not in answers:
@@ -76,26 +76,27 @@ class FlowerEngine(Engine):
         """
         self._post, self._training_seconds, self._answer_seconds = post, training_seconds, answer_seconds
 
-    def start(self, trainer: FederatedTrainer) -> None:
+    def start(self, federation: Federation, check_stop: Callable[[], None]) -> None:
         """
         Raises:
             ConfigurationError: without secure aggregation, or without sites.
         """
-        super().start(trainer)
-        check_sealed(trainer.aggregation)
-        if trainer.enough < 1:
+        super().start(federation, check_stop)
+        check_sealed(federation.privacy)
+        if federation.enough < 1:
             raise ConfigurationError(
-                f"trainer.enough: expected 1 across organisations, got {trainer.enough}: there flower.training_seconds says "
+                f"trainer.enough: expected 1 across organisations, got {federation.enough}: there flower.training_seconds says "
                 "how long a round waits for its sites"
             )
-        if not isinstance(trainer.data, SiteClients):
-            raise ConfigurationError(f"data: expected SiteClients at the server, got {type(trainer.data).__name__}")
-        self._site_of = trainer.data.site_of
-        self._agreement = agreement_of(trainer, trainer.module)
+        if not isinstance(federation.data, SiteClients):
+            raise ConfigurationError(f"data: expected SiteClients at the server, got {type(federation.data).__name__}")
+        self._site_of = federation.data.site_of
+        self._agreement = agreement_of(federation)
 
-    def run_round(self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor]) -> RoundSum:
-        private, result = self.trainer.aggregation.private_rounds, RoundSum()
-        assert private is not None  # `start` saw to it
+    def run_round(
+        self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor], on_step: OnStep
+    ) -> RoundSum:
+        private, result = self._private, RoundSum()
         private.charge()
         result.failures = dict.fromkeys(cohort, "dropped out")
         needed = private.updates_needed(len(cohort))
@@ -107,6 +108,11 @@ class FlowerEngine(Engine):
             result.total = None
             log.warning("round %d is void: %s; the adapter stays as it is", round_number, error)
         return result
+
+    @property
+    def _private(self) -> PrivateRounds:
+        assert isinstance(self.sealed, PrivateRounds)  # its privacy was checked at the start
+        return self.sealed
 
     def _sum(
         self,
@@ -154,7 +160,7 @@ class FlowerEngine(Engine):
             AbortedRound: they are fewer than ``needed``.
         """
         ids, names = self._ids, {drawn: client for client, drawn in self._ids.items()}
-        session = self.trainer.aggregation.private_rounds.settings.session.hex()  # type: ignore[union-attr]
+        session = self._private.settings.session.hex()
         parts: dict[str, dict[str, bytes]] = {}
         for client_id, part in outgoing.items():
             parts.setdefault(self._site_of[names[client_id]], {})[names[client_id]] = part
@@ -163,7 +169,7 @@ class FlowerEngine(Engine):
             fields = {"session": session, "round": number, **(run or {})}
             requests[site] = Message(kind, fields, own if state is None else {STATE: state, **own}).encode()
         seconds = self._training_seconds if kind == "train" else self._answer_seconds
-        answers = self._post.ask(requests, seconds, self.trainer.stop_signals.check)
+        answers = self._post.ask(requests, seconds, self.check_stop)
         taken = []
         for site, data in sorted(answers.items()):
             try:
@@ -190,12 +196,10 @@ class FlowerEngine(Engine):
 
     def finish(self, state: Mapping[str, Tensor]) -> list[str]:
         """Give every site the adapter that the run ended with; returns the sites that took it."""
-        private = self.trainer.aggregation.private_rounds
-        assert private is not None
-        fields = {"agreement": self._agreement, "session": private.settings.session.hex()}
+        fields = {"agreement": self._agreement, "session": self._private.settings.session.hex()}
         request = Message("finish", fields, {STATE: save(dict(state))}).encode()
         sites = sorted(set(self._site_of.values()))
-        answers = self._post.ask(dict.fromkeys(sites, request), self._answer_seconds, self.trainer.stop_signals.check)
+        answers = self._post.ask(dict.fromkeys(sites, request), self._answer_seconds, self.check_stop)
         took = []
         for site in sites:
             try:

@@ -12,11 +12,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fedtalk.callbacks.personal import PersonalAdapters
 from fedtalk.data.source import ClipData
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.engines.flower import proxy_variable
-from fedtalk.federation.engines.flower.agreement import check_sealed
+from fedtalk.federation.engines.flower.agreement import agreement_of, check_sealed
 from fedtalk.federation.engines.flower.engine import FlowerEngine, gather
 from fedtalk.federation.engines.flower.keys import (
     check_certificate,
@@ -60,13 +59,11 @@ def serve_rounds(
 
     with run_lock(trainer.run_dir):  # before the folder's logs are begun anew; the rounds hold it
         pass
-    check_sealed(trainer.aggregation)
+    privacy = check_sealed(trainer.privacy)
     public = site_keys(settings.sites)
     check_certificate(settings.certificate, settings.private_key)
     key = read_private_key(settings.signing_key, "signing_key")
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, PersonalAdapters):
-            callback.steps = 0  # personal adapters are made at the sites; here the global one alone
+    trainer.personal_adapters.personal = None  # they are made at the sites; here the global one alone
     with tempfile.TemporaryDirectory(prefix="fedtalk-") as private, trainer.stop_signals as stop:
         secret, inside = secret_file(Path(private)), Path(private) / "inside.json"
         link = Child(
@@ -83,10 +80,9 @@ def serve_rounds(
         with link, server_app(link, inside, secret, registered, stop.check) as (grid, node_of):
             post = SignedPost(GridPost(grid, node_of), key, public)
             sites = _wait_for_sites(trainer, post, link, list(public), settings)
-            clients_of = gather(post, trainer, module, sites, settings.answer_seconds)
-            for line in check_sizes(
-                clients_of, settings.most_clients, trainer.aggregation.privacy, trainer.cohort_sampler, trainer.rounds
-            ):
+            agreement = agreement_of(trainer.federate(module, data))
+            clients_of = gather(post, agreement, sites, settings.answer_seconds, stop.check)
+            for line in check_sizes(clients_of, settings.most_clients, privacy, trainer.cohort_sampler, trainer.rounds):
                 log.info("%s", line)
             data.enter(clients_of)
             trainer.engine = engine = FlowerEngine(post, settings.training_seconds, settings.answer_seconds)
@@ -113,16 +109,12 @@ def serve_clients(trainer: FederatedTrainer, module: FederatedModule, data: Clip
         tempfile.TemporaryDirectory(prefix="fedtalk-") as private,
         trainer.stop_signals as stop,
     ):
-        data.prepare_data()
-        data.setup("fit")
-        trainer.strategy.connect(module)
-        module.to(trainer.fabric.device)
-        module.eval()
-        trainer.client_states.begin(0)
+        federation = trainer.connect(module, data, "fit")
+        federation.client_states.begin(0)
         account = SiteAccount(
             ledger_folder(settings), fingerprint(server), settings.rounds_budget, settings.epsilon_budget
         )
-        site = Site(trainer, module, data, account)
+        site = Site(federation, trainer.engine, account, stop.check)
         secret = secret_file(Path(private))
         node = Child(
             "flower-supernode",
@@ -142,9 +134,7 @@ def serve_clients(trainer: FederatedTrainer, module: FederatedModule, data: Clip
                 lambda: site.final_state is not None, stop.check, settings.wait_seconds,
             )  # fmt: skip
             answered = time.monotonic()
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, PersonalAdapters):
-                    callback.on_fit_rounds_end(trainer, module)
+            trainer.personal_adapters.on_fit_rounds_end(trainer, module)
             time.sleep(max(0.0, answered + SENDING_SECONDS - time.monotonic()))
         log.info("the run has ended; its adapters are in %s", trainer.run_dir / "adapters")
 

@@ -23,14 +23,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from fedtalk.data.source import ClipData
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.engines.flower.agreement import agreement_of, check_sealed, differences
 from fedtalk.federation.engines.flower.messages import STATE, Message, MessageError
 from fedtalk.federation.engines.flower.site_session import SiteAccount, SiteSession, session_of
-from fedtalk.federation.engines.in_process import Failure, InProcess
-from fedtalk.federation.module import FederatedModule, load_state
-from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.federation.engines.in_process import Engine, Failure, InProcess
+from fedtalk.federation.federation import Federation
+from fedtalk.federation.module import load_state
 from fedtalk.privacy.secagg.client import Advertised, Shared, Submitted
 
 log = logging.getLogger("fedtalk")
@@ -58,35 +57,31 @@ class Site:
     """All clients of one data folder."""
 
     def __init__(
-        self, trainer: FederatedTrainer, module: FederatedModule, data: ClipData, account: SiteAccount
+        self, federation: Federation, engine: Engine, account: SiteAccount, check_stop: Callable[[], None]
     ) -> None:
         """
         Args:
-            trainer: with the site's own placements and workers; it gives engine, cache, seeds and aggregation, and fits nothing.
-            module: what is trained, held for the whole run.
-            data: the clips of this site's clients.
-            account: what they may give, and have given.
+            federation: with the site's own placements; its module is held for the whole run.
+            engine: for clients on this machine, not yet started.
+            account: what the site's people may give, and have given.
+            check_stop: called often; raises where the site was asked to stop.
 
         Raises:
             ConfigurationError: the config has no secure aggregation, or noise and clients that can take each other down.
         """
-        check_sealed(trainer.aggregation)
-        self.trainer, self.module, self.data = trainer, module, data
-        self._agreement = agreement_of(trainer, module)
-        trainer.check_placements(module, data)
-        if not isinstance(trainer.engine, InProcess):
+        privacy = check_sealed(federation.privacy)
+        self.federation, self.module, self.data = federation, federation.module, federation.data
+        self._agreement, self._account, self._check_stop = agreement_of(federation), account, check_stop
+        if not isinstance(engine, InProcess):
+            raise ConfigurationError(f"engine: expected one for clients on this machine, got {type(engine).__name__}")
+        if privacy.noised and len(self.data.clients) > 1 and not engine.isolates:
             raise ConfigurationError(
-                f"engine: expected one for clients on this machine, got {type(trainer.engine).__name__}"
+                f"trainer.workers: with noise a client's trouble must cost its own update alone, but here "
+                f"{len(self.data.clients)} clients train in one process, which the one that hangs or runs out of memory would "
+                "take down: expected processes of their own, got workers: 1. Set trainer.workers: 2 at this site, or more"
             )
-        self._engine, self._account, self._local = trainer.engine, account, trainer.local
-        if trainer.aggregation.privacy.noised and len(data.clients) > 1 and not self._engine.isolates:  # type: ignore[union-attr]
-            raise ConfigurationError(
-                f"trainer.workers: with noise a client's trouble must cost its own update alone, but here {len(data.clients)} "
-                "clients train in one process, which the one that hangs or runs out of memory would take down: expected "
-                "processes of their own, got workers: 1. Set trainer.workers: 2 at this site, or more"
-            )
-        began = time.monotonic()
-        trainer.employ(module, data)
+        self._engine, began = engine, time.monotonic()
+        engine.start(federation, check_stop)
         self._start_seconds = time.monotonic() - began
         self._session: SiteSession | None = None
         self._round, self._taking = -1, dict[str, _Taking]()
@@ -154,9 +149,11 @@ class Site:
         session.private.clip_norm = clip_norm
         keys: dict[str, bytes] = {}
         log.info("round %d: %s train", number, ", ".join(joined))
-        self.trainer.local = replace(self._local, deadline_seconds=min(slot, self._local.deadline_seconds or math.inf))
+        local = self.federation.local
+        local = replace(local, deadline_seconds=min(slot, local.deadline_seconds or math.inf))
+        self._engine.federation = replace(self.federation, local=local)
         try:
-            for client, update in self._engine.updates(number, list(joined), state):
+            for client, update in self._engine.updates(number, list(joined), state, self._after_step):
                 if isinstance(update, Failure):
                     self._left_out(number, client, update)
                     continue
@@ -164,8 +161,11 @@ class Site:
                 self._taking[client] = _Taking(advertised, update.contribution)
                 keys[client] = advertisement
         finally:
-            self.trainer.local = self._local
+            self._engine.federation = self.federation
         return Message("answer", {"round": number}, keys)
+
+    def _after_step(self, client: str, step: int, losses: dict[str, float]) -> None:
+        self._check_stop()
 
     def _slot(self, message: Message, clients: int) -> float:
         """Seconds that each client has, so that all of them have as long whatever the others do.
@@ -287,9 +287,7 @@ class Site:
     def _session_of(self, message: Message) -> SiteSession:
         """The session that a message is of, made when it is first heard of."""
         if self._session is None or session_of(message) != self._session.id:
-            self._session = SiteSession(
-                message, self.trainer, dict(self.module.exchanged_parameters()), self._agreement, self._account,
-                list(self.data.clients),
-            )  # fmt: skip
+            self._session = SiteSession(message, self.federation, self._agreement, self._account)
+            self._engine.sealed = self._session.private
             self._round, self._taking = -1, {}
         return self._session

@@ -12,8 +12,9 @@ from typing import Any
 from fedtalk.errors import ArtifactError
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.engines.flower.messages import Message, MessageError
-from fedtalk.federation.trainer import FederatedTrainer
-from fedtalk.privacy.private_rounds import Plan, PrivateRounds
+from fedtalk.federation.federation import Federation
+from fedtalk.privacy.private_rounds import PrivateRounds
+from fedtalk.privacy.rounds import rounds_of
 from fedtalk.privacy.secagg.messages import SESSION_BYTES
 from fedtalk.privacy.site_ledger import RETAKEN, SiteBudget, SiteLedger, SiteRun
 from fedtalk.storage import write_json
@@ -44,51 +45,42 @@ class SiteSession:
     """From the first request of a session on."""
 
     def __init__(
-        self, message: Message, trainer: FederatedTrainer, state: dict[str, Any], agreement: dict[str, str], account: SiteAccount,
-        clients: list[str],
-    ) -> None:  # fmt: skip
+        self, message: Message, federation: Federation, agreement: dict[str, str], account: SiteAccount
+    ) -> None:
         """
         Args:
             message: with the session and the number of registered clients.
-            trainer: the site's.
-            state: the exchanged parameters.
+            federation: the site's.
             agreement: what server and site have in common.
             account: of the site's people.
-            clients: of the site.
 
         Raises:
             MessageError: the message lacks one of them.
             ConfigurationError: the run doesn't keep what privacy promises.
         """
         self.id = session_of(message)
-        registered = message.get("registered", int)
+        registered, clients = message.get("registered", int), list(federation.data.clients)
         if not len(clients) <= registered <= MOST_REGISTERED:
             raise MessageError(
                 f"{message.kind}: expected {len(clients)} to {MOST_REGISTERED} registered clients, got {registered}"
             )
         # Of clients elsewhere nothing but their number is known.
         names = [*clients, *(f"\0{number}" for number in range(len(clients), registered))]
-        aggregation = trainer.aggregation
-        aggregation.begin(
-            Plan(
-                sum(value.numel() for value in state.values()), list(state), names, trainer.cohort_sampler, trainer.rounds,
-                trainer.minimum_clients, trainer.seed, trainer.run_dir / "checkpoints", self.id,
-            )
-        )  # fmt: skip
-        assert aggregation.private_rounds is not None
-        self.private: PrivateRounds = aggregation.private_rounds
-        self._joined, self._account = trainer.run_dir / JOINED, account
+        private = rounds_of(federation.privacy, federation.plan(names, self.id))
+        assert isinstance(private, PrivateRounds)  # its privacy was checked at the start
+        self.private = private
+        self._joined, self._account = federation.run_dir / JOINED, account
         self.last_round = self._newest_joined()
         privacy, noised = self.private.privacy, self.private.ledger is not None
         self._terms = SiteRun(
             account.server, hashlib.sha256(json.dumps(agreement, sort_keys=True).encode()).hexdigest(),
             self.private.ledger.noise_multiplier if self.private.ledger is not None else None,
-            sampler.rate if isinstance(sampler := trainer.cohort_sampler, PoissonCohort) else None,
-            privacy.delta if noised else None, trainer.rounds,
+            sampler.rate if isinstance(sampler := federation.cohort, PoissonCohort) else None,
+            privacy.delta if noised else None, federation.rounds,
         )  # fmt: skip
         self._budget = SiteBudget(
             privacy.budget if account.epsilon is None else account.epsilon,
-            trainer.rounds + RETAKEN if account.rounds is None else account.rounds,
+            federation.rounds + RETAKEN if account.rounds is None else account.rounds,
             privacy.accountant,
         )
 

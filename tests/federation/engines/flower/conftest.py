@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedtalk.callbacks import Aggregation
+from fedtalk.callbacks import ISFA
 from fedtalk.federation.cohort import PoissonCohort
+from fedtalk.federation.engines.flower.agreement import agreement_of
 from fedtalk.federation.engines.flower.engine import FlowerEngine, gather
 from fedtalk.federation.engines.flower.messages import Message
 from fedtalk.federation.engines.flower.post import Post
@@ -80,16 +81,16 @@ class Federation:
             "local": LocalTraining(steps=3, batch_size=2, learning_rate=0.05),
         }  # fmt: skip
         return FederatedTrainer(
-            **{**values, **changes}, callbacks=[Aggregation(gamma=1.0, privacy=privacy)],
+            **{**values, **changes}, aggregation=ISFA(gamma=1.0), privacy=privacy,
             default_root_dir=str(self.folder / name), cache_dir=str(self.folder / "cache"),
         )  # fmt: skip
 
     def site(self, name: str, people: dict, privacy: Privacy | None, **changes: object) -> Site:
         trainer = self.trainer(name, privacy, **changes)
-        if privacy is not None and privacy.noised:
-            trainer.engine = Apart()
+        engine = Apart() if privacy is not None and privacy.noised else trainer.engine
+        federation = trainer.connect(self._colours(), self._colour_data(people), "fit")
         account = SiteAccount(self.folder / f"ledger_{name}", "a server")
-        return Site(trainer, self._colours(), self._colour_data(people), account)
+        return Site(federation, engine, account, trainer.stop_signals.check)
 
     def post(self, sites: Mapping[str, dict], privacy: Privacy, **changes: object) -> DirectPost:
         return DirectPost({name: self.site(name, people, privacy, **changes) for name, people in sites.items()})
@@ -103,8 +104,9 @@ class Federation:
         **changes: object,
     ) -> tuple[FederatedTrainer, dict[str, torch.Tensor]]:
         trainer, module, data = self.trainer(folder, privacy, **changes), self._colours(), SiteClients()
-        data.enter(gather(post, trainer, module, post.connected(), 1.0))
-        trainer.engine = engine = FlowerEngine(post, 1.0, 1.0)
+        agreement = agreement_of(trainer.federate(module, data))
+        data.enter(gather(post, agreement, post.connected(), 1.0, lambda: None))
+        trainer.engine = engine = FlowerEngine(post, 1000.0, 1.0)
         trainer.fit(module, data, ckpt_path)
         state = {name: value.detach().clone() for name, value in module.exchanged_parameters().items()}
         engine.finish(state)

@@ -20,8 +20,9 @@ pytest.importorskip("flwr", reason="Flower needs Python 3.11", exc_type=ImportEr
 
 from fedtalk.cli import main
 from fedtalk.data.synthtalk import Speaker, make_clip
-from fedtalk.federation.client import ClientHalf, LocalWork
+from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.engines.flower.keys import write_keys
+from fedtalk.federation.local_work import LocalWork
 
 ROOT = Path(__file__).parents[4]
 SIZE = 32
@@ -44,7 +45,7 @@ class Parties:
                     clip.save(place / f"{take}.npz")
         privacy = {"clip_norm": 1.0, "assumptions": {"colluding_fraction": 0.0, "dropout_fraction": 0.3}}
         config = {
-            "model": {"class_path": "fedtalk.talker.talker.Talker", "init_args": {
+            "model": {"class_path": "fedtalk.talker.module.Talker", "init_args": {
                 "backbone": str(backbone), "adapter": {"rank": 2, "alpha": 4.0}, "window": 4, "stride": 4,
                 "sampling_steps": 1}},
             "data": {"class_path": "fedtalk.data.folder_data.FolderData",
@@ -53,9 +54,8 @@ class Parties:
                 "rounds": rounds, "validate_every": 0, "accelerator": "cpu", "threads": 1,
                 "local": {"steps": 2, "batch_size": 2},
                 "cohort": {"class_path": "fedtalk.federation.cohort.PoissonCohort", "init_args": {"rate": 1.0}},
-                "callbacks": [{"class_path": "fedtalk.callbacks.aggregation.Aggregation",
-                               "init_args": {"gamma": 1.0, "privacy": privacy}},
-                              {"class_path": "fedtalk.callbacks.personal.PersonalAdapters", "init_args": {"steps": 1}}],
+                "aggregation": {"class_path": "ISFA", "init_args": {"gamma": 1.0}}, "privacy": privacy,
+                "personal": {"steps": 1},
             },
         }  # fmt: skip
         (folder / "config.yaml").write_text(yaml.safe_dump(config))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from fedtalk.callbacks import Aggregation, FedAvg
+from fedtalk.callbacks import ISFA, FedAvg
 from fedtalk.errors import ConfigurationError, FedTalkError, OutputError
+from fedtalk.federation.engines import in_process
 from fedtalk.federation.engines.flower.agreement import _object
 from fedtalk.federation.engines.flower.messages import STATE, Message
 from fedtalk.federation.engines.flower.site import Site
 from fedtalk.federation.engines.flower.site_session import SiteAccount
+from fedtalk.federation.engines.in_process import InProcess
+from fedtalk.federation.local_work import weigh
 from fedtalk.federation.placement import Placement
 from fedtalk.federation.server import ServerOptimizer
 from fedtalk.federation.workers import Workers
@@ -52,9 +55,8 @@ def test_one_clients_trouble_is_its_own(federation, people, sealed, monkeypatch,
     post = federation.post(federation.split(people), sealed)
     east = post.sites["east"]
     if where == "weighing":
-        weigh = east.trainer.clients.weigh
         monkeypatch.setattr(
-            east.trainer.clients, "weigh", lambda r, *rest: _out_of_memory() if r.client == name else weigh(r, *rest)
+            in_process, "weigh", lambda r, *rest: _out_of_memory() if r.client == name else weigh(r, *rest)
         )
     elif where == "encoding":
         encode = ClientEncoding.elements
@@ -64,8 +66,10 @@ def test_one_clients_trouble_is_its_own(federation, people, sealed, monkeypatch,
     else:
         _take_away(east, "_input", name)
     trainer, got = federation.over_sites(post, sealed)
-    assert trainer.faults.last_failures == {name: "dropped out"}
-    assert trainer.faults.updated_rounds == 2 and max(float(value.abs().max()) for value in got.values()) > 0.05
+    assert trainer.fit_rounds.faults.last_failures == {name: "dropped out"}
+    assert (
+        trainer.fit_rounds.faults.updated_rounds == 2 and max(float(value.abs().max()) for value in got.values()) > 0.05
+    )
 
 
 def _out_of_memory():
@@ -85,19 +89,19 @@ def _take_away(site, step: str, client: str) -> None:
 
 
 def test_each_client_has_its_slot_whatever_the_others_do(federation, people, sealed) -> None:
-    """Of the server's second east's two people have 0.45 s each, and their own deadline where that is shorter."""
+    """Of the server's 1000 s east's two people have 450 s each, and their own deadline where that is shorter."""
     post, deadlines = federation.post(federation.split(people), sealed), {}
     for name, site in post.sites.items():
         updates = site._engine.updates
 
         def noted(*asked, name=name, site=site, updates=updates):
-            deadlines[name] = site.trainer.local.deadline_seconds
+            deadlines[name] = site._engine.federation.local.deadline_seconds
             return updates(*asked)
 
         site._engine.updates = noted
     federation.over_sites(post, sealed)
-    assert deadlines == pytest.approx({"north": 0.9, "south": 0.9, "east": 0.45})
-    assert all(site.trainer.local.deadline_seconds is None for site in post.sites.values())
+    assert deadlines == pytest.approx({"north": 900.0, "south": 900.0, "east": 450.0})
+    assert all(site._engine.federation.local.deadline_seconds is None for site in post.sites.values())
     east = post.sites["east"]
     message = Message("train", {"seconds": 100.0})
     assert east._slot(message, 2) == pytest.approx(45.0)
@@ -109,10 +113,12 @@ def test_each_client_has_its_slot_whatever_the_others_do(federation, people, sea
 
 def test_with_noise_clients_of_a_site_are_in_processes_of_their_own(federation, people) -> None:
     privacy = Privacy(assumptions=Assumptions(0.0, 0.3), noise_multiplier=0.7, delta=1e-2)
-    trainer = federation.trainer("north", privacy)
+    of_site = federation.trainer("north", privacy).connect(
+        federation._colours(), federation._colour_data(people), "fit"
+    )
     account = SiteAccount(federation.folder, "a server")
     with pytest.raises(ConfigurationError, match=r"trainer\.workers: with noise .* 4 clients train in one process"):
-        Site(trainer, federation._colours(), federation._colour_data(people), account)
+        Site(of_site, InProcess(), account, lambda: None)
 
 
 def test_with_noise_no_clients_train_in_one_batch(federation) -> None:
@@ -127,10 +133,12 @@ def test_a_sites_people_give_no_more_than_their_site_allows(federation, people, 
     """As a server did that took 24 rounds of a run of 2: new sessions over and over, each from round 0 on."""
     post = federation.post(federation.split(people), sealed)
     rounds = []
-    for number in range(4):
+    for number in range(3):
         trainer, _ = federation.over_sites(post, sealed, folder=f"server{number}")
-        rounds.append(trainer.faults.updated_rounds)
-    assert rounds == [2, 2, 1, 0]  # 2 agreed on and 3 more
+        rounds.append(trainer.fit_rounds.faults.updated_rounds)
+    assert rounds == [2, 2, 1]  # 2 agreed on and 3 more
+    with pytest.raises(FedTalkError, match="none of the 2 rounds gave an update"):
+        federation.over_sites(post, sealed, folder="server3")
     for name, site in post.sites.items():
         ledger = SiteLedger(federation.folder / f"ledger_{name}")
         assert {ledger.spent(person).rounds for person in site.data.clients} == {5}
@@ -148,7 +156,7 @@ def test_what_a_person_gives_is_written_down_before_it_leaves(federation, people
 
     monkeypatch.setattr(post.sites["north"]._account.ledger, "take", full)
     trainer, _ = federation.over_sites(post, sealed)
-    assert trainer.faults.last_failures == {sorted(people)[0]: "dropped out"}
+    assert trainer.fit_rounds.faults.last_failures == {sorted(people)[0]: "dropped out"}
     answers = [answer for site, request, answer in post.passed if (site, request.kind) == ("north", "input")]
     assert answers and all(answer.kind == "refused" for answer in answers)
 
@@ -168,8 +176,8 @@ def test_garbage_of_a_site_never_ends_the_run(federation, people, sealed, garbag
         garbage if site == "north" and request.kind != "hello" and request.fields.get("round") != 0 else answer
     )
     trainer, _ = federation.over_sites(post, sealed)
-    assert trainer.round_number == 2 and trainer.faults.updated_rounds == 2
-    assert trainer.faults.last_failures == {sorted(people)[0]: "dropped out"}
+    assert trainer.round_number == 2 and trainer.fit_rounds.faults.updated_rounds == 2
+    assert trainer.fit_rounds.faults.last_failures == {sorted(people)[0]: "dropped out"}
     post = federation.post(federation.split(people), sealed)
     post.spoil = lambda site, request, answer: garbage if site == "north" else answer
     with pytest.raises(ConfigurationError, match="site north: "):
@@ -178,10 +186,7 @@ def test_garbage_of_a_site_never_ends_the_run(federation, people, sealed, garbag
 
 def test_two_aggregations_of_other_class_or_fields_are_told_apart() -> None:
     made = [
-        Aggregation(), Aggregation(gamma=0.0), FedAvg(), Aggregation(server_optimizer=ServerOptimizer(learning_rate=0.5)),
-        Aggregation(alpha=0.5), type("Mine", (Aggregation,), {})(),
+        ISFA(), ISFA(gamma=0.0), FedAvg(), ISFA(server_optimizer=ServerOptimizer(learning_rate=0.5)), ISFA(alpha=0.5),
+        type("Mine", (ISFA,), {})(),
     ]  # fmt: skip
-    texts = [_object(aggregation, but=("privacy", "private_rounds")) for aggregation in made]
-    assert len(set(texts)) == len(made) and _object(Aggregation(), but=("privacy",)) == _object(
-        Aggregation(), but=("privacy",)
-    )
+    assert len({_object(aggregation) for aggregation in made}) == len(made) and _object(ISFA()) == _object(ISFA())

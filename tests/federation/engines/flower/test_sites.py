@@ -41,8 +41,8 @@ def test_with_noise_too_once_its_seed_is_given(federation, people, where: str) -
     )  # fmt: skip
     trainer, got = federation.over_sites(federation.post(federation.split(crowd), privacy), privacy)
     assert _equal(got, federation.in_process(crowd, privacy))
-    assert trainer.aggregation.private_rounds.ledger.rounds == 2
-    assert trainer.aggregation.private_rounds.clip_norm != 5.0
+    assert trainer.fit_rounds.sealed.ledger.rounds == 2
+    assert trainer.fit_rounds.sealed.clip_norm != 5.0
 
 
 @pytest.mark.parametrize("what", ["request", "answer"])
@@ -55,7 +55,7 @@ def test_a_site_lost_at_any_step_is_a_client_that_failed(federation, people, sea
     trainer, got = federation.over_sites(post, sealed)
     assert _equal(got, federation.in_process(people, sealed, engine=_Failing(sorted(people)[0], 1)))
     assert not _equal(got, federation.in_process(people, sealed, folder="whole"))
-    assert trainer.faults.last_failures == {sorted(people)[0]: "dropped out"}
+    assert trainer.fit_rounds.faults.last_failures == {sorted(people)[0]: "dropped out"}
 
 
 class _Failing(InProcess):
@@ -64,16 +64,16 @@ class _Failing(InProcess):
     def __init__(self, client: str, number: int) -> None:
         self._which = client, number
 
-    def start(self, trainer) -> None:
-        super().start(trainer)
-        work = trainer.clients.work
+    def start(self, federation, check_stop) -> None:
+        super().start(federation, check_stop)
+        work = self.clients.work
 
         def failing(client, asked, state, on_step):
             if (client, asked.round_number) == self._which:
                 raise OSError("gone")
             return work(client, asked, state, on_step)
 
-        trainer.clients.work = failing
+        self.clients.work = failing
 
 
 def test_after_its_input_a_site_is_no_longer_needed(federation, people, sealed) -> None:
@@ -87,7 +87,7 @@ def test_too_few_left_cost_the_round_and_never_the_run(federation, people, seale
     post = federation.post(federation.split(people), sealed)
     post.lost = lambda site, request: "request" if site == "east" and request.fields.get("round") == 0 else None
     trainer, got = federation.over_sites(post, sealed)
-    assert trainer.faults.updated_rounds == 1 and trainer.round_number == 2
+    assert trainer.fit_rounds.faults.updated_rounds == 1 and trainer.round_number == 2
     assert max(float(value.abs().max()) for value in got.values()) > 0.05
     asked = [request.kind for site, request, _ in post.passed if request.fields.get("round") == 0 and site == "north"]
     assert asked == ["train"]  # nobody is asked for shares of a round that can't be finished
@@ -113,7 +113,7 @@ def test_what_leaves_a_site_is_the_protocols_and_of_the_protocols_length(federat
         )
         if request.kind == "input":
             masked |= {len(part) for part in answer.parts.values()}
-    bits = trainer.aggregation.private_rounds.settings.bits
+    bits = trainer.fit_rounds.sealed.settings.bits
     assert len(masked) == 1 and masked.pop() <= 32 + (10 * bits + 7) // 8 + 64  # 9 coordinates and the weight, a header
 
 
@@ -121,9 +121,9 @@ def test_a_run_goes_on_after_the_server_was_started_again(federation, people, se
     post = federation.post(federation.split(people), sealed)
     federation.over_sites(post, sealed, rounds=2)
     for site in post.sites.values():
-        site.trainer.rounds = 3
+        longer = replace(site.federation, rounds=3)
         site.__init__(
-            site.trainer, site.module, site.data, site._account
+            longer, site._engine, site._account, lambda: None
         )  # the sites were started again, with a longer run
     _, got = federation.over_sites(post, sealed, ckpt_path="last", rounds=3)
     assert _equal(got, federation.in_process(people, sealed, rounds=3))
@@ -209,11 +209,11 @@ def test_a_site_that_is_configured_otherwise_is_named_with_the_difference(
 def test_other_privacy_or_other_frozen_parameters_are_differences(federation, people, sealed) -> None:
     site = federation.site("weaker", people, replace(sealed, clip_norm=4.0))
     hello = Message("hello", {"agreement": federation.site("a", people, sealed)._agreement})
-    assert "aggregation.privacy: " in Message.decode(site.answer(hello.encode())).fields["why"]
+    assert "trainer.privacy: " in Message.decode(site.answer(hello.encode())).fields["why"]
     drawn = federation.site("b", people, sealed)
     with torch.no_grad():
         drawn.module.frozen.add_(1e-6)
-    drawn = type(drawn)(drawn.trainer, drawn.module, drawn.data, drawn._account)
+    drawn = type(drawn)(drawn.federation, drawn._engine, drawn._account, lambda: None)
     assert "frozen parameters: " in Message.decode(drawn.answer(hello.encode())).fields["why"]
 
 
@@ -224,7 +224,7 @@ def test_placement_is_each_sites_own(federation, people, sealed) -> None:
         "south2", federation.split(people)["south"], sealed, precision="bf16-mixed", local=own
     )
     trainer, _ = federation.over_sites(post, sealed)
-    assert trainer.faults.updated_rounds == 2
+    assert trainer.fit_rounds.faults.updated_rounds == 2
 
 
 def test_the_same_name_at_two_sites_is_refused(federation, people, sealed) -> None:
@@ -238,12 +238,12 @@ def test_the_same_name_at_two_sites_is_refused(federation, people, sealed) -> No
     "privacy", [None, Privacy(secure_aggregation=False, where="central", noise_multiplier=1.0, delta=1e-2)]
 )
 def test_without_secure_aggregation_nothing_begins(federation, people, privacy: Privacy | None) -> None:
-    with pytest.raises(ConfigurationError, match=r"aggregation\.privacy: .*secure_aggregation: true"):
+    with pytest.raises(ConfigurationError, match=r"trainer\.privacy: .*secure_aggregation: true"):
         federation.site("north", people, privacy)
     trainer = federation.trainer("server", privacy)
     trainer.engine, data = FlowerEngine(federation.post({}, Privacy()), 1.0, 1.0), SiteClients()
     data.enter({"north": sorted(people)})
-    with pytest.raises(ConfigurationError, match=r"aggregation\.privacy"):
+    with pytest.raises(ConfigurationError, match=r"trainer\.privacy"):
         trainer.fit(federation._colours(), data)
 
 
@@ -251,4 +251,4 @@ def test_a_silent_site_is_named(federation, people, sealed) -> None:
     post = federation.post(federation.split(people), sealed)
     post.lost = lambda site, request: "answer" if site == "south" else None
     with pytest.raises(FedTalkError, match="site south: expected an answer"):
-        gather(post, federation.trainer("server", sealed), federation._colours(), post.connected(), 1.0)
+        gather(post, federation.site("again", people, sealed)._agreement, post.connected(), 1.0, lambda: None)

@@ -6,7 +6,6 @@ the whole face from one picture. They differ in the mask alone.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,21 +13,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip, Reference
-from fedtalk.data.framing import align
-from fedtalk.data.pixels import to_bytes, to_unit
-from fedtalk.encoders.speech import frame_windows
+from fedtalk.data.clip import Clip, Reference
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.module import FederatedModule, Prepared, load_state, with_sum
+from fedtalk.talker import batches
 from fedtalk.talker.adapters import Adapter, adapter_parameters, add_adapter, load_adapter, save_adapter
 from fedtalk.talker.backbone import SHIPPED, Architecture, Backbone
-from fedtalk.talker.masks import lower_face
+from fedtalk.talker.generation import Generation
 from fedtalk.talker.objectives import DiffusionLoss, Objective, Prediction, TemporalDenoisingConsistency
-from fedtalk.talker.pose import swaying_eyes
-from fedtalk.talker.sampler import Frame, sample
-from fedtalk.talker.schedule import NoiseSchedule, frame_noise, make_schedule
+from fedtalk.talker.reliability import identity_and_stability
+from fedtalk.talker.schedule import NoiseSchedule, make_schedule
 from fedtalk.talker.stacked_adapters import own_factors
 
 LEAST_SIGMA = 0.3
@@ -166,92 +161,17 @@ class Talker(FederatedModule):
     # Data
 
     def cache_key(self) -> str:
-        codec = self.backbone.codec
-        digest = hashlib.sha256()
-        for value in codec.state_dict().values():
-            digest.update(value.detach().cpu().half().contiguous().numpy().tobytes())
-        architecture = self.backbone.architecture
-        speech = f"{architecture.speech}/{architecture.speech_path}"
-        return f"talker-2/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{codec.pack}"
+        return batches.cache_key(self.backbone)
 
-    @torch.no_grad()
     def prepare_clip(self, clip: Clip) -> Prepared:
-        """Latents of the frames and of the masked frames, mask, audio features, mouth and eyes; halves to save space.
-
-        Two frames, the first and the last, serve as references: each is moved to where the eyes of every frame are.
-        """
-        size = self.backbone.architecture.size
-        if clip.size != size:
-            raise ConfigurationError(
-                f"clip {dict(clip.info)}: frames are {clip.size} px, the backbone works at {size} px"
-            )
-        frames = to_unit(torch.from_numpy(clip.frames).permute(0, 3, 1, 2)).to(self.device)
-        hidden, _ = lower_face(clip.eyes, size)
-        hidden = hidden.to(self.device)
-        latents = torch.cat([self.backbone.codec.encode(part) for part in frames.split(32)])
-        masked = torch.cat([self.backbone.codec.encode(part) for part in (frames * (1 - hidden)).split(32)])
-        moved = torch.stack([self._moved(clip.reference(at), clip.eyes) for at in (0, -1)])
-        return {
-            "latents": latents.half(),
-            "masked": masked.half(),
-            "moved": moved.half(),
-            "mask": F.avg_pool2d(hidden, self.backbone.codec.factor).half(),
-            "features": self.backbone.speech(torch.from_numpy(clip.audio)).half(),
-            "mouth": torch.from_numpy(clip.mouth / size),
-            "eyes": torch.from_numpy(clip.eyes / size),
-        }
-
-    @torch.no_grad()
-    def _moved(self, reference: Reference, eyes: np.ndarray) -> Tensor:
-        """(F, C, h, w): latents of the reference with its eyes where ``eyes`` (F, 2, 2) has them."""
-        pictures = torch.from_numpy(align(reference.frame, reference.eyes, eyes)).permute(0, 3, 1, 2)
-        return torch.cat([self.backbone.codec.encode(to_unit(part).to(self.device)) for part in pictures.split(32)])
+        return batches.prepare_clip(self.backbone, clip, self.device)
 
     def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
-        """Windows of clips with references from outside the window, tasks, drops, timesteps and noise."""
-
-        def integer(high: int) -> int:
-            return int(torch.randint(high, (), generator=generator))
-
-        rows = []
-        for _ in range(size):
-            clip = clips[integer(len(clips))]
-            length = len(clip["latents"])
-            if length <= self.window:
-                raise ConfigurationError(
-                    f"a clip has {length} frames and the training window takes {self.window}: none is left for the reference; "
-                    "use longer clips"
-                )
-            start = integer(length - self.window + 1)
-            which = self._reference_outside(start, length, integer(2))
-            part = slice(start, start + self.window)
-            windows = frame_windows(clip["features"].float(), self.backbone.speech.per_frame)[part]
-            rows.append({
-                "latents": clip["latents"][part].float(),
-                "masked": clip["masked"][part].float(),
-                "mask": clip["mask"][part].float(),
-                "windows": windows,
-                "mouth": clip["mouth"][part],
-                "eyes": clip["eyes"][part],
-                "moved": clip["moved"][which][part].float(),
-                "reference": clip["latents"][-which].float(),
-            })  # fmt: skip
-        batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-        portrait = torch.rand(size, generator=generator) >= self.dub_share
-        batch["masked"][portrait] = 0.0
-        batch["mask"][portrait] = 1.0
-        batch["audio_present"] = torch.rand(size, generator=generator) >= self.drop_audio
-        batch["reference_present"] = torch.rand(size, generator=generator) >= self.drop_reference
-        batch["timestep"] = torch.randint(0, len(self.noise_schedule.signal), (size,), generator=generator)
-        batch["noise"] = frame_noise(tuple(batch["latents"].shape), generator)
-        return batch
-
-    def _reference_outside(self, start: int, length: int, drawn: int) -> int:
-        """Which reference a window gets, 0 (the clip's first frame) or 1 (its last): the one drawn, if that lies outside the
-        window and four frames away from it, else the one farther away.
-        """
-        away = (start, length - start - self.window)
-        return drawn if away[drawn] > 4 else int(away[1] > away[0])
+        return batches.draw_batch(
+            clips, size, generator, window=self.window, features_per_frame=self.backbone.speech.per_frame,
+            timesteps=len(self.noise_schedule.signal), dub_share=self.dub_share, drop_audio=self.drop_audio,
+            drop_reference=self.drop_reference,
+        )  # fmt: skip
 
     # Training
 
@@ -318,25 +238,15 @@ class Talker(FederatedModule):
     def reliability(
         self, held_out: Sequence[Prepared], training: Sequence[Prepared], generator: torch.Generator
     ) -> tuple[float, float]:
-        """Identity consistency and temporal stability of one-step estimates on the client's held-out clips.
-
-        Identity: mean cosine of embeddings (the shipped encoder) between estimated frames and the first frames of the
-        training clips, clipped to [0, 1]. Stability: ``exp(-j / 0.05)``, where j is the mean absolute second difference in
-        time of the estimated frames (grey levels in [0, 1]). Strangers among the clips lower the first, flicker
-        the second; blur and late audio agree with themselves and lower neither.
-        """
+        """`identity_and_stability` of one-step estimates on held-out clips, beside the first frames of the training clips."""
         batch = self.draw_batch(held_out, 6, generator)
         batch["audio_present"][:], batch["reference_present"][:] = True, True
         batch["timestep"][:] = len(self.noise_schedule.signal) // 2
         prediction = self.predict_windows({name: value.to(self.device) for name, value in batch.items()})
-        frames = prediction.frames_hat
-        encoder = self._identity_encoder()
         known = torch.stack([clip["latents"][0].float() for clip in training]).to(self.device)
-        embedded, own = encoder(frames.flatten(0, 1)), encoder(self.backbone.codec.decode(known))
-        identity = float((embedded @ own.T).mean().clamp(0, 1))
-        grey = frames.mean(2) / 2
-        jitter = float(grey.diff(dim=1).diff(dim=1).abs().mean())
-        return identity, float(torch.exp(torch.tensor(-jitter / 0.05)))
+        return identity_and_stability(
+            prediction.frames_hat, self.backbone.codec.decode(known), self._identity_encoder()
+        )
 
     def _identity_encoder(self) -> nn.Module:
         from fedtalk.encoders.identity import IdentityEncoder
@@ -346,117 +256,25 @@ class Talker(FederatedModule):
             self.__dict__["_encoder"] = IdentityEncoder.shipped().eval().requires_grad_(False).to(self.device)
         return self.__dict__["_encoder"]
 
-    # Sampling
+    # Generation
+
+    @property
+    def generation(self) -> Generation:
+        """The talker as it is now, to be sampled from."""
+        return Generation(
+            self.backbone, self.scheduler, self.guidance, self.sampling_steps, self.window, self.stride, self.device
+        )
 
     def dub(self, clip: Clip, reference: Reference, seed: int = 0, audio: Tensor | None = None) -> Iterator[Tensor]:
-        """Replace the lower face of a clip.
-
-        Args:
-            clip: whose upper faces and head motion are kept; its lower faces are never seen by the network.
-            reference: a picture of the same person, from another time.
-            seed: of the noise.
-            audio: (N,) other speech of the clip's length; the clip's own by default.
-
-        Yields:
-            (H, W, 3) uint8 frames.
-        """
-        size = self.backbone.architecture.size
-        hidden, alpha = lower_face(clip.eyes, size)
-        speech = torch.from_numpy(clip.audio) if audio is None else audio
-        original = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
-
-        def conditions() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-            for first in range(0, len(clip), 32):
-                part = slice(first, first + 32)
-                moved = self._moved(reference, clip.eyes[part])
-                with torch.no_grad():
-                    masked = self.backbone.codec.encode((to_unit(original[part]) * (1 - hidden[part])).to(self.device))
-                mask = F.avg_pool2d(hidden[part], self.backbone.codec.factor).to(self.device)
-                yield from zip(moved, masked, mask, strict=True)
-
-        for index, frame in enumerate(self._sample(speech, len(clip), reference, conditions(), seed)):
-            blend = alpha[index]
-            merged = blend * to_unit(frame) + (1 - blend) * to_unit(original[index])
-            yield to_bytes(merged).permute(1, 2, 0)
+        """See `Generation.dub`."""
+        return self.generation.dub(clip, reference, seed, audio)
 
     def portrait(
         self, audio: Tensor, reference: Reference, seed: int = 0, eyes: np.ndarray | None = None
     ) -> Iterator[Tensor]:
-        """Draw a whole speaking face.
+        """See `Generation.portrait`."""
+        return self.generation.portrait(audio, reference, seed, eyes)
 
-        Args:
-            audio: (640 F,) float32, 16 kHz.
-            reference: the picture of the person.
-            seed: of the noise, and of the head's sway.
-            eyes: (F, 2, 2) eye centres in pixels that say how the head is held; a slow sway (`swaying_eyes`) by default.
-
-        Yields:
-            F frames (H, W, 3) uint8.
-        """
-        count = len(audio) // SAMPLES_PER_FRAME
-        held = swaying_eyes(reference.eyes, count, seed) if eyes is None else eyes
-        if held.shape != (count, 2, 2):
-            raise ConfigurationError(
-                f"portrait: expected eyes ({count}, 2, 2) for {count} frames of audio, got {held.shape}"
-            )
-        channels, cells = self.backbone.codec.latent_channels, self.backbone.cells
-        hidden = torch.zeros(channels, cells, cells, device=self.device)
-        everywhere = torch.ones(1, cells, cells, device=self.device)
-
-        def conditions() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-            for first in range(0, count, 32):
-                for moved in self._moved(reference, held[first : first + 32]):
-                    yield moved, hidden, everywhere
-
-        for frame in self._sample(audio, count, reference, conditions(), seed):
-            yield frame.permute(1, 2, 0)
-
-    @torch.no_grad()
     def reconstruct(self, frames: np.ndarray) -> np.ndarray:
-        """(F, H, W, 3) uint8 through the codec and back: the best that the talker could do."""
-        pictures = to_unit(torch.from_numpy(frames).permute(0, 3, 1, 2)).to(self.device)
-        parts = [to_bytes(self.backbone.codec.decode(self.backbone.codec.encode(part))) for part in pictures.split(32)]
-        return torch.cat(parts).permute(0, 2, 3, 1).cpu().numpy()
-
-    @torch.no_grad()
-    def _sample(
-        self,
-        audio: Tensor,
-        count: int,
-        reference: Reference,
-        conditions: Iterator[tuple[Tensor, Tensor, Tensor]],
-        seed: int,
-    ) -> Iterator[Tensor]:
-        """(3, H, W) uint8 frames, streamed."""
-        channels, cells = self.backbone.codec.latent_channels, self.backbone.cells
-        windows = frame_windows(self.backbone.speech(audio), self.backbone.speech.per_frame)
-        picture = to_unit(torch.from_numpy(reference.frame).permute(2, 0, 1))[None].to(self.device)
-        latent = self.backbone.codec.encode(picture)
-        generator = torch.Generator().manual_seed(seed)
-        shared = torch.randn(channels, cells, cells, generator=generator)
-
-        def frames() -> Iterator[Frame]:
-            for index, (moved, masked, mask) in enumerate(conditions):
-                noise = (shared + torch.randn(channels, cells, cells, generator=generator)) / 2**0.5
-                yield Frame(noise.to(self.device), moved, masked, mask, windows[index].to(self.device))
-
-        def predict(groups: list[list[Frame]], timestep: Tensor) -> Tensor:
-            def stack(name: str) -> Tensor:
-                return torch.stack([torch.stack([getattr(frame, name) for frame in group]) for group in groups])
-
-            size = len(groups)
-            inputs = [stack("latent_Chw"), timestep.to(self.device).expand(size), latent.expand(size, -1, -1, -1),
-                      stack("moved_Chw"), stack("masked_Chw"), stack("mask_1hw"), stack("window_TD")]  # fmt: skip
-            yes = torch.ones(size, dtype=torch.bool, device=self.device)
-            heard = self.backbone.denoiser(*inputs, yes, yes)
-            if self.guidance == 1.0:
-                return heard
-            unheard = self.backbone.denoiser(*inputs, ~yes, yes)
-            return unheard + self.guidance * (heard - unheard)
-
-        def decoded(latents: Iterator[Tensor]) -> Iterator[Tensor]:
-            for value in latents:
-                yield to_bytes(self.backbone.codec.decode(value[None]))[0].cpu()
-
-        stream = sample(frames(), count, predict, self.scheduler, self.sampling_steps, self.window, self.stride)
-        yield from decoded(stream)
+        """See `Generation.reconstruct`."""
+        return self.generation.reconstruct(frames)

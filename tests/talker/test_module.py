@@ -17,7 +17,7 @@ from fedtalk.encoders.speech import MelFeatures, frame_windows
 from fedtalk.errors import ConfigurationError
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.masks import lower_face
-from fedtalk.talker.talker import Talker
+from fedtalk.talker.module import Talker
 
 MakeTalker = Callable[..., Talker]
 

@@ -1,0 +1,158 @@
+"""Video in: every source's pictures at 25 frames a second, upright, with square pixels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from fedtalk.data.clip import FRAME_RATE
+from fedtalk.data.media.colour import is_hdr, to_rgb
+from fedtalk.data.media.files import PathLike, opened
+from fedtalk.data.media.tracks import Tracks, decoded, examine
+from fedtalk.errors import MediaError
+
+logger = logging.getLogger(__name__)
+
+LONGEST_PAUSE = 60.0
+"""Seconds that timestamps may jump ahead; a longer jump is taken for damage, not for a still picture or silence."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """A readable video file. Iterating decodes it anew, one frame at a time, at 25 frames a second.
+
+    Yields:
+        (height, width, 3) uint8 RGB, contiguous, upright and with square pixels: for each instant ``i / 25`` s the
+        source frame with the nearest timestamp. The same array may be yielded twice: copy before changing it. The
+        size may change where the file's does.
+
+    Raises:
+        MediaError: while iterating, where the file is damaged or ends before the time that it declares.
+    """
+
+    path: Path
+    frame_rate: float
+    """Frames a second in the file (average), 0 where it does not say."""
+    duration: float | None
+    """Seconds that the file declares."""
+    no_sound: str
+    """Why its sound can't be read; empty where it has a sound track."""
+    late: float
+    """Seconds at the start without a picture that can be decoded; they are left out, of the sound too."""
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether there is a sound track that can be decoded."""
+        return not self.no_sound
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        tracks = examine(self.path)
+        with opened(self.path) as container:
+            yield from _at_frame_rate(container, tracks, self.path)
+
+
+def read_video(path: PathLike) -> Video:
+    """Open a video in any container and codec that ffmpeg reads; see `Video` for what its frames are.
+
+    Raises:
+        MediaError: the file is missing, empty, damaged or without a video track.
+    """
+    path = Path(path)
+    tracks = examine(path)
+    if tracks.picture is None:
+        raise MediaError(f"{path}: {tracks.no_picture}")
+    with opened(path) as container:
+        stream = container.streams[tracks.picture]
+        return Video(
+            path,
+            float(stream.average_rate or 0),
+            _declared_seconds(container, stream),
+            tracks.no_sound,
+            tracks.late,
+        )
+
+
+def _declared_seconds(container: Any, stream: Any) -> float | None:
+    """Length by the header, for formats that state it; for others ffmpeg guesses, which proves nothing."""
+    if not {"mp4", "matroska"} & set(container.format.name.split(",")):
+        return None
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration else None
+
+
+def _at_frame_rate(container: Any, tracks: Tracks, path: Path) -> Iterator[np.ndarray]:
+    """Frames by nearest timestamp: a source frame is shown until midway to its successor."""
+    assert tracks.picture is not None  # read_video has refused it
+    stream = container.streams[tracks.picture]
+    step = 1 / float(stream.average_rate or FRAME_RATE)
+    declared = _declared_seconds(container, stream)
+    shown = 0
+    held: Any = None
+    held_time = 0.0
+
+    def until(instant: float) -> Iterator[np.ndarray]:
+        nonlocal shown
+        picture = None
+        while shown / FRAME_RATE <= instant + 1e-6:
+            picture = _upright(held, float(stream.sample_aspect_ratio or 1)) if picture is None else picture
+            yield picture
+            shown += 1
+
+    for frame in decoded(container, tracks, tracks.picture, path):
+        time = held_time + step if frame.time is None else frame.time - tracks.origin
+        if held is None:
+            if is_hdr(frame):
+                logger.info("%s: high dynamic range, brought to that of an ordinary screen", path.name)
+        else:
+            if time <= held_time:
+                continue
+            if time - held_time > LONGEST_PAUSE:
+                raise MediaError(f"{path}: the picture's timestamps jump from {held_time:.2f} s to {time:.2f} s")
+            yield from until((held_time + time) / 2)
+        held, held_time = frame, time
+    length = float(held.duration * held.time_base) if held.duration else step
+    count = max(1, round((held_time + length) * FRAME_RATE))
+    yield from until((count - 1) / FRAME_RATE)
+    if declared is not None and held_time + length < 0.95 * declared - tracks.late - 0.5:
+        raise MediaError(
+            f"{path}: cut short; its header declares {declared:.2f} s, its picture ends at {held_time:.2f} s"
+        )
+
+
+def _upright(frame: Any, aspect: float) -> np.ndarray:
+    """RGB with square pixels, turned and mirrored by the display matrix that telephones write."""
+    picture = to_rgb(frame)
+    if aspect != 1 and 0.2 < aspect < 5:
+        picture = cv2.resize(
+            picture, (round(picture.shape[1] * aspect), picture.shape[0]), interpolation=cv2.INTER_AREA
+        )
+    return np.ascontiguousarray(_displayed(picture, _display_matrix(frame)))
+
+
+def _display_matrix(frame: Any) -> np.ndarray | None:
+    """(2, 2) of a frame's display matrix: row vectors (x, y) of the stored picture times it lie in the shown one."""
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2] / 65536
+            return matrix if np.abs(matrix).max() > 0 else None
+    return None
+
+
+def _displayed(picture: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    """The picture under the quarter turn or mirroring that is nearest to ``matrix``."""
+    if matrix is None:
+        return picture
+    (a, b), (c, d) = matrix
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        across, down = a < 0, d < 0
+    else:
+        picture, across, down = picture.swapaxes(0, 1), c < 0, b < 0
+    return picture[:: -1 if down else 1, :: -1 if across else 1]

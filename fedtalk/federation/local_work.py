@@ -1,0 +1,115 @@
+"""A client's round as data: what it is asked for, what its steps come to, and what of that goes into the sum."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedtalk.federation.federation import Federation
+from fedtalk.federation.local import LocalTraining
+from fedtalk.federation.vector import flatten
+from fedtalk.privacy.sealed_rounds import SealedRounds
+from fedtalk.privacy.sealing import to_ring
+
+OnStep = Callable[[str, int, dict[str, float]], None]
+"""Called after a client's local step with its name, the step and the terms of its loss; may raise to stop."""
+
+
+@dataclass
+class ClientReport:
+    """What a client tells about its round in the clear; monitors show it, aggregation does not need it."""
+
+    client: str
+    clips: int
+    losses: dict[str, float]
+    """Means over the local steps, by term."""
+    identity: float
+    stability: float
+    weight: float
+    seconds: float
+
+
+@dataclass
+class ClientUpdate:
+    """What comes of a client's round, before it is sealed; it stays in the client half."""
+
+    contribution: np.ndarray
+    """(d + 1,) or (d + 2,) float64: `SealedRounds.vector`."""
+    report: ClientReport
+
+
+@dataclass(frozen=True)
+class LocalWork:
+    """What clients are asked for: their part of a round, or training that comes after the rounds."""
+
+    round_number: int
+    rounds: int
+    """In all, for schedules of the learning rate."""
+    local: LocalTraining
+    measured: bool = False
+    """Whether clients measure their reliability."""
+    stream: str = ""
+    """Goes before a client's name in the keys of its random streams, where a round's are not to be drawn again."""
+
+
+@dataclass
+class LocalResult:
+    """What a client's local work comes to, before it is weighed. It may have been done in another process of the client's."""
+
+    client: str
+    state: dict[str, Tensor]
+    """The exchanged parameters after the local steps, on the CPU."""
+    clips: int
+    losses: dict[str, float]
+    identity: float
+    stability: float
+    seconds: float
+    memory_bytes: int
+    """The largest that its process had so far; of the device where that is a GPU."""
+    optimizer: dict | None = None
+    """Its state, where `LocalTraining.keep_optimizer` asks for it."""
+
+
+def weigh(
+    result: LocalResult, start: Mapping[str, Tensor], round_number: int, federation: Federation, sealed: SealedRounds
+) -> ClientUpdate:
+    """From a client's local work to its contribution.
+
+    Args:
+        result: of a round's work.
+        start: what it began with.
+        round_number: of the run.
+        federation: whose aggregation weighs.
+        sealed: what makes a vector of it.
+
+    Raises:
+        FedTalkError: the update can't be sealed, and is lost.
+    """
+    weight = federation.aggregation.weight(result.clips, result.identity, result.stability)
+    contribution = sealed.vector(flatten({name: result.state[name] - start[name] for name in start}), weight)
+    to_ring(contribution, result.client)  # an update that can't be sealed is lost here, and not the round later
+    if result.optimizer is not None:  # not of an update that was lost: its moments may be as bad as it was
+        federation.client_states.save(result.client, round_number, result.optimizer)
+    return ClientUpdate(
+        contribution,
+        ClientReport(
+            result.client, result.clips, result.losses, result.identity, result.stability, weight, result.seconds
+        ),
+    )
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Largest memory of this process so far: of the device where it is a GPU, else resident; 0 where no system tells."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts in bytes, Linux in KiB

@@ -1,0 +1,71 @@
+"""The one place that asks whether a run is private: its rounds are `PrivateRounds` or `ClearRounds`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fedtalk.privacy.private_rounds import PrivateRounds, check_same_promise
+from fedtalk.privacy.sealed_rounds import Plan, SealedRounds
+from fedtalk.privacy.sealing import PairwiseSealing, SealingRound
+from fedtalk.privacy.settings import Privacy
+
+
+def rounds_of(privacy: Privacy | None, plan: Plan) -> SealedRounds:
+    """The rounds of a run as its settings promise them.
+
+    Raises:
+        ConfigurationError: the run doesn't keep what ``privacy`` promises.
+    """
+    if privacy is None:
+        return ClearRounds(plan)
+    private = PrivateRounds(privacy, plan)
+    private.announce()
+    return private
+
+
+class ClearRounds(SealedRounds):
+    """Updates under masks of this process: only their sum reaches the server half. Not safe against whoever reads the memory of
+    the process, and neither clipped nor noised: sums may tell about single clients.
+    """
+
+    private = False
+    shown = None
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def draw_cohort(self, round_number: int) -> list[str]:
+        return self.plan.sampler.draw(self.plan.seed, round_number, self.plan.clients)
+
+    def updates_needed(self, cohort: int) -> int:
+        return self.plan.minimum_clients
+
+    def allows_another(self) -> bool:
+        return True
+
+    def charge(self) -> None:
+        """Nothing is accounted for."""
+
+    def vector(self, update: np.ndarray, weight: float) -> np.ndarray:
+        return np.append(weight * update, weight)
+
+    def open_round(self, round_number: int, cohort: Sequence[str], survivors: Sequence[str]) -> SealingRound:
+        return PairwiseSealing(round_number, survivors)
+
+    def released(self, total: np.ndarray) -> np.ndarray:
+        return total
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, saved: dict[str, Any] | None) -> None:
+        check_same_promise(saved, False)
+
+    def recall(self) -> None:
+        """Nothing was spent."""
+
+    def check_unspent(self) -> None:
+        """There is nothing to spend."""

@@ -197,8 +197,9 @@ def _histories(runs: Iterable[SiteRun], person: str) -> tuple[int, Stretches | N
         elif taken:
             assert run.noise_multiplier is not None and run.delta is not None
             insiders.append((run.noise_multiplier, 1.0, taken))
-            sampled = run.rate is not None  # else cohorts are no secret, and a person's own rounds are all that counts
-            adapters.append((run.noise_multiplier, run.rate, run.reached + run.retaken) if sampled else insiders[-1])
+            # Without Poisson sampling a person's own rounds are all that counts.
+            sampled = insiders[-1] if run.rate is None else (run.noise_multiplier, run.rate, run.reached + run.retaken)
+            adapters.append(sampled)
             delta = min(delta, run.delta)
     return rounds, None if clear else tuple(adapters), None if clear else tuple(insiders), delta
 

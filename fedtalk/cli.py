@@ -14,7 +14,7 @@ from fedtalk import __version__
 from fedtalk.errors import FedTalkError
 
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = ("prepare", "generate", "audit", "doctor", "flower")
+COMMANDS = ("prepare", "generate", "sweep", "report", "audit", "doctor", "flower")
 FLAGS = ("--json", "--dry_run")
 """Options that may be given without a value, which the parser wants for booleans."""
 
@@ -27,6 +27,8 @@ HELP = f"""fedtalk {__version__}: personalised talking-head video, trained feder
   fedtalk predict  --config ... --ckpt_path last  videos of held-out clips
   fedtalk prepare  RAW CLIENTS                    ordinary videos to aligned clips, one folder a person
   fedtalk generate --portrait P --audio A --out O a picture and speech to a speaking face
+  fedtalk sweep    --config ... --seeds 0-4       the same run with several seeds and variations, with intervals and tests
+  fedtalk report   RUN ...                        one HTML page: curves, tables, spread, videos
   fedtalk doctor                                  what this machine can run, and what to do about the rest
   fedtalk audit    RUN                            attacks on a finished run: what they prove about its privacy
   fedtalk flower   keys|server|client             the same rounds across organisations, over Flower
@@ -52,10 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    arguments = [
-        f"{argument}=true" if argument in FLAGS and following not in ("true", "false") else argument
-        for argument, following in zip(arguments, [*arguments[1:], ""], strict=True)
-    ]
+    if arguments[0] not in ("sweep", "report"):
+        arguments = [
+            f"{argument}=true" if argument in FLAGS and following not in ("true", "false") else argument
+            for argument, following in zip(arguments, [*arguments[1:], ""], strict=True)
+        ]
     try:
         with warnings.catch_warnings():
             # diffusers writes this key itself and then warns about it on reading.
@@ -129,6 +132,16 @@ def run_command(arguments: Sequence[str]) -> None:
         from fedtalk.federation.engines.flower.commands import flower
 
         flower(arguments[1:])
+        return
+    if arguments[0] == "sweep":
+        from fedtalk.sweeps.command import sweep
+
+        sweep(arguments[1:])
+        return
+    if arguments[0] == "report":
+        from fedtalk.report.command import report
+
+        report(arguments[1:])
         return
     from jsonargparse import auto_cli
 

@@ -98,11 +98,14 @@ class ClientHalf:
             on_step(client, step, losses)
             deadline.check(f"at local step {step + 1} of {local.steps}")
 
-        optimizer = train_locally(
-            self._fabric_of(placement), module, clips, local, self.seed, work.stream + client, work.round_number, work.rounds,
-            self.states.load(client, work.round_number) if local.keep_optimizer else None, after, placement, self.wrapped,
-        )  # fmt: skip
-        result = self._measured(client, work, clips, sums, deadline, started)
+        with module.local_form() as common:
+            optimizer = train_locally(
+                self._fabric_of(placement), module, clips, local, self.seed, work.stream + client, work.round_number,
+                work.rounds, self.states.load(client, work.round_number) if local.keep_optimizer else None, after, placement,
+                self.wrapped,
+            )  # fmt: skip
+            result = self._measured(client, work, clips, sums, deadline, started)
+        result.state = common(result.state)
         result.optimizer = optimizer if local.keep_optimizer else None
         return result
 
@@ -151,10 +154,11 @@ class ClientHalf:
 
         ends: dict[str, dict[str, Tensor]] | None = None
         try:
-            ends = train_together(
-                self._fabric_of(placement), module, {work.stream + client: own for client, own in clips.items()}, local,
-                self.seed, work.round_number, work.rounds, after, placement,
-            )  # fmt: skip
+            with module.local_form():
+                ends = train_together(
+                    self._fabric_of(placement), module, {work.stream + client: own for client, own in clips.items()}, local,
+                    self.seed, work.round_number, work.rounds, after, placement,
+                )  # fmt: skip
         except Exception as error:
             if stopped:
                 yield from ((client, error) for client in clips)
@@ -167,12 +171,16 @@ class ClientHalf:
                 except Exception as error:
                     yield client, error
             return
-        for client in clips:
-            try:
-                load_state(module.exchanged_parameters(), ends[work.stream + client])
-                yield client, self._measured(client, work, clips[client], sums[client], deadline, started)
-            except Exception as error:
-                yield client, error
+        load_state(module.exchanged_parameters(), start)
+        with module.local_form() as common:
+            for client in clips:
+                try:
+                    load_state(module.exchanged_parameters(), ends[work.stream + client])
+                    result = self._measured(client, work, clips[client], sums[client], deadline, started)
+                    result.state = common(result.state)
+                    yield client, result
+                except Exception as error:
+                    yield client, error
 
     def _measured(
         self,

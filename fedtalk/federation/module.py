@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from fedtalk.data.clip import Clip
 from fedtalk.errors import ConfigurationError
 
+CommonForm = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+"""Brings a state into the form in which it is exchanged."""
 Prepared = dict[str, Tensor]
 """A clip as the model reads it (latents, audio features, ...); cached on the client's own disk."""
 
@@ -47,6 +49,20 @@ class FederatedModule(LightningModule):
     def training_step(self, batch: Prepared, batch_idx: int = 0) -> dict[str, Tensor]:
         """The objective of one batch: ``loss`` and its terms."""
         return with_sum(self.loss_terms(batch))
+
+    changes_form = False
+    """Whether `local_form` is another one in every round, where an optimizer's state of the round before is of no use."""
+
+    def local_form(self) -> AbstractContextManager[CommonForm]:
+        """Inside the block the exchanged parameters, as they were loaded, are in the form in which clients train them.
+
+        It is derived from what was loaded alone, so that no client has another one. Nothing may be loaded inside the block but
+        what was copied there.
+
+        Yields:
+            what brings copies of the exchanged parameters, made inside the block, into the form in which they are exchanged.
+        """
+        return nullcontext(lambda state: state)
 
     # What placements ask of a module; those that need none of it need none of these
 

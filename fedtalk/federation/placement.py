@@ -107,11 +107,6 @@ def check_precision(key: str, precision: str) -> None:
         )
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def find_compiler(key: str) -> str:
     """The C++ compiler that torch.compile uses on a CPU.
 

@@ -38,6 +38,11 @@ def check_placements(federation: Federation) -> None:
     """
     module, local = federation.module, federation.local
     federation.placements.check(federation.data.clients, local.batch_size, local.keep_optimizer, federation.device)
+    if local.keep_optimizer and module.changes_form:
+        raise ConfigurationError(
+            "trainer.local.keep_optimizer: clients train other factors in every round, for which the state of the round before "
+            "is of no use: expected false with model.adapter.aggregation: fedsvd, got true"
+        )
     for key, placed in federation.placements:
         if placed.together > 1 and not module.trains_together:
             raise ConfigurationError(

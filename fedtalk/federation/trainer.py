@@ -311,7 +311,8 @@ class FederatedTrainer(RoundTrainer):
             datamodule: whose held-out clips.
             ckpt_path: ``last`` or a checkpoint file; without it the model is measured as it starts.
         """
-        from fedtalk.evaluation.evaluate import evaluate, print_table  # media and face libraries: not needed to train
+        from fedtalk.evaluation.evaluate import evaluate  # media and face libraries: not needed to train
+        from fedtalk.evaluation.tables import print_table
 
         if self._left_to_coordinator("test"):
             return []

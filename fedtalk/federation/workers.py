@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedtalk.cores import usable_cores
 from fedtalk.data.source import PreparedCache
 from fedtalk.errors import ConfigurationError, FedTalkError, OutputError
 from fedtalk.federation import worker
@@ -33,7 +34,7 @@ from fedtalk.federation.deadline import GRACE, late
 from fedtalk.federation.engines.in_process import Failure, InProcess
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.local_work import LocalResult, LocalWork, OnStep
-from fedtalk.federation.placement import SINGLE, Placement, usable_cores
+from fedtalk.federation.placement import SINGLE, Placement
 from fedtalk.federation.worker import Seat, receive
 from fedtalk.storage import PART
 

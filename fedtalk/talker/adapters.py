@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.storage import atomic_path, write_json
+from fedtalk.talker.fedsvd import factors_of, orthonormalise
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 CONVOLUTIONS = ("conv1", "conv2", "conv_in", "conv_out", "conv_shortcut")
@@ -34,15 +35,16 @@ class Adapter:
     aggregation: str = "factors"
     """``factors`` averages A and B each by itself (mean(B) mean(A) is not mean(B A): cheap, slightly biased);
     ``freeze_a`` keeps the random A of all clients equal and trains and sends B alone, so that the mean is exact
-    (FFA-LoRA, Sun et al. 2024), at half the size."""
+    (FFA-LoRA, Sun et al. 2024), at half the size; ``fedsvd`` does so too, with orthonormal rows in A, which turn to the
+    principal directions of the released product between rounds (`fedtalk.talker.fedsvd`)."""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ConfigurationError(f"adapter.rank: expected at least 1, got {self.rank}")
-        if self.aggregation not in ("factors", "freeze_a"):
+        if self.aggregation not in ("factors", "freeze_a", "fedsvd"):
             raise ConfigurationError(
-                f"adapter.aggregation: expected 'factors' or 'freeze_a', got {self.aggregation!r}; methods that need single "
-                "clients' factors (stacking, SVD of the product) can't work on a sum"
+                f"adapter.aggregation: expected 'factors', 'freeze_a' or 'fedsvd', got {self.aggregation!r}; methods that need "
+                "single clients' factors (stacking, SVD of the mean of products) can't work on a sum"
             )
 
     def lora_config(self) -> LoraConfig:
@@ -61,6 +63,8 @@ def add_adapter(unet: UNetMotionModel, adapter: Adapter) -> None:
         raise ConfigurationError(f"adapter.targets {adapter.targets}: {error}") from error
     for name, parameter in unet.named_parameters():
         parameter.requires_grad_("lora_B" in name or ("lora_A" in name and adapter.aggregation == "factors"))
+    if adapter.aggregation == "fedsvd":
+        orthonormalise(factors_of(adapter_parameters(unet)))
 
 
 def adapter_parameters(unet: UNetMotionModel) -> dict[str, nn.Parameter]:

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from fedtalk.data.clip import Clip, Reference
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.module import FederatedModule, Prepared, load_state, with_sum
+from fedtalk.federation.module import CommonForm, FederatedModule, Prepared, load_state, with_sum
 from fedtalk.talker import batches
 from fedtalk.talker.adapters import Adapter, adapter_parameters, add_adapter, load_adapter, save_adapter
 from fedtalk.talker.backbone import SHIPPED, Architecture, Backbone
+from fedtalk.talker.fedsvd import factors_of, refactored
 from fedtalk.talker.generation import Generation
 from fedtalk.talker.objectives import DiffusionLoss, Objective, Prediction, TemporalDenoisingConsistency
 from fedtalk.talker.reliability import identity_and_stability
@@ -105,8 +106,22 @@ class Talker(FederatedModule):
     def fingerprint(self) -> str:
         return self._fingerprint
 
+    @property
+    def changes_form(self) -> bool:  # type: ignore[override]
+        return self.adapter is not None and self.adapter.aggregation == "fedsvd"
+
+    def local_form(self) -> AbstractContextManager[CommonForm]:
+        if not self.changes_form:
+            return super().local_form()
+        denoiser = self.backbone.denoiser
+        return refactored(factors_of({name: value for name, value in denoiser.named_parameters() if ".lora_" in name}))
+
     def shards(self) -> list[nn.Module]:
         """The network's blocks, then the denoiser around them; codec and speech features stay whole."""
+        if self.changes_form:
+            raise ConfigurationError(
+                "adapter.aggregation: fedsvd needs whole factors in every process: expected placement single or ddp, got fsdp"
+            )
         unet = self.backbone.denoiser.unet
         return [*unet.down_blocks, unet.mid_block, *unet.up_blocks, self.backbone.denoiser]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy.stats import beta
+from scipy.stats import binomtest
 
 from fedtalk.errors import ConfigurationError
 
@@ -28,7 +28,7 @@ def rate_at_least(hits: int, trials: int, confidence: float) -> float:
     0.741
     """
     _check(hits, trials, confidence)
-    return float(beta.ppf(1 - confidence, hits, trials - hits + 1)) if hits else 0.0
+    return float(binomtest(hits, trials, alternative="greater").proportion_ci(confidence).low)
 
 
 def rate_at_most(hits: int, trials: int, confidence: float) -> float:
@@ -38,7 +38,7 @@ def rate_at_most(hits: int, trials: int, confidence: float) -> float:
     0.259
     """
     _check(hits, trials, confidence)
-    return float(beta.ppf(confidence, hits + 1, trials - hits)) if hits < trials else 1.0
+    return float(binomtest(hits, trials, alternative="less").proportion_ci(confidence).high)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedtalk.data.source import ClipData
 from fedtalk.federation.local import train_locally
-from fedtalk.federation.module import load_state
+from fedtalk.federation.module import copy_state, load_state
 from fedtalk.federation.vector import flatten
 from fedtalk.privacy.audit.appearance import likeness, mean_face
 from fedtalk.privacy.audit.gallery import Portfolio, know
@@ -65,11 +65,13 @@ def audit_updates(
     updates = {}
     for client in names:
         load_state(module.exchanged_parameters(), start)
-        train_locally(
-            run.federation.fabric(), module, run.prepared(run.data, client), run.trainer.local,
-            run.trainer.seed, client, 0, run.trainer.rounds,
-        )  # fmt: skip
-        updates[client] = flatten(module.exchanged_parameters()) - flatten(start)
+        with module.local_form() as common_form:
+            train_locally(
+                run.federation.fabric(), module, run.prepared(run.data, client), run.trainer.local,
+                run.trainer.seed, client, 0, run.trainer.rounds,
+            )  # fmt: skip
+            trained = common_form(copy_state(module.exchanged_parameters()))
+        updates[client] = flatten(trained) - flatten(start)
         tick()
     common = np.mean([stranger.gradient for stranger in strangers], axis=0)
     usual = torch.stack([stranger.latent for stranger in strangers]).mean(0)

@@ -1,8 +1,12 @@
-"""Receiver operating characteristic of an attack: true against false positives over all thresholds."""
+"""Receiver operating characteristic of an attack: true against false positives over all thresholds, by torchmetrics."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc, binary_roc
 
 from fedtalk.errors import ConfigurationError
 
@@ -20,12 +24,8 @@ def roc_curve(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.n
     Raises:
         ConfigurationError: no members or no others.
     """
-    if not len(members) or not len(others):
-        raise ConfigurationError(f"roc: expected members and others, got {len(members)} and {len(others)}")
-    thresholds = np.unique(np.concatenate([members, others]))[::-1]
-    hits = (members[None] >= thresholds[:, None]).mean(1)
-    false = (others[None] >= thresholds[:, None]).mean(1)
-    return np.concatenate([[0.0], false]), np.concatenate([[0.0], hits])
+    false, true, _ = binary_roc(*_ranked(members, others))
+    return false.double().numpy(), true.double().numpy()
 
 
 def auc(members: np.ndarray, others: np.ndarray) -> float:
@@ -34,8 +34,7 @@ def auc(members: np.ndarray, others: np.ndarray) -> float:
     >>> auc(np.array([3.0, 1.0]), np.array([2.0, 0.0]))
     0.75
     """
-    false, hits = roc_curve(members, others)
-    return float(np.sum(np.diff(false) * (hits[1:] + hits[:-1]) / 2))
+    return float(binary_auroc(*_ranked(members, others)))
 
 
 def tpr_at_fpr(members: np.ndarray, others: np.ndarray, fpr: float) -> float:
@@ -45,4 +44,12 @@ def tpr_at_fpr(members: np.ndarray, others: np.ndarray, fpr: float) -> float:
     0.5
     """
     false, hits = roc_curve(members, others)
-    return float(hits[false <= fpr].max())
+    return float(hits[false <= fpr + 1e-6].max())  # rates come in single precision
+
+
+def _ranked(members: np.ndarray, others: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Scores and labels; ranks in place of scores, since torchmetrics takes scores outside [0, 1] for logits and rounds them."""
+    if not len(members) or not len(others):
+        raise ConfigurationError(f"roc: expected members and others, got {len(members)} and {len(others)}")
+    ranks = rankdata(np.concatenate([members, others]), "dense") / (len(members) + len(others))
+    return torch.from_numpy(ranks), torch.tensor([1] * len(members) + [0] * len(others))

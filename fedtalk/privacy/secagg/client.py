@@ -9,7 +9,7 @@ client that has refused for good just stops: to the others it dropped out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -241,14 +241,17 @@ class Shared(_State):
                 f"got {vector.shape} {vector.dtype} with maximum {vector.max() if vector.size else 'none'}"
             )
         masked = np.array(vector)
-        pairs = [masks.Mask(self._peers[peer].pair_mask, subtract=peer < own) for peer in message.envelopes]
-        masks.apply_masks(masked, [masks.Mask(self._self_mask), *pairs])
+        masks.apply_masks(masked, [masks.Mask(self._self_mask), *self._pair_masks(message.envelopes)])
         packed = packing.pack(ring.reduce(masked), settings.bits)
         self._finish()
         held = {peer: (self._peers[peer].open_from, sealed) for peer, sealed in message.envelopes.items()}
         silent = frozenset(self._peers) - held.keys()
         reply = messages.MaskedInput(own, settings.session, self._round.number, packed)
         return Submitted(self._round, self._choice, held, silent), reply.encode()
+
+    def _pair_masks(self, peers: Iterable[int]) -> list[masks.Mask]:
+        """What this client adds for each of these neighbours; the neighbour adds the opposite."""
+        return [masks.Mask(self._peers[peer].pair_mask, subtract=peer < self._round.client) for peer in peers]
 
 
 class Submitted(_State):

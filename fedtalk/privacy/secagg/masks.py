@@ -1,19 +1,26 @@
 """Masks: the keystream of AES-256 in counter mode, read as little-endian words and added in the ring.
 
-Expanding masks is nearly all the work of a round, so the keystream is drawn in blocks that stay in the processor's
-second-level cache, into a buffer that is allocated once, and added there and then; nothing is reduced until the end.
+Expanding masks is nearly all the work of a round. Keystream is drawn in blocks that stay in the processor's second-level
+cache, into a buffer that is allocated once, and added there and then; nothing is reduced until the end. Cipher and
+addition leave Python's lock, so threads share the masks out: each adds its part up by itself, and the parts are added at
+the end. Sums of integers do not depend on their order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from fedtalk.cores import usable_cores
+
 BLOCK_BYTES = 1 << 17
 """Keystream drawn at once: buffer, zeros and accumulator together fit a cache of half a megabyte."""
+LEAST_BYTES_A_THREAD = 1 << 25
+"""Keystream below which a thread costs more than it saves: some five milliseconds of cipher."""
 _CIPHERS_AT_ONCE = 64
 _AES_BLOCK = 16
 
@@ -26,13 +33,31 @@ class Mask:
     subtract: bool = False
 
 
-def apply_masks(accumulator: np.ndarray, masks: Sequence[Mask]) -> None:
+def apply_masks(accumulator: np.ndarray, masks: Sequence[Mask], threads: int | None = None) -> None:
     """Add every mask to ``accumulator``, in place, modulo the word's size.
 
     Args:
         accumulator: (dimension,) contiguous, of the ring's dtype (2, 4 or 8 bytes a word, all of them masked).
         masks: what to add; each key gives the same stream whatever the dimension.
+        threads: that share the masks out, each with an accumulator of its own; by default as many as this process may
+            use cores, where the masks are worth it.
     """
+    if threads is None:
+        worth = len(masks) * accumulator.nbytes // LEAST_BYTES_A_THREAD
+        threads = max(1, min(usable_cores(), worth))
+    if threads == 1:
+        _add_streams(accumulator, masks)
+        return
+    parts = [np.zeros_like(accumulator) for _ in range(threads - 1)]
+    with ThreadPoolExecutor(threads - 1, "masks") as pool:
+        started = [pool.submit(_add_streams, part, masks[index::threads]) for index, part in enumerate(parts, start=1)]
+        _add_streams(accumulator, masks[::threads])
+        for part, future in zip(parts, started, strict=True):
+            future.result()
+            accumulator += part
+
+
+def _add_streams(accumulator: np.ndarray, masks: Sequence[Mask]) -> None:
     per_block = BLOCK_BYTES // accumulator.itemsize
     zeros = memoryview(bytes(BLOCK_BYTES))
     buffer = np.empty(BLOCK_BYTES + _AES_BLOCK, dtype=np.uint8)  # update_into asks for a spare cipher block

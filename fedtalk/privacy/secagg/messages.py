@@ -67,7 +67,7 @@ class Message:
         reader.finish()
         return message
 
-    def _body(self) -> Iterable[bytes]:
+    def _body(self) -> Iterable[bytes | memoryview]:
         raise NotImplementedError
 
     @classmethod
@@ -177,10 +177,10 @@ class MaskedInput(Message):
     """Client to server: my vector under all its masks."""
 
     KIND = 6
-    packed: bytes
-    """Ring elements, packed at the ring's width; the server checks the length."""
+    packed: bytes | memoryview
+    """Ring elements, packed at the ring's width; the server checks the length. Decoded, a view of the message."""
 
-    def _body(self) -> Iterable[bytes]:
+    def _body(self) -> Iterable[bytes | memoryview]:
         return [self.packed]
 
     @classmethod
@@ -245,9 +245,11 @@ class _Reader:
         self._position = end
         return part
 
-    def rest(self) -> bytes:
-        """All that is left."""
-        return self.take(len(self._data) - self._position)
+    def rest(self) -> memoryview:
+        """All that is left, not copied."""
+        part = memoryview(self._data)[self._position :]
+        self._position = len(self._data)
+        return part
 
     def number(self) -> int:
         """A count."""

@@ -14,6 +14,9 @@ import numpy as np
 
 from fedtalk.privacy.secagg.ring import Ring
 
+_BLOCK = 1 << 15
+"""Words that are added at once: with the sums that they go to they stay in the processor's second-level cache."""
+
 
 def packed_bytes(dimension: int, bits: int) -> int:
     """Bytes of a packed vector of ``dimension`` coordinates: dimension * bits / 8, up to one group of words more.
@@ -23,12 +26,6 @@ def packed_bytes(dimension: int, bits: int) -> int:
     """
     _, words, length, ring = _layout(dimension, bits)
     return words * length * ring.word_bits // 8
-
-
-def padded_dimension(dimension: int, bits: int) -> int:
-    """Coordinates of the accumulator that `add_packed` needs, at least ``dimension``."""
-    segments, _, length, _ = _layout(dimension, bits)
-    return segments * length
 
 
 def pack(values: np.ndarray, bits: int) -> bytes:
@@ -45,36 +42,58 @@ def pack(values: np.ndarray, bits: int) -> bytes:
     return packed.tobytes()
 
 
-def add_packed(accumulator: np.ndarray, data: bytes | memoryview, dimension: int, bits: int) -> None:
-    """Add a packed vector to ``accumulator``, in place.
+class PackedSum:
+    """The sum of packed vectors, taken without unpacking one: only what the layout makes unavoidable is done for each.
 
-    The neighbours' bits that come along above bit ``bits`` are left there, since they can't carry downwards: whoever
-    reads the accumulator reduces it first.
-
-    Args:
-        accumulator: (`padded_dimension`,) of the ring's dtype.
-        data: `packed_bytes` bytes; the caller has checked the length.
-        dimension: coordinates of the vector.
-        bits: width of the ring.
+    A segment's low bits are its word shifted right. Bits of neighbouring segments come along above bit ``bits``, where they
+    can't carry downwards, and are left there. The high bits of a segment that straddles two words are the next word shifted
+    left, and shifting left commutes with adding: there the words themselves are summed, once for all that need them.
     """
-    segments, words, length, ring = _layout(dimension, bits)
-    packed = np.frombuffer(data, dtype=ring.dtype).reshape(words, length)
-    part = np.empty(length, dtype=ring.dtype)
-    for index, segment in enumerate(accumulator.reshape(segments, length)):
-        word, shift = divmod(index * bits, ring.word_bits)
-        np.right_shift(packed[word], ring.dtype.type(shift), out=part)
-        segment += part
-        if shift + bits > ring.word_bits:
-            np.left_shift(packed[word + 1], ring.dtype.type(ring.word_bits - shift), out=part)
-            segment += part
+
+    def __init__(self, dimension: int, bits: int) -> None:
+        """
+        Args:
+            dimension: coordinates of the vectors.
+            bits: width of the ring.
+        """
+        segments, self._words, self._length, ring = _layout(dimension, bits)
+        self._dimension, self._bits, self._ring = dimension, bits, ring
+        self._places = [divmod(index * bits, ring.word_bits) for index in range(segments)]
+        """(word, shift) at which each segment begins."""
+        shifted = {place for place in self._places if place[1]}
+        # Every word is somebody's beginning or somebody's end.
+        self._sums = {
+            place: np.zeros(self._length, dtype=ring.dtype)
+            for place in sorted(shifted | {(word, 0) for word in range(self._words)})
+        }
+
+    def add(self, data: bytes | memoryview) -> None:
+        """Add a packed vector, `packed_bytes` long; the caller has checked the length."""
+        packed = np.frombuffer(data, dtype=self._ring.dtype).reshape(self._words, self._length)
+        part = np.empty(min(self._length, _BLOCK), dtype=self._ring.dtype)
+        for start in range(0, self._length, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            for (word, shift), total in self._sums.items():
+                drawn, into = packed[word, block], total[block]
+                if shift:
+                    drawn = np.right_shift(drawn, self._ring.dtype.type(shift), out=part[: len(drawn)])
+                np.add(into, drawn, out=into)
+
+    def total(self) -> np.ndarray:
+        """The sum so far, (dimension,) of the ring's dtype, right in its lower ``bits`` bits: whoever reads it reduces it."""
+        whole = np.empty((len(self._places), self._length), dtype=self._ring.dtype)
+        for segment, (word, shift) in zip(whole, self._places, strict=True):
+            segment[:] = self._sums[word, shift]
+            if shift + self._bits > self._ring.word_bits:
+                segment += self._sums[word + 1, 0] << self._ring.dtype.type(self._ring.word_bits - shift)
+        return whole.reshape(-1)[: self._dimension]
 
 
 def unpack(data: bytes | memoryview, dimension: int, bits: int) -> np.ndarray:
     """The vector (dimension,) that `pack` packed."""
-    ring = Ring(bits)
-    accumulator = np.zeros(padded_dimension(dimension, bits), dtype=ring.dtype)
-    add_packed(accumulator, data, dimension, bits)
-    return ring.reduce(accumulator[:dimension])
+    packed_sum = PackedSum(dimension, bits)
+    packed_sum.add(data)
+    return Ring(bits).reduce(packed_sum.total())
 
 
 def _layout(dimension: int, bits: int) -> tuple[int, int, int, Ring]:

@@ -13,8 +13,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping
 
-import numpy as np
-
 from fedtalk.errors import ConfigurationError
 from fedtalk.privacy.secagg import keys, messages, packing
 from fedtalk.privacy.secagg.collecting import Collecting, Roster
@@ -178,7 +176,7 @@ class CollectingInputs(Collecting):
     ) -> None:
         super().__init__(settings, round_number, commitments)
         self._roster, self._commitments = roster, commitments
-        self._sum = np.zeros(packing.padded_dimension(settings.dimension, settings.bits), dtype=settings.ring.dtype)
+        self._sum = packing.PackedSum(settings.dimension, settings.bits)
 
     def receive(self, sender: int, data: bytes) -> None:
         """Add one client's masked vector to the sum; nothing else of it is kept.
@@ -194,7 +192,7 @@ class CollectingInputs(Collecting):
                 f"masked vector of client {sender}: expected {expected} bytes for {settings.dimension} coordinates of "
                 f"{settings.bits} bits, got {len(message.packed)}"
             )
-        packing.add_packed(self._sum, message.packed, settings.dimension, settings.bits)
+        self._sum.add(message.packed)
         self._answered.add(sender)
 
     def close(self) -> tuple[CollectingReveals, dict[int, bytes]]:
@@ -214,8 +212,7 @@ class CollectingInputs(Collecting):
             ).encode()
             for client in survivors
         }  # fmt: skip
-        total = self._sum[: self._settings.dimension]
         state = CollectingReveals(
-            self._settings, self._number, self._roster, self._commitments, dropped, survivors, total
+            self._settings, self._number, self._roster, self._commitments, dropped, survivors, self._sum.total()
         )
         return state, outgoing

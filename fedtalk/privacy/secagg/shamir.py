@@ -7,12 +7,17 @@ independent of the secret.
 
 from __future__ import annotations
 
+import functools
 import math
 import secrets
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 PRIME = 2**256 + 297
 """The smallest prime above 2**256: every 32-byte secret is a field element."""
+LARGEST_POINT = 2**31 - 1
+"""Points are places on a roster."""
 SECRET_BYTES = 32
 SHARE_BYTES = 33
 
@@ -22,7 +27,7 @@ def split(secret: bytes, points: Sequence[int], threshold: int) -> dict[int, byt
 
     Args:
         secret: 32 bytes.
-        points: distinct field elements other than 0, one a holder.
+        points: distinct, 1 to `LARGEST_POINT`, one a holder.
         threshold: shares that are needed, 1 to ``len(points)``.
 
     Returns:
@@ -63,23 +68,38 @@ def combine(shares: Mapping[int, bytes]) -> bytes | None:
     values = [int.from_bytes(share, "big") for share in shares.values()]
     if any(value >= PRIME for value in values):
         raise ValueError("share: expected a field element, got a number of at least the prime")
-    # Lagrange at 0: sum_i y_i prod_{j != i} x_j / (x_j - x_i) = X sum_i y_i / D_i, D_i = x_i prod_{j != i} (x_j - x_i).
-    # One modular inverse for all D_i (Montgomery's trick), since an inverse costs as much as hundreds of products.
-    denominators = [point * math.prod(other - point for other in points if other != point) % PRIME for point in points]
-    prefixes = [1]
-    for denominator in denominators:
-        prefixes.append(prefixes[-1] * denominator % PRIME)
-    inverse = pow(prefixes[-1], -1, PRIME)
-    total = 0
-    for value, denominator, prefix in zip(
-        reversed(values), reversed(denominators), reversed(prefixes[:-1]), strict=True
-    ):
-        total += value * inverse % PRIME * prefix
-        inverse = inverse * denominator % PRIME
-    secret = total * math.prod(points) % PRIME
+    total = sum(value * weight for value, weight in zip(values, _weights(tuple(points)), strict=True))
+    secret = total % PRIME
     return secret.to_bytes(SECRET_BYTES, "big") if secret < 1 << (8 * SECRET_BYTES) else None
 
 
+@functools.lru_cache(maxsize=256)
+def _weights(points: tuple[int, ...]) -> tuple[int, ...]:
+    """Lagrange's weights at 0, modulo the prime: w_i = prod_{j != i} x_j / (x_j - x_i) = X / D_i, with X = prod_j x_j and
+    D_i = x_i prod_{j != i} (x_j - x_i). The same holders often open many secrets.
+
+    Differences are multiplied in machine words as long as these hold them, and one modular inverse does for all D_i
+    (Montgomery's trick), since an inverse costs as much as hundreds of products.
+    """
+    differences = np.array(points)[None] - np.array(points)[:, None]
+    np.fill_diagonal(differences, points)
+    at_once = 62 // max(points).bit_length()
+    filled = np.pad(differences, ((0, 0), (0, -len(points) % at_once)), constant_values=1)
+    factors = filled.reshape(len(points), -1, at_once).prod(axis=2)
+    denominators = [math.prod(row) % PRIME for row in factors.tolist()]
+    prefixes = [1]
+    for denominator in denominators:
+        prefixes.append(prefixes[-1] * denominator % PRIME)
+    inverse = pow(prefixes[-1], -1, PRIME) * math.prod(points) % PRIME
+    weights = []
+    for denominator, prefix in zip(reversed(denominators), reversed(prefixes[:-1]), strict=True):
+        weights.append(inverse * prefix % PRIME)
+        inverse = inverse * denominator % PRIME
+    return tuple(reversed(weights))
+
+
 def _check_points(points: Sequence[int]) -> None:
-    if not points or len(set(points)) != len(points) or not all(0 < point < PRIME for point in points):
-        raise ValueError(f"points: expected distinct numbers above 0, at least one, got {list(points)[:8]}")
+    if not points or len(set(points)) != len(points) or not all(0 < point <= LARGEST_POINT for point in points):
+        raise ValueError(
+            f"points: expected distinct numbers from 1 to {LARGEST_POINT}, at least one, got {list(points)[:8]}"
+        )

@@ -73,7 +73,7 @@ class CollectingReveals(Collecting):
                 key = keys.pair_mask_key(recovered, client, self._roster.mask_publics[peer], peer, context)
                 # The peer added this mask if its own id is the smaller one, so here it goes the other way.
                 found.append(masks.Mask(key, subtract=peer < client))
-        total = np.array(self._masked_sum)
+        total = self._masked_sum
         masks.apply_masks(total, found)
         return AggregateSum(self._settings.ring.reduce(total), self._survivors)
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from fedtalk.privacy.secagg.masks import BLOCK_BYTES, Mask, apply_masks
+from fedtalk.privacy.secagg import masks as module
+from fedtalk.privacy.secagg.masks import BLOCK_BYTES, LEAST_BYTES_A_THREAD, Mask, apply_masks
 
 KEYS = [bytes([index]) * 32 for index in range(70)]
 
@@ -40,3 +43,30 @@ def test_no_masks_change_nothing() -> None:
     vector = np.arange(10, dtype="<u4")
     apply_masks(vector, [])
     assert vector.tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_threads_change_no_bit(threads: int) -> None:
+    original = np.arange(3 * BLOCK_BYTES // 4 + 1, dtype="<u4")
+    masks = [Mask(key, subtract=index % 3 == 0) for index, key in enumerate(KEYS[:7])]
+    alone, shared = original.copy(), original.copy()
+    apply_masks(alone, masks, threads=1)
+    apply_masks(shared, masks, threads=threads)
+    assert not np.array_equal(alone, original)
+    assert np.array_equal(alone, shared)
+
+
+def test_much_keystream_is_drawn_in_threads_and_little_of_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = set()
+    alone = module._add_streams
+
+    def watched(accumulator: np.ndarray, masks: list[Mask]) -> None:
+        names.add(threading.current_thread().name)
+        alone(accumulator, masks)
+
+    monkeypatch.setattr(module, "_add_streams", watched)
+    monkeypatch.setattr(module, "usable_cores", lambda: 3)
+    apply_masks(np.zeros(1000, dtype="<u4"), [Mask(key) for key in KEYS])
+    assert names == {"MainThread"}
+    apply_masks(np.zeros(3 * LEAST_BYTES_A_THREAD // 4 // len(KEYS) + 100, dtype="<u4"), [Mask(key) for key in KEYS])
+    assert len(names) == 3

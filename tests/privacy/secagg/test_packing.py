@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedtalk.privacy.secagg.packing import add_packed, pack, packed_bytes, padded_dimension, unpack
+from fedtalk.privacy.secagg.packing import PackedSum, pack, packed_bytes, unpack
 from fedtalk.privacy.secagg.ring import Ring
 
 
@@ -29,11 +29,11 @@ def test_unpacking_gives_back_what_was_packed_in_the_true_width(bits: int, dimen
 def test_adding_packed_vectors_is_adding_their_integers(bits: int, dimension: int, count: int, seed: int) -> None:
     vectors = [random_vector(dimension, bits, seed + index) for index in range(count)]
     ring = Ring(bits)
-    accumulator = np.zeros(padded_dimension(dimension, bits), dtype=ring.dtype)
+    total = PackedSum(dimension, bits)
     for vector in vectors:
-        add_packed(accumulator, pack(vector, bits), dimension, bits)
+        total.add(pack(vector, bits))
     expected = [sum(column) % ring.modulus for column in zip(*(vector.tolist() for vector in vectors), strict=True)]
-    assert ring.reduce(accumulator[:dimension]).tolist() == expected
+    assert ring.reduce(total.total()).tolist() == expected
 
 
 def test_the_wire_format_is_the_one_described() -> None:
@@ -48,3 +48,13 @@ def test_the_wire_format_is_the_one_described() -> None:
         for word in range(5):
             words[word][group] = int(stream[32 * word : 32 * word + 32][::-1], 2)
     assert pack(vector, bits) == b"".join(value.to_bytes(4, "little") for row in words for value in row)
+
+
+@pytest.mark.parametrize("bits", [11, 20, 37])
+def test_sums_of_vectors_longer_than_a_block_are_exact(bits: int) -> None:
+    ring, dimension = Ring(bits), 64 * 33_000
+    vectors = [random_vector(dimension, bits, seed) for seed in range(3)]
+    total = PackedSum(dimension, bits)
+    for vector in vectors:
+        total.add(memoryview(pack(vector, bits)))
+    assert np.array_equal(ring.reduce(total.total()), ring.reduce(sum(vectors[1:], vectors[0])))

@@ -20,6 +20,7 @@ from fedtalk.privacy.secagg.messages import (
     SealedShares,
     ShareDelivery,
 )
+from fedtalk.privacy.secagg.packing import PackedSum
 from fedtalk.privacy.secagg.shamir import SHARE_BYTES
 
 OWN = 21
@@ -158,7 +159,7 @@ class TestCollectingInputs:
         cohort.to_delivery()
         good = cohort.shared[OWN].receive_shares(cohort.deliveries[OWN], cohort.vectors[OWN])[1]
         refuses_what_every_state_refuses(cohort.collecting_inputs, good, MaskedInput)
-        packed = MaskedInput.decode(good).packed
+        packed = bytes(MaskedInput.decode(good).packed)
         for wrong in (packed[:-1], packed + b"\x00", b""):
             with pytest.raises(RefusedMessage, match=f"expected {len(packed)} bytes"):
                 cohort.collecting_inputs.receive(OWN, altered(good, MaskedInput, packed=wrong))
@@ -298,8 +299,12 @@ class TestCollectingReveals:
 def test_the_server_keeps_no_vector(cohort) -> None:
     """Nothing that the server holds after the inputs has a client's masked vector in it, let alone a clear one."""
     cohort.to_request()
-    arrays = [value for value in vars(cohort.collecting_inputs).values() if isinstance(value, np.ndarray)]
-    assert len(arrays) == 1  # the running sum
-    masked = [MaskedInput.decode(data).packed for data in cohort.masked.values()]
+    assert not any(isinstance(value, np.ndarray) for value in vars(cohort.collecting_inputs).values())
+    running, empty = cohort.collecting_inputs._sum, PackedSum(cohort.settings.dimension, cohort.settings.bits)
+    assert vars(running).keys() == vars(empty).keys()
+    assert {key: part.shape for key, part in running._sums.items()} == {
+        key: part.shape for key, part in empty._sums.items()
+    }
+    masked = [bytes(MaskedInput.decode(data).packed) for data in cohort.masked.values()]
     held = repr(vars(cohort.collecting_inputs))
     assert not any(repr(packed) in held for packed in masked)

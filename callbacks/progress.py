@@ -33,7 +33,7 @@ class RoundProgress(RoundCallback):
             return
         self._bars = Progress(
             TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=Console(stderr=True),
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False), console=Console(stderr=True),
         )  # fmt: skip
         self._tasks = {
             "rounds": self._bars.add_task("rounds", total=trainer.rounds, completed=trainer.round_number, note=""),
@@ -77,9 +77,8 @@ class RoundProgress(RoundCallback):
         )  # fmt: skip
 
     def _private_round_end(self, trainer: RoundTrainer, outcome: RoundOutcome) -> None:
-        """The round without what single clients have; epsilon where there is one."""
-        epsilon = outcome.privacy.get("epsilon_prv") if outcome.privacy else None
-        note = f"epsilon {epsilon:.3f}" if epsilon is not None else "sealed"
+        """The round without what single clients have; epsilon where there is one, by adversary."""
+        note = outcome.told or "sealed"
         if self._bars:
             self._bars.update(self._tasks["rounds"], completed=trainer.round_number, note=note)
             return
@@ -95,7 +94,7 @@ class RoundProgress(RoundCallback):
     ) -> None:
         text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         if self._bars:
-            self._bars.console.print(f"round {round_number}: held out {text}")
+            self._bars.console.print(f"round {round_number}: held out {text}", markup=False)
         else:
             print(f"round {round_number}: held out  {text}", file=sys.stderr, flush=True)
 

@@ -41,11 +41,12 @@ def planned(config: Path, folder: Path, epsilon: str, seed: int) -> dict[str, An
     """The config of one run."""
     settings = yaml.safe_load(config.read_text())
     trainer = settings["trainer"]
-    trainer |= {"default_root_dir": str(folder), "seed": seed, "threads": 1, "accelerator": "cpu"}
+    trainer |= {"default_root_dir": str(folder), "threads": 1, "accelerator": "cpu"}
     if epsilon == OFF:
         trainer["privacy"] = None
     else:
         trainer["privacy"]["target_epsilon"] = float(epsilon)
+    settings["data"]["init_args"]["seed"] = 0  # the same people for all seeds
     return {"seed_everything": seed, **settings}
 
 
@@ -102,7 +103,7 @@ def measure(folder: Path, people: int, without: Path) -> None:
     if not known.exists():
         write_json(known, everybody())
     rows = {"no_adapter": json.loads(known.read_text())}
-    talker.load_adapter(folder / "adapters" / "global")
+    talker.load_adapter(folder / "adapters" / "released")
     rows["released"] = everybody()
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
     record = folder / "checkpoints" / "ledger.json"

@@ -16,6 +16,7 @@ from fedtalk.data.source import ClipData
 from fedtalk.errors import ConfigurationError
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.module import copy_state, load_state
+from fedtalk.federation.run_folder import personal_adapter
 from fedtalk.talker.adapters import adapter_parameters
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.module import Talker
@@ -83,7 +84,7 @@ def adapter_states(talker: Talker, run_dir: Path, clients: Iterable[str]) -> dic
         "no_adapter": {n: torch.zeros_like(v) if "lora_B" in n else v for n, v in trained.items()},
     }
     for client in sorted(set(clients)):
-        folder = run_dir / "adapters" / client
+        folder = personal_adapter(run_dir, client)
         if folder.is_dir():
             talker.load_adapter(folder)
             states[f"personal/{client}"] = copy_state(parameters)

@@ -24,6 +24,7 @@ from fedtalk.evaluation.recognisers import default_recogniser
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.evaluation.specs import METRICS, score
 from fedtalk.federation.module import load_state
+from fedtalk.privacy.ledger_report import shown_epsilons
 from fedtalk.storage import write_json
 from fedtalk.talker.adapters import adapter_parameters
 from fedtalk.talker.module import Talker
@@ -51,7 +52,7 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
         the content of ``metrics.json``: for each row of `fedtalk.evaluation.controls.rows` the means over clips of the measures
         of `fedtalk.evaluation.specs.METRICS`; ``portrait`` the same for the portrait task; ``comparisons`` differences with
         bootstrap intervals by client; ``clips`` every clip's own scores; ``about`` instruments, units and what was
-        unavailable.
+        unavailable; ``privacy`` the epsilons of a differentially private run, each with its adversary.
     """
     found = list(cases(data, settings))
     synthtalk = settings.openness == "synthtalk"
@@ -100,6 +101,7 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
             "measures": {spec.name: {"unit": spec.unit, "goal": spec.goal, "source": spec.source} for spec in METRICS},
             "unavailable": pretrained.unavailable(),
         },
+        "privacy": shown_epsilons(run_dir),
     }  # fmt: skip
     write_json(run_dir / "metrics.json", result)
     return result

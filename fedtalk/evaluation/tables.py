@@ -35,5 +35,9 @@ def print_table(result: dict[str, Any]) -> None:
                 f"{measure} {name}: {difference['mean']:+.3f}, 95 % interval [{difference['low']:+.3f}, "
                 f"{difference['high']:+.3f}] over clients", highlight=False,
             )  # fmt: skip
+    for row in result.get("privacy", []):
+        epsilon = row.get("prv", row.get("exact"))
+        shown = "without bound" if epsilon is None else f"{epsilon:.3f}"
+        console.print(f"privacy: epsilon {shown} {row['against']}", highlight=False, markup=False)
     for name, reason in about.get("unavailable", {}).items():
         console.print(f"{name} was not measured: {reason}", highlight=False, markup=False)

@@ -9,10 +9,11 @@ from lightning.pytorch import Callback, Trainer
 
 from fedtalk.data.source import ClipData
 from fedtalk.federation.engines.in_process import Engine
+from fedtalk.federation.federation import Federation
 from fedtalk.federation.interruption import StopSignals
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.local_work import ClientReport
-from fedtalk.federation.module import FederatedModule, Prepared
+from fedtalk.federation.module import FederatedModule
 
 
 @dataclass
@@ -28,6 +29,8 @@ class RoundOutcome:
     seconds: float = 0.0
     privacy: dict[str, float] | None = None
     """With privacy: what may be shown of the round. Then there are no reports: clients keep them to themselves."""
+    told: str = ""
+    """With noise: epsilon so far, by adversary."""
 
 
 class RoundTrainer(Trainer):
@@ -44,8 +47,8 @@ class RoundTrainer(Trainer):
     engine: Engine
     stop_signals: StopSignals
 
-    def prepared(self, client: str, held_out: bool = False) -> list[Prepared]:
-        """A client's prepared clips, from its cache."""
+    def federate(self, model: FederatedModule, datamodule: ClipData) -> Federation:
+        """This trainer's settings with a module and data."""
         raise NotImplementedError
 
 

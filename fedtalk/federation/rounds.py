@@ -60,7 +60,7 @@ class Rounds:
         self.server = federation.aggregation.build_server(copy_state(federation.module.exchanged_parameters()))
         self.round_number = 0
         self.faults = FaultRecord()
-        self.kept: dict[str, Any] = {}
+        self.kept: dict[str, Any] = {"callbacks": {}}
         """What else a checkpoint keeps."""
 
     def run_round(self) -> RoundOutcome:
@@ -79,7 +79,8 @@ class Rounds:
         # 4. Server
         if result.total is not None:
             outcome.update_norm = self.server.step(sealed.released(result.total))
-        outcome.privacy = sealed.shown
+        outcome.privacy, outcome.told = sealed.shown, sealed.told
+        sealed.note_dropouts(len(cohort), result.updates)
         # 5. Record
         updated = result.total is not None
         known = int(updated) if sealed.private else result.updates  # how many gave one is not for the checkpoint
@@ -103,6 +104,7 @@ class Rounds:
                 "keep_optimizer": federation.local.keep_optimizer,
                 "faults": self.faults.state_dict(),
                 "made_for": federation.module.fingerprint(),
+                "meaning": federation.module.meaning(),
                 **self.kept,
             },
         )
@@ -135,9 +137,10 @@ class Rounds:
         saved = load_checkpoint(path, federation.module, federation.seed)
         self.server.load_state_dict(saved["server"])
         self.round_number = saved["round"]
+        self.sealed.recall(path.resolve().parent)  # rounds that were charged after this checkpoint was written
         self.sealed.load_state_dict(saved["aggregation"] or None)
         self.faults.load_state_dict(saved["faults"])
-        self.kept = {"callbacks": saved.get("callbacks", {})}
+        self.kept = {"callbacks": saved["callbacks"]}
         log.info("going on after round %d of %s", self.round_number, path)
         needed = federation.local.keep_optimizer and saved["keep_optimizer"] and self.faults.updates > 0
         return path.resolve().parents[1] / "clients" if needed else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from typing import Any
 from fedtalk.errors import ArtifactError, ConfigurationError, OutputError
 from fedtalk.federation.interruption import StopSignals
 from fedtalk.storage import write_json
+from fedtalk.sweeps.environment import run_environment
 from fedtalk.sweeps.plan import PlannedRun
 
 log = logging.getLogger("fedtalk")
@@ -243,16 +243,6 @@ class Sweep:
             deadline = time.monotonic() + GRACE_SECONDS
             while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
                 time.sleep(0.1)
-
-
-def run_environment(threads: int) -> dict[str, str]:
-    """Of a run's process: as many threads as it was given, and threads that wait without keeping a core busy."""
-    return {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "passive",
-    }
 
 
 def last_line(path: Path) -> str:

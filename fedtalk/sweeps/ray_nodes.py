@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 
 from fedtalk.errors import ConfigurationError
-from fedtalk.sweeps.execution import run_environment
+from fedtalk.sweeps.environment import run_environment
 
 
 def connect() -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from fedtalk.privacy.audit.audit import Audit
+from fedtalk.privacy.audit.result import Audit
 
 
 def print_audit(audit: Audit, console: Console | None = None) -> None:

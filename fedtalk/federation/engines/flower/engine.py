@@ -208,5 +208,5 @@ class FlowerEngine(Engine):
                     continue
             except MessageError as error:
                 log.warning("site %s: %s", site, error)
-            log.warning("site %s did not take the final adapter; it is in RUN/adapters/global", site)
+            log.warning("site %s did not take the final adapter; it is in RUN/adapters/released", site)
         return took

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import binom, hypergeom
 
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.cohort import CohortSampler, FixedCohort
+from fedtalk.federation.cohort import CohortSampler, FixedCohort, RotatingCohort
 from fedtalk.privacy.settings import Privacy
 
 MOST_LIKELY = 1e-6
@@ -89,8 +89,9 @@ def exceeding(own: int, others: int, sampler: CohortSampler, allowed: Callable[[
         sampler: of the cohorts.
         allowed: from the cohort's size to a number that doesn't fall as it grows.
     """
-    if isinstance(sampler, FixedCohort):
-        size = min(sampler.size, own + others)
+    if isinstance(sampler, FixedCohort | RotatingCohort):  # a group of the latter is drawn as a cohort of the former
+        fixed = isinstance(sampler, FixedCohort)
+        size = min(sampler.size, own + others) if fixed else (own + others) // sampler.every
         return float(hypergeom.sf(allowed(size), own + others, own, size))
     rate = getattr(sampler, "rate", 1.0)
     drawn = np.arange(1, own + 1)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+# Processes that share cores must not spin while they wait; before torch is imported, and for what the tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # LightningCLI of lightning 2.6 calls methods that jsonargparse has renamed since; nothing of ours to change.
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 torch.set_num_threads(1)  # two processes with spinning OpenMP threads take ten times as long

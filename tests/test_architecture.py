@@ -103,6 +103,18 @@ def test_modules_import_downwards_only() -> None:
     assert not upwards
 
 
+@pytest.mark.parametrize("server", ["fedtalk.federation.server", "fedtalk.privacy.secagg.server"])
+def test_the_server_half_reaches_nothing_of_a_client(server: str) -> None:
+    """Not even by way of others: neither clips, nor local training, nor a client's half of the protocol."""
+    reached, open_ends = set(), [server]
+    while open_ends:
+        for module in GRAPH[open_ends.pop()] - reached:
+            reached.add(module)
+            open_ends.append(module)
+    clients = ("fedtalk.data", "fedtalk.federation.client", "fedtalk.federation.local", "fedtalk.privacy.secagg.client")
+    assert reached and not [module for module in reached if module.startswith(clients)]
+
+
 def test_no_file_is_long() -> None:
     lengths = {
         str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES.values()

@@ -122,9 +122,7 @@ def test_a_run_goes_on_after_the_server_was_started_again(federation, people, se
     federation.over_sites(post, sealed, rounds=2)
     for site in post.sites.values():
         longer = replace(site.federation, rounds=3)
-        site.__init__(
-            longer, site._engine, site._account, lambda: None
-        )  # the sites were started again, with a longer run
+        site.__init__(longer, site._engine, site._account, lambda: None)  # started again, with a longer run
     _, got = federation.over_sites(post, sealed, ckpt_path="last", rounds=3)
     assert _equal(got, federation.in_process(people, sealed, rounds=3))
 

@@ -39,7 +39,7 @@ from fedtalk.federation.run_lock import run_lock
 from fedtalk.federation.workers import Workers
 from fedtalk.planning.estimate import Beside, Estimate, estimate_run
 from fedtalk.planning.report import report
-from fedtalk.privacy.preconditions import check_apart, check_nothing_clear
+from fedtalk.privacy.preconditions import check_nothing_clear
 from fedtalk.privacy.rounds import rounds_of
 from fedtalk.privacy.sealed_rounds import SealedRounds
 from fedtalk.privacy.settings import Privacy
@@ -165,8 +165,6 @@ class FederatedTrainer(MeasuringTrainer):
         if threads:
             torch.set_num_threads(threads)
         self.placements = Placements(default_placement, placements)
-        if privacy is not None:
-            check_apart(privacy, self.placements)
         self.workers = workers if self.rank is None else self.rank.size - 1
         self.engine: Engine
         if self.rank is not None:

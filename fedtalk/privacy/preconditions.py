@@ -7,7 +7,6 @@ from typing import Any
 
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.federation.cohort import CohortSampler
-from fedtalk.federation.placement import Placement
 from fedtalk.privacy.opening import usual_cohort
 from fedtalk.privacy.secagg.graph import Assumptions
 from fedtalk.privacy.secagg.settings import SMALLEST_COHORT
@@ -35,29 +34,6 @@ def check_nothing_clear(validate_every: int, keep_optimizer: bool, callbacks: It
             raise ConfigurationError(
                 f"trainer.callbacks: {type(callback).__name__} shows what single clients have: expected no such callback "
                 "with privacy. Leave it out."
-            )
-
-
-def check_apart(privacy: Privacy, placements: Iterable[tuple[str, Placement]]) -> None:
-    """Refuse clients in one batch where one client more or less may change its own vector only.
-
-    In a batch they share steps, a deadline and memory, so one that is slow or too large takes the others out of the sum; and
-    the others' vectors come out in other last bits beside it than without it, each of which may round to another element of
-    the ring. Either is more than the one vector that the noise is sized for.
-
-    Args:
-        privacy: of the run.
-        placements: by the key that sets them.
-
-    Raises:
-        ConfigurationError: with noise, a placement has clients train together.
-    """
-    for key, placed in placements:
-        if privacy.noised and placed.together > 1:
-            raise ConfigurationError(
-                f"{key}: clients that train in one batch share its time, its memory and the rounding of its sums, so one client "
-                "more or less changes more than one vector, which is not accounted for: expected together: 1 with differential "
-                f"privacy, got {placed.together}. Use trainer.workers to train several at once"
             )
 
 

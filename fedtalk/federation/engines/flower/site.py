@@ -30,6 +30,7 @@ from fedtalk.federation.engines.flower.site_session import SiteAccount, SiteSess
 from fedtalk.federation.engines.in_process import Engine, Failure, InProcess
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.module import load_state
+from fedtalk.federation.preconditions import check_placements
 from fedtalk.privacy.secagg.client import Advertised, Shared, Submitted
 
 log = logging.getLogger("fedtalk")
@@ -70,6 +71,7 @@ class Site:
             ConfigurationError: the config has no secure aggregation, or noise and clients that can take each other down.
         """
         privacy = check_sealed(federation.privacy)
+        check_placements(federation)
         self.federation, self.module, self.data = federation, federation.module, federation.data
         self._agreement, self._account, self._check_stop = agreement_of(federation), account, check_stop
         if not isinstance(engine, InProcess):

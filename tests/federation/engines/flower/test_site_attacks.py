@@ -13,7 +13,8 @@ from fedtalk.federation.engines.flower.site import Site
 from fedtalk.federation.engines.flower.site_session import SiteAccount
 from fedtalk.federation.engines.in_process import InProcess
 from fedtalk.federation.local_work import weigh
-from fedtalk.federation.placement import Placement
+from fedtalk.federation.placement import Placement, Placements
+from fedtalk.federation.preconditions import check_apart, check_placements
 from fedtalk.federation.server import ServerOptimizer
 from fedtalk.federation.workers import Workers
 from fedtalk.privacy.private_round import ClientEncoding
@@ -121,12 +122,15 @@ def test_with_noise_clients_of_a_site_are_in_processes_of_their_own(federation, 
         Site(of_site, InProcess(), account, lambda: None)
 
 
-def test_with_noise_no_clients_train_in_one_batch(federation) -> None:
-    privacy = Privacy(noise_multiplier=0.7, delta=1e-2)
+def test_with_noise_no_clients_train_in_one_batch(federation, people) -> None:
+    def check(privacy: Privacy, **placed: object) -> None:
+        trainer = federation.trainer("x", privacy, **placed)
+        check_placements(trainer.federate(federation._colours(), federation._colour_data(people)))
+
     for placed in ({"default_placement": Placement(together=2)}, {"placements": {"a*": Placement(together=4)}}):
         with pytest.raises(ConfigurationError, match="one client more or less changes more than one vector"):
-            federation.trainer("x", privacy, **placed)
-    federation.trainer("x", Privacy(), default_placement=Placement(together=2))
+            check(Privacy(noise_multiplier=0.7, delta=1e-2), **placed)
+    check_apart(Privacy(), Placements(Placement(together=2), {}))
 
 
 def test_a_sites_people_give_no_more_than_their_site_allows(federation, people, sealed) -> None:

@@ -16,7 +16,6 @@ from fedtalk.federation.local_work import weigh
 from fedtalk.federation.placement import Placement, Placements
 from fedtalk.federation.preconditions import check_apart, check_placements
 from fedtalk.federation.server import ServerOptimizer
-from fedtalk.federation.workers import Workers
 from fedtalk.privacy.private_round import ClientEncoding
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.secagg.messages import RevealRequest, Roster, ShareDelivery
@@ -89,6 +88,12 @@ def _take_away(site, step: str, client: str) -> None:
     site._handlers[kind] = without
 
 
+class Two(InProcess):
+    """As an engine of two processes says of itself."""
+
+    isolates, at_once = True, 2
+
+
 def test_each_client_has_its_slot_whatever_the_others_do(federation, people, sealed) -> None:
     """Of the server's 1000 s east's two people have 450 s each, and their own deadline where that is shorter."""
     post, deadlines = federation.post(federation.split(people), sealed), {}
@@ -106,7 +111,7 @@ def test_each_client_has_its_slot_whatever_the_others_do(federation, people, sea
     east = post.sites["east"]
     message = Message("train", {"seconds": 100.0})
     assert east._slot(message, 2) == pytest.approx(45.0)
-    east._engine, east._start_seconds = Workers(2, None), 10.0
+    east._engine, east._start_seconds = Two(), 10.0
     assert east._slot(message, 2) == pytest.approx(70.0) and east._slot(message, 3) == pytest.approx(25.0)
     with pytest.raises(FedTalkError, match=r"flower\.training_seconds: expected time for 9 clients, 2 at once"):
         east._slot(message, 9)

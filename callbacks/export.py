@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedtalk.federation.callback import RoundCallback, RoundTrainer
 from fedtalk.federation.module import FederatedModule
+from fedtalk.federation.run_folder import check_chosen
 
 
 class Export(RoundCallback):
@@ -14,6 +15,7 @@ class Export(RoundCallback):
         Args:
             folder: name inside the run's folder.
         """
+        check_chosen("export.folder", folder)
         self.folder = folder
 
     def on_fit_rounds_end(self, trainer: RoundTrainer, module: FederatedModule) -> None:

@@ -18,12 +18,11 @@ from fedtalk.federation.callback import RoundCallback, RoundTrainer
 from fedtalk.federation.engines.in_process import Failure, InProcess
 from fedtalk.federation.local_work import LocalWork
 from fedtalk.federation.module import FederatedModule, copy_state, load_state
+from fedtalk.federation.run_folder import personal_adapter, released_adapter
 from fedtalk.storage import write_json
 from fedtalk.talker.module import Talker
 
 log = logging.getLogger("fedtalk")
-
-GLOBAL = "global"
 
 
 @dataclass
@@ -49,7 +48,7 @@ class PersonalTraining:
 
 
 class PersonalAdapters(RoundCallback):
-    """Writes ``adapters/global`` and, for each client that goes on alone, ``adapters/CLIENT``, in peft's format.
+    """Writes ``adapters/released`` and, for each client that goes on alone, ``adapters/personal/CLIENT``, in peft's format.
 
     A personal adapter starts from the global one and trains on its client's clips alone, by the client's placement and the
     trainer's workers as in a round; it never leaves the client. Each is written as soon as it is there, and one that is there
@@ -74,8 +73,7 @@ class PersonalAdapters(RoundCallback):
         if not isinstance(module, Talker) or not _has_adapter(module):
             return
         start = copy_state(module.exchanged_parameters())
-        folder = trainer.run_dir / "adapters"
-        module.save_adapter(folder / GLOBAL)
+        module.save_adapter(released_adapter(trainer.run_dir))
         if self.personal is not None and self.personal.steps:
             clients = trainer.data.clients
             chosen = clients[: self.personal.most_clients]
@@ -104,7 +102,7 @@ class PersonalAdapters(RoundCallback):
             learning_rate=personal.learning_rate or trainer.local.learning_rate,
             schedule="cosine", warmup_steps=0, keep_optimizer=False, deadline_seconds=None,
         )  # fmt: skip
-        markers = {client: trainer.run_dir / "adapters" / client / "made_from.json" for client in clients}
+        markers = {client: personal_adapter(trainer.run_dir, client) / "made_from.json" for client in clients}
         origin = f"{_digest(start)}/{local}"
         missing = []
         for client, marker in markers.items():

@@ -77,9 +77,8 @@ class RoundProgress(RoundCallback):
         )  # fmt: skip
 
     def _private_round_end(self, trainer: RoundTrainer, outcome: RoundOutcome) -> None:
-        """The round without what single clients have; epsilon where there is one."""
-        epsilon = outcome.privacy.get("epsilon_prv") if outcome.privacy else None
-        note = f"epsilon {epsilon:.3f}" if epsilon is not None else "sealed"
+        """The round without what single clients have; epsilon where there is one, by adversary."""
+        note = outcome.told or "sealed"
         if self._bars:
             self._bars.update(self._tasks["rounds"], completed=trainer.round_number, note=note)
             return

@@ -14,7 +14,7 @@ from fedtalk import __version__
 from fedtalk.errors import FedTalkError
 
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = ("prepare", "generate", "audit", "doctor", "flower")
+COMMANDS = ("prepare", "generate", "audit", "ledger", "doctor", "flower")
 FLAGS = ("--json", "--dry_run")
 """Options that may be given without a value, which the parser wants for booleans."""
 
@@ -29,6 +29,7 @@ HELP = f"""fedtalk {__version__}: personalised talking-head video, trained feder
   fedtalk generate --portrait P --audio A --out O a picture and speech to a speaking face
   fedtalk doctor                                  what this machine can run, and what to do about the rest
   fedtalk audit    RUN                            attacks on a finished run: what they prove about its privacy
+  fedtalk ledger   FOLDER                         what a private run has spent, on what, and against whom
   fedtalk flower   keys|server|client             the same rounds across organisations, over Flower
 
 Each command explains itself with --help. A first run: bash scripts/demo.sh
@@ -136,7 +137,7 @@ def run_command(arguments: Sequence[str]) -> None:
 
     auto_cli(
         getattr(commands, arguments[0]),
-        as_positional=arguments[0] in ("prepare", "audit"),
+        as_positional=arguments[0] in ("prepare", "audit", "ledger"),
         args=list(arguments[1:]),
         prog=f"fedtalk {arguments[0]}",
     )

@@ -73,7 +73,7 @@ def generate(
         out: mp4 to write; exactly as long as the speech (in whole frames of 1/25 s).
         portrait: picture of the person; the whole face is drawn from it.
         video: instead of a portrait, a video of the person whose mouth is to follow the speech (dubbing).
-        adapter: personal adapter folder, for instance RUN/adapters/PERSON; none uses the backbone alone.
+        adapter: personal adapter folder, for instance RUN/adapters/personal/PERSON; none uses the backbone alone.
         backbone: 'shipped' or the folder of the backbone that the adapter was trained on.
         guidance: weight of the audio; above 1 the mouth moves more clearly, at twice the time.
         sampling_steps: denoising steps.
@@ -128,6 +128,22 @@ def doctor(json: bool = False, cache_dir: str = ".cache/fedtalk") -> None:
 
     findings = examine(cache_dir)
     print(json_text.dumps(as_dicts(findings)) if json else "\n".join(map(str, findings)))
+
+
+def ledger(folder: str, json: bool = False) -> None:
+    """Print what was spent, on what, and against whom.
+
+    Args:
+        folder: of a differentially private run.
+        json: print one JSON line instead of tables.
+    """
+    from fedtalk.privacy.ledger_report import print_report, run_report
+
+    report = run_report(Path(folder))
+    if json:
+        print(json_text.dumps(report))
+    else:
+        print_report(report)
 
 
 def audit(

@@ -12,15 +12,25 @@ from typing import Any
 
 from fedtalk.errors import OutputError
 
+try:
+    import fcntl
+except ImportError:  # no advisory locks of this kind on Windows
+    fcntl = None  # type: ignore[assignment]
+
 PART = ".part-"
 """Begins the names of temporary files."""
 
 
 @contextlib.contextmanager
-def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(target: str | os.PathLike[str], private: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; rename it to ``target`` if the block succeeds, remove it if not.
 
     The temporary file keeps the suffix, since writers of media choose their format by it.
+
+    Args:
+        target: file to write.
+        private: readable and writable by its owner alone (mode 0600), and on the disk, name and all, when the block is
+            left: a loss of power can't bring back what was there before.
 
     Raises:
         OutputError: the folder can't be written or the disk is full; ``target`` keeps its old content.
@@ -40,8 +50,10 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o600 if private else 0o666 & ~_umask())
         os.replace(temporary, target)
+        if private:
+            _sync_folder(target.parent)
     except OSError as error:
         raise OutputError(
             f"writing {target} failed: {error.strerror or error}. Nothing was left behind and an older file, "
@@ -57,10 +69,44 @@ def remove_leftovers(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_json(target: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically."""
-    with atomic_path(target) as temporary:
+def write_json(target: str | os.PathLike[str], value: Any, private: bool = False) -> None:
+    """Write ``value`` as indented JSON, atomically; ``private`` as in `atomic_path`."""
+    with atomic_path(target, private) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold an advisory lock on ``path``, a file that means nothing else, while the block runs; wait for it.
+
+    Where the file system knows no locks, nothing is protected.
+
+    Raises:
+        OutputError: the file can't be opened for writing.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}. Expected a writable folder.") from error
+    try:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)  # and with it the lock
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a folder's list of names to the disk; systems that can't open folders (Windows) do it by themselves."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

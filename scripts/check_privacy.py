@@ -7,6 +7,8 @@
   the exact sum over the survivors or with a clean refusal; ``wrong`` counts the others.
 - ledger: epsilon of a grid of (rate, multiplier, rounds, delta) over that of dp-accounting's privacy loss distributions
   (test extra); ``prv_least`` is the smallest ratio, to be at least 0.99.
+- memory: random sequences of fit, kill, resume and copy (`ledger_memory.py`): ``below`` counts prints of epsilon below an
+  independent log of all releases, ``repeated`` cohorts that were drawn twice.
 - noise: variance of the sum's noise over the one that the ledger assumes, measured for 0 to t dropouts with the colluding
   clients' shares left out, to be at least 1 up to the stated standard error.
 """
@@ -83,6 +85,13 @@ def ledger() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def memory(sequences: int, seed: int) -> dict[str, int]:
+    """What the ledger forgets, if anything."""
+    from ledger_memory import forgets  # beside this script
+
+    return forgets(sequences, seed)
+
+
 def noise(clients: int, coordinates: int) -> dict[str, Any]:
     """Variance over the ledger's, by number of dropouts; the server's top-up is left out, the clients' own noise must do."""
     protocol = AggregationSettings(bytes(16), coordinates, 32, Assumptions(0.1, 0.2))
@@ -102,6 +111,7 @@ def main() -> None:
     """Run the checks; exit status 1 if one of them fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=6000, help="rounds with dropouts")
+    parser.add_argument("--sequences", type=int, default=60, help="of fit, kill, resume and copy")
     parser.add_argument("--coordinates", type=int, default=200_000, help="of the noise that is measured")
     parser.add_argument("--seed", type=int, default=0, help="of the dropouts")
     parser.add_argument("--json", action="store_true", help="one JSON line")
@@ -109,12 +119,14 @@ def main() -> None:
     found = {
         "dropout": dropouts(options.cases, options.seed),
         "ledger": ledger(),
+        "memory": memory(options.sequences, options.seed),
         "noise": noise(20, options.coordinates),
     }
     least = min(found["noise"]["variance_ratio_by_dropouts"].values())
     sound = {
         "dropout": found["dropout"]["wrong"] == 0 < min(found["dropout"]["sums"], found["dropout"]["refusals"]),
         "ledger": min(found["ledger"]["prv_min"], found["ledger"]["rdp_min"]) >= 0.99,
+        "memory": found["memory"]["below"] == found["memory"]["repeated"] == 0 < found["memory"]["kills"],
         "noise": least >= 1 - 5 * found["noise"]["standard_error"],
     }
     print(json.dumps({**found, "sound": sound}) if options.json else json.dumps({**found, "sound": sound}, indent=2))

@@ -14,6 +14,6 @@ Where to look:
   $run/contact_sheet.png   truth, generated, copy of the reference, swapped audio
   $run/videos/             mp4 with sound: truth beside dubbed, the same face speaking for another, portraits
   $run/metrics.json        the table above
-  $run/adapters/           the global and the personal adapters, in peft's format
+  $run/adapters/           the released and the personal adapters, in peft's format
   .venv/bin/tensorboard --logdir $run
 EOF

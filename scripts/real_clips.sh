@@ -11,5 +11,5 @@ run=runs/grid
 .venv/bin/fedtalk test --config configs/isfa.yaml --config configs/grid.yaml --ckpt_path last
 person=$(basename "$(find $run/clients -mindepth 1 -maxdepth 1 -type d | sort | head -n 1)")
 video=$(find -L "$raw/$person" -type f | sort | head -n 1)
-.venv/bin/fedtalk generate --video "$video" --audio "$video" --adapter "$run/adapters/$person" --out "$run/dubbed.mp4"
+.venv/bin/fedtalk generate --video "$video" --audio "$video" --adapter "$run/adapters/personal/$person" --out "$run/dubbed.mp4"
 echo "table: $run/metrics.json   pictures: $run/contact_sheet.png   videos: $run/videos, $run/dubbed.mp4"

@@ -35,7 +35,7 @@ def main(run: Path) -> None:
     assert isinstance(talker, Talker)
     rows = []
     for client in data.evaluation_clients:
-        talker.load_adapter(run / "adapters" / client)
+        talker.load_adapter(run / "adapters" / "personal" / client)
         source = data.training_clips(client)[0].load()
         for held_out in data.held_out_clips(client):
             clip, row = held_out.load(), []

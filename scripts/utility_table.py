@@ -111,7 +111,7 @@ def measure(folder: Path, people: int, without: Path) -> None:
     if not known.exists():
         write_json(known, everybody())
     rows = {"no_adapter": json.loads(known.read_text())}
-    talker.load_adapter(folder / "adapters" / "global")
+    talker.load_adapter(folder / "adapters" / "released")
     rows["released"] = everybody()
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
     record = folder / "checkpoints" / "ledger.json"

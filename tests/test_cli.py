@@ -60,8 +60,10 @@ def finished(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_a_fit_leaves_checkpoint_config_log_and_adapters(finished: Path) -> None:
     assert _checkpoint(finished)["round"] == 3
-    assert sorted(path.name for path in (finished / "adapters").iterdir()) == ["global", "private-0000", "private-0001"]
-    for folder in (finished / "adapters").iterdir():
+    assert sorted(path.name for path in (finished / "adapters").iterdir()) == ["personal", "released"]
+    personal = finished / "adapters" / "personal"
+    assert sorted(path.name for path in personal.iterdir()) == ["private-0000", "private-0001"]
+    for folder in (finished / "adapters" / "released", *personal.iterdir()):
         assert {"adapter_config.json", "adapter_model.safetensors", "fedtalk.json"} <= {
             p.name for p in folder.iterdir()
         }
@@ -97,7 +99,7 @@ def test_stopped_and_resumed_is_the_uninterrupted_run(
     for name, value in one["server"]["state"].items():
         assert torch.equal(value, other["server"]["state"][name])
         assert value.abs().max() > 0 or "motion_modules" in name
-    for client in ("global", "private-0000", "private-0001"):
+    for client in ("released", "personal/private-0000", "personal/private-0001"):
         files = [run / "adapters" / client / "adapter_model.safetensors" for run in (finished, folder)]
         assert files[0].read_bytes() == files[1].read_bytes()
 
@@ -236,7 +238,7 @@ def test_generate_makes_a_video_as_long_as_the_speech(
     arguments = [
         "generate", "--portrait", str(tmp_path / "face.png"), "--audio", str(tmp_path / "speech.wav"), "--out",
         str(tmp_path / "talk.mp4"), "--backbone", str(tiny_backbone), "--adapter",
-        str(finished / "adapters" / "private-0000"), "--sampling_steps", "2", "--scale", "2", "--threads", "1",
+        str(finished / "adapters" / "personal" / "private-0000"), "--sampling_steps", "2", "--scale", "2", "--threads", "1",
     ]  # fmt: skip
     assert main(arguments) == 0
     assert len(list(read_video(tmp_path / "talk.mp4"))) == 13

@@ -149,8 +149,8 @@ def require(root: Path, people: Iterable[str], mode: str) -> None:
 def forget(folder: Path, people: Iterable[str]) -> list[Path]:
     """Delete what runs keep of people who took their consent back, and say so.
 
-    Their personal adapters and optimizer states go. What the shared adapter learned from them while they took part can't be
-    taken out of it.
+    Their personal adapters and optimizer states go, never a released adapter, whatever somebody is called. What that one
+    learned from them while they took part can't be taken out of it.
 
     Args:
         folder: a run's folder, or one above several.
@@ -164,7 +164,7 @@ def forget(folder: Path, people: Iterable[str]) -> list[Path]:
     """
     gone = []
     for person in people:
-        adapters = [path.parent for path in folder.rglob(f"{glob.escape(person)}/adapter_config.json")]
+        adapters = [path.parent for path in folder.rglob(f"personal/{glob.escape(person)}/adapter_config.json")]
         states = [path for path in folder.rglob(f"clients/{glob.escape(person)}") if any(path.glob("*.ckpt"))]
         for path in sorted(adapters + states):
             try:

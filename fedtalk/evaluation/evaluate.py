@@ -22,6 +22,8 @@ from fedtalk.evaluation.openness import OpennessProbe, openness_probe
 from fedtalk.evaluation.recognisers import Recogniser, default_recogniser
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.module import copy_state, load_state
+from fedtalk.federation.run_folder import personal_adapter
+from fedtalk.privacy.ledger_report import shown_epsilons
 from fedtalk.storage import write_json
 from fedtalk.talker.adapters import adapter_parameters
 from fedtalk.talker.masks import lower_face
@@ -52,7 +54,8 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
     Returns:
         the content of ``metrics.json``: for each row (trained, personal, no_adapter, copy_reference, copy_moved, grey,
         swapped_audio, and truth and codec as ceilings) the means over clips of psnr and psnr_mouth (dB), ssim, mouth_corr,
-        identity, flicker; ``portrait`` the same for the portrait task; ``comparisons`` with bootstrap intervals by client.
+        identity, flicker; ``portrait`` the same for the portrait task; ``comparisons`` with bootstrap intervals by client;
+        ``privacy`` with the epsilons of a differentially private run, each with its adversary.
     """
     cases = list(_cases(data, settings))
     probe, recogniser = openness_probe(settings.openness), default_recogniser(real=settings.openness == "landmarks")
@@ -88,6 +91,7 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
             "frames": [len(case.clip) for case in cases], "identity": recogniser.name, "openness": probe.name,
             "probe_error": {k: table["truth"][k] for k in ("mouth_corr", "mouth_error")},
         },
+        "privacy": shown_epsilons(run_dir),
     }  # fmt: skip
     write_json(run_dir / "metrics.json", result)
     return result
@@ -120,7 +124,7 @@ def _states(talker: Talker, run_dir: Path, clients: Iterable[str]) -> dict[str, 
         "no_adapter": {n: torch.zeros_like(v) if "lora_B" in n else v for n, v in trained.items()},
     }
     for client in sorted(set(clients)):
-        folder = run_dir / "adapters" / client
+        folder = personal_adapter(run_dir, client)
         if folder.is_dir():
             talker.load_adapter(folder)
             states[f"personal/{client}"] = copy_state(parameters)
@@ -276,6 +280,12 @@ def print_table(result: dict) -> None:
                 table.add_row(name, *(f"{row[column]:.3f}" if column in row else "" for column in columns))
         if table.row_count:
             console.print(table)
+    for row in result["privacy"]:
+        epsilon = row.get("prv", row.get("exact"))
+        console.print(
+            f"privacy: epsilon {'without bound' if epsilon is None else f'{epsilon:.3f}'} {row['against']}",
+            markup=False,
+        )
     for name, difference in result["comparisons"].items():
         low, high = difference["interval"]
         console.print(

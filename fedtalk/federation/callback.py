@@ -28,6 +28,8 @@ class RoundOutcome:
     seconds: float = 0.0
     privacy: dict[str, float] | None = None
     """With privacy: what may be shown of the round. Then there are no reports: clients keep them to themselves."""
+    told: str = ""
+    """With noise: epsilon so far, by adversary."""
 
 
 class RoundTrainer(Trainer):

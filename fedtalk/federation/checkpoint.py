@@ -20,10 +20,10 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 
 def save_tensors(path: Path, content: dict[str, Any]) -> None:
-    """`torch.save`, atomically."""
+    """`torch.save`, atomically, for its owner alone: it holds what single clients have, or what hides it."""
     buffer = io.BytesIO()  # torch's own writer reports a full disk as a RuntimeError without a file's name
     torch.save(content, buffer)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, private=True) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 

@@ -79,7 +79,8 @@ class Rounds:
         # 4. Server
         if result.total is not None:
             outcome.update_norm = self.server.step(sealed.released(result.total))
-        outcome.privacy = sealed.shown
+        outcome.privacy, outcome.told = sealed.shown, sealed.told
+        sealed.note_dropouts(len(cohort), result.updates)
         # 5. Record
         updated = result.total is not None
         known = int(updated) if sealed.private else result.updates  # how many gave one is not for the checkpoint
@@ -135,6 +136,7 @@ class Rounds:
         saved = load_checkpoint(path, federation.module, federation.seed)
         self.server.load_state_dict(saved["server"])
         self.round_number = saved["round"]
+        self.sealed.recall(path.resolve().parent)  # rounds that were charged after this checkpoint was written
         self.sealed.load_state_dict(saved["aggregation"] or None)
         self.faults.load_state_dict(saved["faults"])
         self.kept = {"callbacks": saved.get("callbacks", {})}

@@ -54,8 +54,16 @@ class ServerOptimizer:
     def __post_init__(self) -> None:
         if self.name not in ("sgd", "momentum", "adam", "yogi"):
             raise ConfigurationError(f"server_optimizer.name: expected sgd, momentum, adam or yogi, got {self.name!r}")
-        if not self.learning_rate > 0:
-            raise ConfigurationError(f"server_optimizer.learning_rate: expected above 0, got {self.learning_rate}")
+        if not 0 < self.learning_rate <= 1000:
+            raise ConfigurationError(
+                f"server_optimizer.learning_rate: expected above 0, at most 1000, got {self.learning_rate}"
+            )
+        if not (0 <= self.momentum < 1 and all(0 <= beta < 1 for beta in self.betas)):
+            raise ConfigurationError(
+                f"server_optimizer: expected momentum and betas in [0, 1), got {self.momentum} and {self.betas}"
+            )
+        if not 0 < self.epsilon <= 1000:
+            raise ConfigurationError(f"server_optimizer.epsilon: expected above 0, at most 1000, got {self.epsilon}")
 
     def build(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         if self.name == "sgd":

@@ -36,6 +36,7 @@ from fedtalk.federation.module import FederatedModule, Prepared, load_state
 from fedtalk.federation.placement import Placement, Placements, check_precision
 from fedtalk.federation.preconditions import check_enough, check_placements
 from fedtalk.federation.rounds import Rounds
+from fedtalk.federation.run_folder import check_clients
 from fedtalk.federation.run_lock import run_lock
 from fedtalk.federation.workers import Workers
 from fedtalk.planning.estimate import Beside, Estimate, estimate_run, report
@@ -247,6 +248,7 @@ class FederatedTrainer(RoundTrainer):
         return estimate_run(federation, sealed, beside, type(self.engine) is not InProcess), federation, sealed, beside
 
     def _rounds(self, federation: Federation, ckpt_path: str | None) -> None:
+        check_clients(federation.data.clients, self.run_dir)
         check_placements(federation)
         sealed = rounds_of(self.privacy, federation.plan())
         module = federation.module

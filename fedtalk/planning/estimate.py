@@ -239,7 +239,7 @@ def report(found: Estimate, federation: Federation, sealed: SealedRounds, beside
         *(f"{name:<22} {_duration(seconds)}" for name, seconds in parts.items()),
         f"whole run              {_duration(found.seconds(workers))} for {plan.rounds} rounds"
         + (f", {workers} workers, measured in one" if workers > 1 else ""),
-        *([f"privacy                {ledger.planned()}"] if ledger is not None else []),
+        *([f"privacy                {line}" for line in ledger.planned().lines()] if ledger is not None else []),
         "not counted            videos and other monitors, network, clips that the cache holds already",
         "",
         *_trial_lines(found.trials),

@@ -1,7 +1,8 @@
 """Epsilon of a history of Poisson-sampled Gaussian rounds, by opacus' accountants; adjacency: add or remove one client.
 
 Two upper bounds on the same quantity: Rényi differential privacy (Mironov, Talwar and Zhang 2019) and the numerical
-composition of privacy loss random variables (PRV; Gopi, Lee and Wutschitz 2021), which is the tighter.
+composition of privacy loss random variables (PRV; Gopi, Lee and Wutschitz 2021), which is the tighter. Without sampling the
+composition is Gaussian itself and epsilon has a closed form (`gaussian_epsilon`), which then takes PRV's place.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from opacus.accountants import PRVAccountant, RDPAccountant
+from scipy.optimize import brentq
+from scipy.special import log_ndtr, ndtr
 
 from fedtalk.errors import ConfigurationError
 
@@ -19,6 +22,13 @@ History = Sequence[tuple[float, float, int]]
 """(noise multiplier, sample rate, rounds) of each stretch of rounds."""
 
 ADJACENCY = "add or remove one client"
+HIDDEN = "what a client contributes, or nothing in its place"
+
+
+def adjacency(history: History) -> str:
+    """What a history's epsilon compares: with sampling a client's presence, without it, where all know that, what it gives."""
+    return HIDDEN if history and all(rate == 1 for _, rate, _ in history) else ADJACENCY
+
 
 _ORDERS = [
     *(1 + x / 10 for x in range(1, 20)), *(3 + x / 4 for x in range(32)), *range(11, 32), *range(32, 64, 2),
@@ -30,6 +40,48 @@ _LARGEST_PRV_EPSILON = 200.0
 _RATE_BELOW_ONE = 1e-12
 """opacus' PRVs divide by 1 - q: a client that always takes part is taken as one that misses a round with this
 probability, which is added to delta for each round."""
+
+
+def gaussian_epsilon(history: History, delta: float) -> float:
+    """Epsilon of Gaussian releases without sampling, exact; every rate is taken as 1.
+
+    Releases with noise multipliers z_i are together one with mu^2 = sum_i z_i^-2, and (Balle and Wang, ICML 2018, theorem 8)
+
+        delta = Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu).
+
+    Args:
+        history: noise multipliers above 0; for each the number of releases.
+        delta: (0, 1).
+
+    >>> round(gaussian_epsilon([(1.0, 1.0, 1)], 1e-5), 3)
+    4.377
+    """
+    mu = math.sqrt(sum(rounds / multiplier**2 for multiplier, _, rounds in history))
+    if mu == 0 or _gaussian_delta(0.0, mu) <= delta:
+        return 0.0
+    high = mu * (mu / 2 + math.sqrt(2 * math.log(1 / delta)))  # there the first term alone is below delta
+    return float(brentq(lambda epsilon: _gaussian_delta(epsilon, mu) / delta - 1, 0.0, high, xtol=1e-9))
+
+
+def gaussian_multiplier(target_epsilon: float, times: int, delta: float) -> float:
+    """The smallest noise multiplier with which ``times`` releases without sampling spend at most ``target_epsilon``.
+
+    >>> round(gaussian_epsilon([(gaussian_multiplier(8.0, 3, 1e-4), 1.0, 3)], 1e-4), 6)
+    8.0
+    """
+    low, high = 1e-9, 1e9  # of mu
+    for _ in range(200):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if _gaussian_delta(target_epsilon, middle) <= delta else (low, middle)
+    multiplier = math.sqrt(times) / low
+    while gaussian_epsilon([(multiplier, 1.0, times)], delta) > target_epsilon:  # the last digits of either search
+        multiplier *= 1 + 1e-9
+    return multiplier
+
+
+def _gaussian_delta(epsilon: float, mu: float) -> float:
+    lost = ndtr(mu / 2 - epsilon / mu)
+    return float(lost - math.exp(min(700.0, epsilon + log_ndtr(-mu / 2 - epsilon / mu))))
 
 
 def rdp_epsilon(history: History, delta: float) -> float:
@@ -47,6 +99,8 @@ def prv_epsilon(history: History, delta: float) -> float:
     """
     if not history:
         return 0.0
+    if all(rate == 1 for _, rate, _ in history):
+        return gaussian_epsilon(history, delta)
     if _rdp(history, delta, _FEW_ORDERS) > _LARGEST_PRV_EPSILON:
         return math.inf
     accountant = PRVAccountant()

@@ -19,6 +19,9 @@ import numpy as np
 
 from fedtalk.errors import ConfigurationError
 
+CLIP_NORMS = (1e-6, 1e6)
+"""Range of the bound: beyond it an update of float32 parameters is nothing, or is not clipped at all."""
+
 
 def clip(update: np.ndarray, bound: float) -> np.ndarray:
     """``update`` scaled down to an L2 norm of at most ``bound``: update * min(1, bound / ||update||).
@@ -41,7 +44,7 @@ class AdaptiveClipping:
     quantile: float = 0.5
     """Share of the clients whose updates the bound should leave whole, (0, 1)."""
     rate: float = 0.2
-    """Learning rate of the bound's logarithm (the paper's 0.2), above 0."""
+    """Learning rate of the bound's logarithm (the paper's 0.2), above 0, at most 10."""
     count_deviation: float = 0.0
     """Standard deviation of the noise on the count, in clients; 0 takes a twentieth of the expected cohort, as the paper
     does, but never less than 1."""
@@ -49,11 +52,11 @@ class AdaptiveClipping:
     def __post_init__(self) -> None:
         if not 0 < self.quantile < 1:
             raise ConfigurationError(f"adaptive_clipping.quantile: expected a share in (0, 1), got {self.quantile}")
-        if not self.rate > 0:
-            raise ConfigurationError(f"adaptive_clipping.rate: expected a number above 0, got {self.rate}")
-        if self.count_deviation < 0:
+        if not 0 < self.rate <= 10:
+            raise ConfigurationError(f"adaptive_clipping.rate: expected a number above 0, at most 10, got {self.rate}")
+        if not 0 <= self.count_deviation <= 1e6:
             raise ConfigurationError(
-                f"adaptive_clipping.count_deviation: expected 0 (chosen by the cohort) or more, got {self.count_deviation}"
+                f"adaptive_clipping.count_deviation: expected 0 (chosen by the cohort) to 1e6 clients, got {self.count_deviation}"
             )
 
     def deviation(self, expected_cohort: float) -> float:
@@ -61,13 +64,13 @@ class AdaptiveClipping:
         return self.count_deviation or max(1.0, expected_cohort / 20)
 
     def moved(self, bound: float, noisy_sum: float, expected_cohort: float) -> float:
-        """The next round's bound, from this round's noisy sum of b_k - 1/2.
+        """The next round's bound, from this round's noisy sum of b_k - 1/2; never outside `CLIP_NORMS`.
 
         >>> AdaptiveClipping(quantile=0.5).moved(1.0, 0.0, 20.0)  # half of them were within the bound
         1.0
         """
         share = min(1.0, max(0.0, 0.5 + noisy_sum / expected_cohort))
-        return bound * math.exp(-self.rate * (share - self.quantile))
+        return min(CLIP_NORMS[1], max(CLIP_NORMS[0], bound * math.exp(-self.rate * (share - self.quantile))))
 
 
 def update_multiplier(multiplier: float, count_deviation: float) -> float:

@@ -40,6 +40,8 @@ LIMIT_PROBABILITY = 1e-9
 REDRAW_PROBABILITY = 1e-6
 """beta: bound on the probability that the rounding of a vector at the norm bound is drawn again."""
 _DRAWS = 16
+SMALLEST_COORDINATE_BITS, LARGEST_COORDINATE_BITS = 4, 32
+"""With fewer bits the rounding noise takes up the norm bound; with more, squared norms don't fit 64 bits."""
 
 
 def check_no_overflow(clients: int, largest: int, noise_tail: int, bits: int) -> None:
@@ -116,7 +118,7 @@ class FixedPoint:
     bits: int
     """Width of the ring, 2 to 62."""
     coordinate_bits: int = 16
-    """Width of one client's signed coordinate, 2 to 32: sets the step."""
+    """Width of one client's signed coordinate, 4 to 32: sets the step."""
     noise_deviation: float = 0.0
     """Standard deviation of the noise in one coordinate of the sum, over all its shares, in the vectors' own units."""
 
@@ -127,8 +129,10 @@ class FixedPoint:
             )
         if not (math.isfinite(self.norm_bound) and self.norm_bound > 0):
             raise ConfigurationError(f"norm_bound: expected a finite number above 0, got {self.norm_bound}")
-        if not 2 <= self.coordinate_bits <= 32:
-            raise ConfigurationError(f"coordinate_bits: expected 2 to 32, got {self.coordinate_bits}")
+        if not SMALLEST_COORDINATE_BITS <= self.coordinate_bits <= LARGEST_COORDINATE_BITS:
+            raise ConfigurationError(
+                f"coordinate_bits: expected {SMALLEST_COORDINATE_BITS} to {LARGEST_COORDINATE_BITS}, got {self.coordinate_bits}"
+            )
         Ring(self.bits)
         tail = noise_tail(self.noise_deviation / self.step, self.dimension)
         check_no_overflow(self.clients, self.largest, tail, self.bits)

@@ -1,79 +1,54 @@
 """The ledger: the cohort's sampler and the accountants of what its rounds spend, in one object that can't disagree.
 
 The ledger draws the cohorts itself, by the sampler whose rate it accounts for. Whoever sees the released adapters must
-not know who took part, or sampling would amplify nothing: so cohorts come from a secret of the operating system, kept in
-the checkpoint, and not from the run's seed, which its config tells.
+not know who took part, or sampling would amplify nothing: so cohorts under Poisson sampling come from 256 bits of the
+operating system that no file ever holds, expanded by ChaCha20, and are keyed by the number of rounds charged, which only
+rises. Neither a resumed run, nor an older checkpoint, nor a copied folder draws a cohort again that was released already.
 
-A round is charged before its sum is opened, and the charge is on disk (`record`) before that too. So a run that was
-killed anywhere has charged what it may have released; a round that is taken again is charged again.
+A round is charged before its sum is opened, and the charge is on the disk (`fedtalk.privacy.ledger_record`) before that too,
+in this folder and in every other that has a record of the same rounds. So a run that was killed anywhere has charged what
+it may have released; a round that is taken again is charged again; and copies of a run count each other's rounds.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import binom
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from fedtalk.errors import ArtifactError, ConfigurationError
-from fedtalk.federation.cohort import CohortSampler, PoissonCohort
-from fedtalk.privacy.accounting import ACCOUNTANTS, ADJACENCY
-from fedtalk.storage import write_json
+from fedtalk.federation.cohort import CohortSampler, PoissonCohort, RotatingCohort
+from fedtalk.privacy.accounting import ACCOUNTANTS, History, adjacency, gaussian_epsilon
+from fedtalk.privacy.charges import Charges
+from fedtalk.privacy.ledger_record import RECORD, Record, Terms, exchange, gather, read_record, take_over
+from fedtalk.privacy.spent import Spent
 
-_RECORD = "ledger.json"
+SECRET_BYTES = 32
 _VOID_SHARE = 0.01
-"""Largest share of delta that may go to cohorts just too small, whose round is void."""
+"""Largest share of delta that may go to rounds that one client makes void, or not."""
 
 
-@dataclass(frozen=True)
-class Spent:
-    """What a run has spent."""
-
-    rounds: int
-    prv: float
-    """Epsilon by privacy loss random variables; infinite where opacus could not compute it."""
-    rdp: float
-    """Epsilon by Rényi differential privacy."""
-    delta: float
-    accountant: str
-    """Which of the two stops the run."""
-    budget: float | None
-
-    def __str__(self) -> str:
-        """One line that says all that the number needs."""
-        within = f", budget {self.budget:g}" if self.budget is not None else ""
-        return (
-            f"epsilon {self.prv:.3f} (PRV), {self.rdp:.3f} (RDP) at delta {self.delta:g} after {self.rounds} rounds; "
-            f"adjacency: {ADJACENCY}; stops by {self.accountant.upper()}{within}"
-        )
-
-
-def poisson_rate(sampler: CohortSampler) -> float:
-    """q of a sampler that Poisson accounting holds for.
+def secret_rate(sampler: CohortSampler) -> float | None:
+    """q of a sampler whose cohorts are a secret that counts; None where nothing is said to depend on one.
 
     Raises:
-        ConfigurationError: it holds for `PoissonCohort` alone.
+        ConfigurationError: there is no accounting for the sampler.
     """
-    if type(sampler) is not PoissonCohort:
-        raise ConfigurationError(
-            "trainer.cohort: differential privacy is accounted for Poisson sampling, each client independently: expected "
-            f"PoissonCohort, got {type(sampler).__name__}. The bounds don't hold for fixed-size cohorts; use "
-            "fedtalk.federation.cohort.PoissonCohort with rate = size / clients."
-        )
-    return sampler.rate
-
-
-def void_probability(rate: float, clients: int, fewest: int) -> float:
-    """P that a given client's presence decides whether a round takes place: it is drawn, with ``fewest - 1`` others.
-
-    A client that is added or removed can be noticed by that, whatever the noise: the probability counts towards delta.
-    """
-    return float(rate * binom.pmf(fewest - 1, clients - 1, rate))
+    if type(sampler) is PoissonCohort:
+        return sampler.rate
+    if type(sampler) is RotatingCohort:
+        return None
+    raise ConfigurationError(
+        "trainer.cohort: differential privacy is accounted for Poisson sampling, each client independently: expected "
+        f"PoissonCohort, got {type(sampler).__name__}. The bounds don't hold for fixed-size cohorts; use "
+        "fedtalk.federation.cohort.PoissonCohort with rate = size / clients, or RotatingCohort, each client once in b rounds, "
+        "which is accounted for without sampling."
+    )
 
 
 class Ledger:
@@ -82,6 +57,7 @@ class Ledger:
     def __init__(
         self,
         sampler: CohortSampler,
+        clients: Sequence[str],
         noise_multiplier: float,
         delta: float,
         *,
@@ -89,89 +65,152 @@ class Ledger:
         accountant: str = "prv",
         void_probability: float = 0.0,
         rounds: int = 1,
-        cohort_seed: int | None = None,
+        seed: int = 0,
+        central: bool = False,
+        insecure_seed: int | None = None,
     ) -> None:
         """
         Args:
             sampler: of the cohorts; its rate is read when a round is charged.
+            clients: all who are registered.
             noise_multiplier: z of the rounds to come, relative to the sum's sensitivity.
             delta: of the guarantee, (0, 1).
-            budget: epsilon that is not exceeded; none by default.
+            budget: epsilon against whoever sees the adapters that is not exceeded; none by default.
             accountant: ``prv`` or ``rdp``: which stops the run.
-            void_probability: that a client can be noticed by a void round (`void_probability`), a round.
+            void_probability: that a client can be noticed by a void round (`fedtalk.privacy.void_rounds`), a round.
             rounds: planned, for which delta is set aside.
-            cohort_seed: of the cohorts; from the operating system by default.
+            seed: of what is no secret, the order of a `RotatingCohort`.
+            central: whether the server adds the noise, and sees sums without it.
+            insecure_seed: TESTS ONLY: of the cohorts, which whoever knows it foresees.
 
         Raises:
-            ConfigurationError: the sampler is not `PoissonCohort`, or void rounds would take more than 1 % of delta.
+            ConfigurationError: the sampler is not accounted for, or void rounds would take more than 1 % of delta.
         """
-        poisson_rate(sampler)
-        self.sampler, self.noise_multiplier, self.delta = sampler, noise_multiplier, delta
-        self.budget, self.accountant = budget, accountant
-        self._void_probability, self._planned = void_probability, rounds
+        secret_rate(sampler)
+        self.sampler, self.clients, self.noise_multiplier, self.seed = sampler, clients, noise_multiplier, seed
+        terms = Terms(delta, void_probability, rounds, accountant, budget, central, insecure_seed is not None)
+        self.record = Record(Charges(), terms)
         set_aside = void_probability * rounds
         if set_aside > _VOID_SHARE * delta:
             raise ConfigurationError(
                 f"trainer.minimum_clients: a round that is void for want of clients tells that they were few. Expected "
                 f"this to have a probability of at most {_VOID_SHARE * delta:g} in {rounds} rounds for one client to "
-                f"decide, got {set_aside:.2g}. Lower minimum_clients, or raise trainer.cohort's rate or the clients."
+                f"decide, got {set_aside:.2g}. Lower minimum_clients or privacy.dropout_probability, or raise "
+                "trainer.cohort's rate, the clients or privacy.assumptions.dropout_fraction."
             )
-        self.cohort_seed = secrets.randbits(62) if cohort_seed is None else cohort_seed
-        self.history: list[tuple[float, float, int]] = []
+        self._name = secrets.token_hex(16)
+        self._secret = (
+            secrets.token_bytes(SECRET_BYTES)
+            if insecure_seed is None
+            else hashlib.sha256(b"insecure cohorts %d" % insecure_seed).digest()
+        )
         self._known: dict[tuple, float] = {}
 
-    def draw(self, round_number: int, clients: Sequence[str]) -> list[str]:
-        """The cohort of a round, by the sampler that is accounted for."""
-        return self.sampler.draw(self.cohort_seed, round_number, clients)
+    def draw(self) -> list[str]:
+        """The cohort of the next round to be charged, by the sampler that is accounted for; the same until it is charged."""
+        if isinstance(self.sampler, PoissonCohort):
+            return self.sampler.draw_secretly(self._stream(self.rounds), self.clients)
+        cohort = self.sampler.draw(self.seed, self.rounds, self.clients)
+        if isinstance(
+            self.sampler, RotatingCohort
+        ):  # rounds that were taken again have brought some their last turn forward
+            most = self.sampler.participations(self.record.terms.planned)
+            cohort = [client for client in cohort if self.charges.times_drawn(client) < most]
+        return cohort
+
+    def _stream(self, number: int) -> Callable[[int], bytes]:
+        """ChaCha20 under the secret; the number of charges is the nonce, and met once under a secret."""
+        nonce = bytes(4) + number.to_bytes(12, "little")  # 4 bytes of block counter, then the nonce
+        encryptor = Cipher(algorithms.ChaCha20(self._secret, nonce), mode=None).encryptor()
+        return lambda size: encryptor.update(bytes(size))
+
+    @property
+    def charges(self) -> Charges:
+        """All that was charged, here and wherever it is known of."""
+        return self.record.charges
 
     @property
     def rounds(self) -> int:
         """Rounds charged."""
-        return sum(rounds for _, _, rounds in self.history)
+        return self.charges.rounds
 
-    def charge(self) -> None:
-        """Account for one more round."""
-        self.history = self._with_another()
+    @property
+    def history(self) -> History:
+        """(z, q, rounds) against whoever sees the adapters."""
+        return self.charges.against_adapters()
+
+    def charge(self, cohort: Sequence[str] | None = None) -> None:
+        """Account for one more round, of the cohort that was drawn for it."""
+        self._add(self.charges, self.draw() if cohort is None else cohort)
+
+    def _add(self, charges: Charges, cohort: Sequence[str]) -> None:
+        charges.add(self._name, self.noise_multiplier, secret_rate(self.sampler), cohort)
 
     def allows_another(self) -> bool:
-        """Whether one more round stays within the budget."""
-        return self.budget is None or self._bound(self._with_another()) <= self.budget
+        """Whether one more round stays within the budget, and there is somebody left for it."""
+        if isinstance(self.sampler, RotatingCohort) and not self.draw():
+            return False
+        budget = self.record.terms.budget
+        return budget is None or self.epsilon_after_another() <= budget
 
     def epsilon_after_another(self) -> float:
         """Epsilon, by the accountant that stops the run, if one more round were charged."""
-        return self._bound(self._with_another())
+        charges = self.charges.copy()
+        self._add(charges, self.draw())
+        history, accountant = charges.against_adapters(), self.record.terms.accountant
+        epsilon = self._epsilon(history, charges.rounds, accountant)
+        return epsilon if math.isfinite(epsilon) else self._epsilon(history, charges.rounds, "rdp")
 
     def spent(self) -> Spent:
         """Epsilon so far."""
-        values = {name: self._epsilon(self.history, name) for name in ACCOUNTANTS}
-        return Spent(self.rounds, values["prv"], values["rdp"], self.delta, self.accountant, self.budget)
+        return self._spent(self.history, self.charges.drawn_every_time(), self.rounds)
 
     def planned(self) -> Spent:
         """Epsilon once all planned rounds are charged, from an empty history."""
-        history = [(self.noise_multiplier, poisson_rate(self.sampler), self._planned)] if self._planned else []
-        values = {name: self._epsilon(history, name) for name in ACCOUNTANTS}
-        return Spent(self._planned, values["prv"], values["rdp"], self.delta, self.accountant, self.budget)
+        rounds, rate = self.record.terms.planned, secret_rate(self.sampler)
+        times = self.sampler.participations(rounds) if isinstance(self.sampler, RotatingCohort) else rounds
+        history = [(self.noise_multiplier, 1.0 if rate is None else rate, times)] if times else []
+        unsampled = [(self.noise_multiplier, 1.0, times)] if times else []
+        return self._spent(history, unsampled, rounds)
 
-    def record(self, folder: Path) -> None:
-        """Write the charges beside the checkpoint, atomically."""
-        write_json(folder / _RECORD, self.state_dict())
+    def _spent(self, history: History, unsampled: History, rounds: int) -> Spent:
+        terms = self.record.terms
+        values = {name: self._epsilon(history, rounds, name) for name in ACCOUNTANTS}
+        return Spent(
+            rounds, values["prv"], values["rdp"], gaussian_epsilon(unsampled, terms.delta), terms.delta, terms.accountant,
+            terms.budget, terms.central, adjacency(history), sum(times for _, _, times in unsampled),
+        )  # fmt: skip
 
-    def recall(self, folder: Path) -> None:
-        """Take over what the record beside the checkpoint has more than this ledger.
+    def _epsilon(self, history: History, rounds: int, accountant: str) -> float:
+        key = (accountant, rounds, *history)
+        if key not in self._known:  # asked before the round and after it, and a second or so of work
+            self._known[key] = epsilon_of(history, rounds, self.record.terms, accountant)
+        return self._known[key]
+
+    # On disk
+
+    def write(self, folder: Path) -> None:
+        """Write the charges beside the checkpoint and wherever else they are kept; on the disk when it returns.
+
+        Takes over what other records of the same rounds have more.
 
         Raises:
-            ArtifactError: the record can't be read.
+            ArtifactError: one of them can't be read.
+            OutputError: the folder can't be written.
         """
-        path = folder / _RECORD
-        if not path.exists():
-            return
-        try:
-            self.load_state_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(
-                f"privacy ledger {path} can't be read ({type(error).__name__}); what the run spent is not known. Restore "
-                "it, or start a new run in another folder."
-            ) from error
+        exchange(self.record, folder)
+
+    def recall(self, folder: Path) -> None:
+        """Add what the record in ``folder`` has more than this ledger, and the places that it names.
+
+        Raises:
+            ArtifactError: a record can't be read; what was spent is not known.
+        """
+        found = read_record(folder)
+        if found is not None:
+            take_over(self.record, found, folder)
+            self.record.places.add(str(folder.resolve()))
+        gather(self.record)
 
     def check_unspent(self, folder: Path) -> None:
         """Refuse to forget the record of an earlier run.
@@ -179,38 +218,33 @@ class Ledger:
         Raises:
             ConfigurationError: there is one.
         """
-        if (folder / _RECORD).exists():
+        if (folder / RECORD).exists():
             raise ConfigurationError(
-                f"{folder / _RECORD}: a run in this folder has spent epsilon on its clients already, and starting afresh would "
+                f"{folder / RECORD}: a run in this folder has spent epsilon on its clients already, and starting afresh would "
                 "forget it. Go on with --ckpt_path last, or choose another trainer.default_root_dir; on the same clients both "
                 "runs' epsilons add up."
             )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": [list(stretch) for stretch in self.history], "cohort_seed": self.cohort_seed}
+        return self.record.as_json()
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Take over a saved ledger, unless this one has more rounds already; nothing charged is ever dropped."""
-        history = [(float(z), float(q), int(rounds)) for z, q, rounds in saved["history"]]
-        self.cohort_seed = int(saved["cohort_seed"])
-        if sum(rounds for _, _, rounds in history) > self.rounds:
-            self.history = history
+        """Add what a checkpoint knows to what this ledger does; nothing charged is ever dropped.
 
-    def _with_another(self) -> list[tuple[float, float, int]]:
-        now = (self.noise_multiplier, poisson_rate(self.sampler))
-        if self.history and self.history[-1][:2] == now:
-            return [*self.history[:-1], (*now, self.history[-1][2] + 1)]
-        return [*self.history, (*now, 1)]
+        Raises:
+            ArtifactError: the checkpoint's ledger can't be read.
+        """
+        try:
+            found = Record.from_json(saved)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ArtifactError(
+                f"the checkpoint's privacy ledger can't be read ({type(error).__name__}: {error}); what the run spent is not "
+                "known. Use a checkpoint of this version of fedtalk, or start a new run in another folder."
+            ) from error
+        take_over(self.record, found, Path("the checkpoint"))
 
-    def _bound(self, history: Sequence[tuple[float, float, int]]) -> float:
-        """Epsilon by the accountant that stops the run, by RDP where it has no answer."""
-        epsilon = self._epsilon(history, self.accountant)
-        return epsilon if math.isfinite(epsilon) else self._epsilon(history, "rdp")
 
-    def _epsilon(self, history: Sequence[tuple[float, float, int]], accountant: str) -> float:
-        key = (accountant, *history)
-        if key not in self._known:  # asked before the round and after it, and a second or so of work
-            rounds = max(self._planned, sum(stretch[2] for stretch in history))
-            left = self.delta - self._void_probability * rounds
-            self._known[key] = ACCOUNTANTS[accountant](history, left) if left > 0 else math.inf
-        return self._known[key]
+def epsilon_of(history: History, rounds: int, terms: Terms, accountant: str) -> float:
+    """Epsilon of a history after ``rounds`` rounds in all, what void rounds may tell taken off delta."""
+    left = terms.delta - terms.void_probability * max(terms.planned, rounds)
+    return ACCOUNTANTS[accountant](history, left) if left > 0 else math.inf

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from fedtalk.errors import ConfigurationError
-from fedtalk.federation.cohort import CohortSampler, FixedCohort, PoissonCohort
+from fedtalk.errors import ArtifactError, ConfigurationError
+from fedtalk.federation.cohort import CohortSampler
+from fedtalk.privacy.opening import usual_cohort
 from fedtalk.privacy.secagg.graph import Assumptions
 from fedtalk.privacy.secagg.settings import SMALLEST_COHORT
 from fedtalk.privacy.settings import Privacy
@@ -69,9 +71,7 @@ def check_cohorts(privacy: Privacy, sampler: CohortSampler, clients: int, fewest
     Raises:
         ConfigurationError: fewer than ``fewest`` clients are registered or usually drawn, or delta isn't below 1 / clients.
     """
-    usual = clients * sampler.rate if isinstance(sampler, PoissonCohort) else clients
-    if isinstance(sampler, FixedCohort):
-        usual = min(sampler.size, clients)
+    usual = usual_cohort(sampler, clients)
     if min(usual, clients) < fewest:
         raise ConfigurationError(
             f"trainer.cohort: the sum over one client is that client's update: expected cohorts of at least {fewest} with "
@@ -82,4 +82,19 @@ def check_cohorts(privacy: Privacy, sampler: CohortSampler, clients: int, fewest
         raise ConfigurationError(
             f"privacy.delta: expected below 1 / clients = {1 / clients:g}, got {privacy.delta:g}: at that level publishing one "
             "client in the clear would count as private."
+        )
+
+
+def check_same_promise(saved: dict[str, Any] | None, noised: bool) -> None:
+    """Refuse to go on with differential privacy after rounds without, and the other way round.
+
+    Raises:
+        ArtifactError: what the whole run would have spent could not be said.
+    """
+    before = saved is not None and saved["ledger"] is not None
+    if before != noised:
+        words = {True: "differentially private", False: "without differential privacy"}
+        raise ArtifactError(
+            f"the checkpoint's rounds were {words[before]}, the rounds to come are {words[noised]}: no epsilon would hold for "
+            "the whole run. Expected the privacy settings that are saved with the run; else start a new run."
         )

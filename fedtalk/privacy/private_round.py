@@ -1,45 +1,51 @@
-"""A private round in its two halves: a client encodes and adds its noise share; the server tops up the noise and decodes.
+"""A private round's halves where they run on different sides: the client's is given a vector, the server's nothing but sums.
 
-`ClientEncoding` stays with the client, `SumDecoding` is given nothing but sums. `PrivateRound` is both of them over a
-`RingSum` in one process; across organisations each runs on its own side, with the protocol's messages between them.
+Both are views of the same aggregator (`fedtalk.privacy.aggregators`), made from what both sides know. In one process
+`fedtalk.privacy.aggregators.Masked` is both of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from fedtalk.privacy.aggregators import Aggregator, Discretised, Noised, PlainSum
 from fedtalk.privacy.discrete_gaussian import Entropy
 from fedtalk.privacy.mechanism import Mechanism
-from fedtalk.privacy.sealing import RingSum, SealedUpdate, SealingRound
+from fedtalk.privacy.participation import ParticipationRefused
 from fedtalk.randomness import derive_seed, numpy_generator
 
 
-class _Half:
-    """What both halves know: the mechanism, and the round's public rotation."""
+def bounded_sum(
+    round_number: int, mechanism: Mechanism, seed: int, entropy: Callable[[str], Entropy]
+) -> Aggregator:  # fmt: skip
+    """A round's aggregator of vectors within the mechanism's norm bound: discretise, add noise, sum.
 
-    def __init__(self, round_number: int, mechanism: Mechanism, seed: int, entropy: Callable[[str], Entropy]) -> None:
+    Args:
+        round_number: of the run.
+        mechanism: of the run.
+        seed: of the run: of the public rotation and of the clients' rounding, neither of which protects anything.
+        entropy: the source of noise of a client by its name, of the server by the empty name.
+    """
+    fixed_point = mechanism.fixed_point
+    rotation = fixed_point.rotation(derive_seed(seed, "rotation", round_number))
+    noised = Noised(PlainSum(fixed_point.ring), mechanism, entropy)
+    return Discretised(
+        noised, fixed_point, rotation, lambda client: numpy_generator(seed, "rounding", round_number, client)
+    )
+
+
+class ClientEncoding:
+    """The client half."""
+
+    def __init__(self, aggregator: Aggregator, consenting: Callable[[Iterable[str]], Sequence[str]]) -> None:
         """
         Args:
-            round_number: of the run.
-            mechanism: of the run.
-            seed: of the run: of the public rotation and of the clients' rounding, neither of which protects anything.
-            entropy: the source of noise of a client by its name, of the server by the empty name.
+            aggregator: of the round.
+            consenting: those clients of some that still give something, each by its own count.
         """
-        self._number, self._mechanism, self._seed, self._entropy = round_number, mechanism, seed, entropy
-        self._rotation = mechanism.fixed_point.rotation(derive_seed(seed, "rotation", round_number))
-
-    def _noised(self, elements: np.ndarray, deviations: Sequence[int], whose: str) -> np.ndarray:
-        if not deviations:
-            return elements
-        ring = self._mechanism.fixed_point.ring
-        noise = self._mechanism.draw(deviations, self._entropy(whose))
-        return ring.reduce(elements + ring.from_signed(noise))
-
-
-class ClientEncoding(_Half):
-    """The client half."""
+        self._aggregator, self._consenting = aggregator, consenting
 
     def elements(self, client: str, vector: np.ndarray, cohort_size: int) -> np.ndarray:
         """Ring elements, (d,) unsigned, the client's noise share added; to be masked before they leave.
@@ -48,14 +54,22 @@ class ClientEncoding(_Half):
             client: whose.
             vector: (d,) float64, L2 norm at most the mechanism's bound.
             cohort_size: clients among which the masks are agreed, whether or not they survive; it sizes the noise share.
+
+        Raises:
+            ParticipationRefused: the client has given as often as it agreed to.
         """
-        rounding = numpy_generator(self._seed, "rounding", self._number, client)
-        encoded = self._mechanism.fixed_point.encode(vector, self._rotation, rounding)
-        return self._noised(encoded, self._mechanism.client_deviations(cohort_size), client)
+        if not self._consenting([client]):
+            raise ParticipationRefused(
+                f"client {client} has taken part as often as it agreed to; it gives nothing more"
+            )
+        return self._aggregator.to_sum(client, vector, cohort_size)
 
 
-class SumDecoding(_Half):
+class SumDecoding:
     """The server half."""
+
+    def __init__(self, aggregator: Aggregator) -> None:
+        self._aggregator = aggregator
 
     def decoded(self, total: np.ndarray, cohort_size: int, survivors: int) -> np.ndarray:
         """The noised sum, (d,) float64.
@@ -65,30 +79,4 @@ class SumDecoding(_Half):
             cohort_size: as the clients had it.
             survivors: clients in the sum.
         """
-        ring = self._mechanism.fixed_point.ring
-        deviations = self._mechanism.server_deviations(cohort_size, survivors)
-        elements = self._noised(ring.reduce(total.astype(ring.dtype)), deviations, "")
-        return self._mechanism.fixed_point.decode(elements, self._rotation)
-
-
-class PrivateRound(SealingRound):
-    """One round over a `RingSum`, both halves in this process."""
-
-    def __init__(self, cohort_size: int, ring_sum: RingSum, encoding: ClientEncoding, decoding: SumDecoding) -> None:
-        """
-        Args:
-            cohort_size: clients that were drawn, whether or not they survive.
-            ring_sum: hides the single vectors.
-            encoding: the client half.
-            decoding: the server half.
-        """
-        self._cohort_size, self._ring_sum = cohort_size, ring_sum
-        self._encoding, self._decoding = encoding, decoding
-
-    def seal(self, client: str, vector: np.ndarray) -> SealedUpdate:
-        """Client half: (d,) float64, L2 norm at most the mechanism's bound."""
-        return self._ring_sum.seal_ring(client, self._encoding.elements(client, vector, self._cohort_size))
-
-    def open_sum(self, updates: Sequence[SealedUpdate]) -> np.ndarray:
-        """Server half: the noised sum, (d,) float64."""
-        return self._decoding.decoded(self._ring_sum.open_ring(updates), self._cohort_size, len(updates))
+        return self._aggregator.from_sum(total, cohort_size, survivors)

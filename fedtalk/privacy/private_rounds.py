@@ -5,21 +5,26 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fedtalk.errors import ArtifactError
-from fedtalk.privacy.accounting import ADJACENCY, solve_noise_multiplier
-from fedtalk.privacy.clipping import clip, update_multiplier
+from fedtalk.federation.cohort import RotatingCohort
+from fedtalk.privacy.accounting import adjacency
+from fedtalk.privacy.aggregators import Aggregator, Masked
+from fedtalk.privacy.aggregators.clipped import contribution
+from fedtalk.privacy.clipping import update_multiplier
 from fedtalk.privacy.discrete_gaussian import Entropy, insecure_entropy, operating_system
-from fedtalk.privacy.ledger import Ledger, poisson_rate, void_probability
+from fedtalk.privacy.ledger import secret_rate
 from fedtalk.privacy.mechanism import UNITS_BOUND, Mechanism, Noise
-from fedtalk.privacy.preconditions import check_cohorts, check_parameters, fewest_clients
-from fedtalk.privacy.private_round import ClientEncoding, PrivateRound, SumDecoding
+from fedtalk.privacy.opening import open_ledger, usual_cohort
+from fedtalk.privacy.participation import Participation
+from fedtalk.privacy.preconditions import check_cohorts, check_parameters, check_same_promise, fewest_clients
+from fedtalk.privacy.private_round import ClientEncoding, SumDecoding, bounded_sum
 from fedtalk.privacy.sealed_rounds import Plan, SealedRounds
 from fedtalk.privacy.sealing import PairwiseSealing, RingSum, SealingRound
 from fedtalk.privacy.secagg.client import Enrolled
@@ -27,7 +32,7 @@ from fedtalk.privacy.secagg.ring import SMALLEST_RING_BITS
 from fedtalk.privacy.secagg.settings import AggregationSettings
 from fedtalk.privacy.secure_sum import SecureSum
 from fedtalk.privacy.settings import Privacy
-from fedtalk.randomness import derive_seed
+from fedtalk.privacy.void_rounds import DropoutWatch
 
 log = logging.getLogger("fedtalk")
 
@@ -46,6 +51,8 @@ class PrivateRounds(SealedRounds):
         self.clip_norm = privacy.clip_norm
         self.report: dict[str, float] = {}
         """Scalars of the last round that may be shown: functions of noised sums and of public settings alone."""
+        self.told = ""
+        """The same in a few words, after a round that was noised."""
         check_parameters(privacy, plan.parameters)
         adaptive = privacy.adaptive_clipping is not None
         settings = AggregationSettings(
@@ -55,45 +62,25 @@ class PrivateRounds(SealedRounds):
             assumptions=privacy.assumptions,
         )
         if privacy.noised:
-            poisson_rate(plan.sampler)
+            secret_rate(plan.sampler)
         self._fewest = fewest_clients(privacy.assumptions, len(plan.clients), plan.minimum_clients)
         check_cohorts(privacy, plan.sampler, len(plan.clients), self._fewest)
-        self._expected_cohort = len(plan.clients) * (poisson_rate(plan.sampler) if privacy.noised else 1.0)
+        self._expected_cohort = usual_cohort(plan.sampler, len(plan.clients))
         self._count_scale = 0.0
-        self.ledger = self._open_ledger() if privacy.noised else None
+        self.settings = settings
+        self.ledger = open_ledger(privacy, plan, self.updates_needed) if privacy.noised else None
+        self._participation: Participation | None = None
+        if self.ledger is not None and isinstance(plan.sampler, RotatingCohort):
+            self._participation = Participation(plan.folder, plan.sampler.participations(plan.rounds))
         self.mechanism = self._build_mechanism(settings)
         self.settings = replace(settings, bits=self.mechanism.fixed_point.bits)
         self.ids = {client: number for number, client in enumerate(plan.clients)}
         """The clients' numbers in the protocol."""
         self._members: dict[str, Enrolled] = {}
+        self._cohort: list[str] | None = None
+        secret = privacy.noised and (secret_rate(plan.sampler) or 1) < 1
+        self._dropouts = DropoutWatch(privacy.dropout_probability) if secret else None
         self.insecure_seeds = [] if privacy.insecure_noise_seed is None else [privacy.insecure_noise_seed]
-
-    def _open_ledger(self) -> Ledger:
-        privacy, plan = self.privacy, self.plan
-        rate = poisson_rate(plan.sampler)
-        void = void_probability(rate, len(plan.clients), self._fewest)
-        multiplier = privacy.noise_multiplier
-        if multiplier is None:
-            assert privacy.target_epsilon is not None
-            left = privacy.delta - void * plan.rounds
-            multiplier = solve_noise_multiplier(
-                privacy.target_epsilon,
-                rate,
-                max(1, plan.rounds),
-                left if left > 0 else privacy.delta,
-                privacy.accountant,
-            )
-        insecure = privacy.insecure_noise_seed
-        return Ledger(
-            plan.sampler,
-            multiplier,
-            privacy.delta,
-            budget=privacy.budget,
-            accountant=privacy.accountant,
-            void_probability=void,
-            rounds=plan.rounds,
-            cohort_seed=None if insecure is None else derive_seed(insecure, "cohorts"),
-        )
 
     def _build_mechanism(self, settings: AggregationSettings) -> Mechanism:
         privacy, plan = self.privacy, self.plan
@@ -122,9 +109,12 @@ class PrivateRounds(SealedRounds):
         if self.ledger is None:
             log.info("privacy: no noise, so no epsilon: sums may tell about single clients")
             return
+        rate = secret_rate(self.plan.sampler)
         log.info(
-            "privacy: %s noise, multiplier %.4f, Poisson rate %g; delta %g, adjacency: %s; budget %s, by %s",
-            privacy.where, self.ledger.noise_multiplier, poisson_rate(self.plan.sampler), privacy.delta, ADJACENCY,
+            "privacy: %s noise, multiplier %.4f, %s; delta %g, adjacency: %s; budget %s, by %s",
+            privacy.where, self.ledger.noise_multiplier,
+            "participation in turns, without sampling" if rate is None else f"Poisson rate {rate:g}", privacy.delta,
+            adjacency([(self.ledger.noise_multiplier, rate or 1.0, 1)]),
             "none" if privacy.budget is None else f"epsilon {privacy.budget:g}", privacy.accountant.upper(),
         )  # fmt: skip
         if self.insecure_seeds:
@@ -139,7 +129,8 @@ class PrivateRounds(SealedRounds):
         """Who takes part."""
         plan = self.plan
         if self.ledger is not None:
-            return self.ledger.draw(round_number, plan.clients)
+            self._cohort = self.ledger.draw()
+            return list(self._cohort)
         return plan.sampler.draw(plan.seed, round_number, plan.clients)
 
     def updates_needed(self, cohort: int) -> int:
@@ -148,12 +139,15 @@ class PrivateRounds(SealedRounds):
 
     def allows_another(self) -> bool:
         """Whether the budget allows another round; says so where it doesn't."""
-        if self.ledger is None or self.ledger.allows_another():
+        ledger = self.ledger
+        if ledger is None or ledger.allows_another():
             return True
         log.info(
-            "privacy: stopped after %d rounds: another one would take epsilon to %.3f, above the budget of %g; %s",
-            self.ledger.rounds, self.ledger.epsilon_after_another(), self.ledger.budget, self.ledger.spent(),
+            "privacy: stopped after %d rounds: another one would take epsilon to %.3f, above the budget of %s, or find "
+            "nobody who may still take part", ledger.rounds, ledger.epsilon_after_another(), self.privacy.budget,
         )  # fmt: skip
+        for line in ledger.spent().lines():
+            log.info("privacy: %s", line)
         return False
 
     @property
@@ -164,14 +158,29 @@ class PrivateRounds(SealedRounds):
         """Account for a round before anything of it is released, on disk too; a round that ends up void has cost as much."""
         self.report = {}
         if self.ledger is not None:
-            self.ledger.charge()
-            self.ledger.record(self.plan.folder)
+            self.ledger.charge(self._cohort)
+            self.ledger.write(self.plan.folder)
+            self._cohort = None
             spent = self.ledger.spent()
+            self.told = str(spent)
             suffix = "; INSECURE: seeded noise" if self.insecure_seeds else ""
-            log.info("privacy: %s%s", spent, suffix)
-            self.report = {"epsilon_prv": spent.prv, "epsilon_rdp": spent.rdp, "delta": spent.delta}
+            for line in spent.lines():
+                log.info("privacy: %s%s", line, suffix)
+            insiders = "epsilon_sites" if spent.central else "epsilon_server_and_sites"
+            self.report = {
+                "epsilon_adapters_prv": spent.prv, "epsilon_adapters_rdp": spent.rdp, insiders: spent.no_sampling,
+                "delta": spent.delta,
+            }  # fmt: skip
+
+    def note_dropouts(self, cohort: int, survivors: int) -> None:
+        """Tell the server's watch over dropouts how a round went."""
+        if self._dropouts is not None:
+            self._dropouts.note(cohort, survivors)
 
     # The client half
+
+    def consenting(self, clients: Iterable[str]) -> list[str]:
+        return list(clients) if self._participation is None else self._participation.consenting(clients)
 
     def vector(self, update: np.ndarray, weight: float) -> np.ndarray:
         """(a clip(delta, C) / C, a) and, with adaptive clipping, c (b - 1/2).
@@ -180,12 +189,7 @@ class PrivateRounds(SealedRounds):
             update: (d,) float64, finite.
             weight: a, in [0, 1]; never above 1, or the norm bound would not hold.
         """
-        weight = min(1.0, max(0.0, weight))
-        vector = np.append(weight * clip(update, self.clip_norm) / self.clip_norm, weight)
-        if self._count_scale:
-            within = float(np.linalg.norm(update)) <= self.clip_norm
-            vector = np.append(vector, self._count_scale * (within - 0.5))
-        return vector
+        return contribution(update, weight, self.clip_norm, self._count_scale)
 
     def open_round(self, round_number: int, cohort: Sequence[str], survivors: Sequence[str]) -> SealingRound:
         """The sealing of a round.
@@ -199,7 +203,7 @@ class PrivateRounds(SealedRounds):
             ring_sum = SecureSum(round_number, cohort, members, self.ids, self.settings)
         else:
             ring_sum = PairwiseSealing(round_number, survivors)
-        return PrivateRound(len(cohort), ring_sum, self.encoding(round_number), self.decoding(round_number))
+        return Masked(self._bounded_sum(round_number), ring_sum, len(cohort))
 
     def member(self, client: str, last_round: int = -1) -> Enrolled:
         """A client's half of the protocol between rounds, kept from the first time that it is asked for.
@@ -212,7 +216,10 @@ class PrivateRounds(SealedRounds):
 
     def encoding(self, round_number: int) -> ClientEncoding:
         """What a client makes of its vector before it is masked."""
-        return ClientEncoding(round_number, self.mechanism, self.plan.seed, partial(self._entropy, round_number))
+        return ClientEncoding(self._bounded_sum(round_number), self.consenting)
+
+    def _bounded_sum(self, round_number: int) -> Aggregator:
+        return bounded_sum(round_number, self.mechanism, self.plan.seed, partial(self._entropy, round_number))
 
     def _entropy(self, round_number: int, whose: str) -> Entropy:
         seed = self.privacy.insecure_noise_seed
@@ -222,7 +229,7 @@ class PrivateRounds(SealedRounds):
 
     def decoding(self, round_number: int) -> SumDecoding:
         """What the server makes of an opened sum."""
-        return SumDecoding(round_number, self.mechanism, self.plan.seed, partial(self._entropy, round_number))
+        return SumDecoding(self._bounded_sum(round_number))
 
     def released(self, total: np.ndarray) -> np.ndarray:
         """From the opened sum: (sum a delta, sum a) in the update's own units, its last coordinate safe to divide by.
@@ -268,25 +275,10 @@ class PrivateRounds(SealedRounds):
                 self.ledger.load_state_dict(saved["ledger"])
         self.recall()
 
-    def recall(self) -> None:
+    def recall(self, folder: Path | None = None) -> None:
         if self.ledger is not None:
-            self.ledger.recall(self.plan.folder)
+            self.ledger.recall(folder or self.plan.folder)
 
     def check_unspent(self) -> None:
         if self.ledger is not None:
             self.ledger.check_unspent(self.plan.folder)
-
-
-def check_same_promise(saved: dict[str, Any] | None, noised: bool) -> None:
-    """Refuse to go on with differential privacy after rounds without, and the other way round.
-
-    Raises:
-        ArtifactError: what the whole run would have spent could not be said.
-    """
-    before = saved is not None and saved["ledger"] is not None
-    if before != noised:
-        words = {True: "differentially private", False: "without differential privacy"}
-        raise ArtifactError(
-            f"the checkpoint's rounds were {words[before]}, the rounds to come are {words[noised]}: no epsilon would hold for "
-            "the whole run. Expected the privacy settings that are saved with the run; else start a new run."
-        )

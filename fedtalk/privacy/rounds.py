@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fedtalk.privacy.private_rounds import PrivateRounds, check_same_promise
+from fedtalk.privacy.preconditions import check_same_promise
+from fedtalk.privacy.private_rounds import PrivateRounds
 from fedtalk.privacy.sealed_rounds import Plan, SealedRounds
 from fedtalk.privacy.sealing import PairwiseSealing, SealingRound
 from fedtalk.privacy.settings import Privacy
@@ -32,7 +34,7 @@ class ClearRounds(SealedRounds):
     """
 
     private = False
-    shown = None
+    shown, told = None, ""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -49,6 +51,13 @@ class ClearRounds(SealedRounds):
     def charge(self) -> None:
         """Nothing is accounted for."""
 
+    def consenting(self, clients: Iterable[str]) -> list[str]:
+        """All of them: nothing is promised that would rest on how often they give something."""
+        return list(clients)
+
+    def note_dropouts(self, cohort: int, survivors: int) -> None:
+        """Nothing rests on it."""
+
     def vector(self, update: np.ndarray, weight: float) -> np.ndarray:
         return np.append(weight * update, weight)
 
@@ -64,7 +73,7 @@ class ClearRounds(SealedRounds):
     def load_state_dict(self, saved: dict[str, Any] | None) -> None:
         check_same_promise(saved, False)
 
-    def recall(self) -> None:
+    def recall(self, folder: Path | None = None) -> None:
         """Nothing was spent."""
 
     def check_unspent(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,20 @@ class SealedRounds(ABC):
     def charge(self) -> None:
         """Account for a round before anything of it is released, on disk too."""
 
+    @abstractmethod
+    def consenting(self, clients: Iterable[str]) -> list[str]:
+        """Client half: those that give something once more, each by the count that it keeps itself where privacy rests on it.
+
+        To be asked right before something leaves them; it counts from then on, whatever becomes of it.
+        """
+
+    @abstractmethod
+    def note_dropouts(self, cohort: int, survivors: int) -> None:
+        """How many of a cohort gave something, for what is assumed of dropouts."""
+
+    told: str
+    """What the last round has brought the run's epsilons to, each with its adversary; empty where there is none."""
+
     @property
     @abstractmethod
     def shown(self) -> dict[str, float] | None:
@@ -98,8 +112,12 @@ class SealedRounds(ABC):
         """
 
     @abstractmethod
-    def recall(self) -> None:
-        """Go on with what a run spent that was killed before its first checkpoint."""
+    def recall(self, folder: Path | None = None) -> None:
+        """Go on with what was spent by whoever left a ledger in ``folder``; by default in the run's own.
+
+        Raises:
+            ArtifactError: the ledger can't be read; what was spent is not known.
+        """
 
     @abstractmethod
     def check_unspent(self) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from fedtalk.errors import ConfigurationError
-from fedtalk.privacy.clipping import AdaptiveClipping
+from fedtalk.privacy.clipping import CLIP_NORMS, AdaptiveClipping
+from fedtalk.privacy.fixed_point import LARGEST_COORDINATE_BITS, SMALLEST_COORDINATE_BITS
 from fedtalk.privacy.secagg.graph import Assumptions
+from fedtalk.privacy.secagg.ring import LARGEST_RING_BITS, SMALLEST_RING_BITS
 
 
 @dataclass
@@ -19,7 +20,7 @@ class Privacy:
     """
 
     clip_norm: float = 1.0
-    """C: L2 norm that a client's update is clipped to; where ``adaptive_clipping`` is on, in the first round only."""
+    """C, 1e-6 to 1e6: L2 norm that a client's update is clipped to; with ``adaptive_clipping`` in the first round only."""
     secure_aggregation: bool = True
     """Sum by the protocol of `fedtalk.privacy.secagg`. Otherwise by masks agreed in this process, which protects from
     nobody who reads its memory."""
@@ -32,7 +33,7 @@ class Privacy:
     epsilon_budget: float | None = None
     """With ``noise_multiplier``: epsilon before which the run stops; none by default."""
     delta: float = 1e-3
-    """Of the guarantee; below 1 / clients."""
+    """Of the guarantee, from 1e-12; below 1 / clients."""
     accountant: str = "prv"
     """``prv`` (tighter) or ``rdp``: which of the two reported bounds stops the run."""
     where: str = "distributed"
@@ -40,36 +41,41 @@ class Privacy:
     that it has seen in the clear."""
     adaptive_clipping: AdaptiveClipping | None = None
     """Let the bound follow a quantile of the updates' norms; needs noise."""
+    dropout_probability: float = 0.01
+    """Largest probability with which a client that was drawn drops out, whatever its data are: it says how likely a void round
+    tells of one client, which is taken off delta. The run says so where dropouts are more frequent."""
     both_factors: bool = False
     """Accept noise on both LoRA factors, whose product then multiplies noise with noise, (B + x)(A + y)."""
     coordinate_bits: int = 16
-    """Width of one client's coordinate, 2 to 32."""
+    """Width of one client's coordinate, 4 to 32."""
     ring_bits: int | None = None
     """Width of a coordinate on the wire; the narrowest that can't overflow by default."""
     insecure_noise_seed: int | None = None
     """TESTS ONLY: noise and cohorts from this seed. Whoever knows it can subtract the noise: the run protects nobody."""
 
     def __post_init__(self) -> None:
-        self._positive("clip_norm", self.clip_norm)
+        self._within("clip_norm", *CLIP_NORMS)
         if self.noise_multiplier is not None and self.target_epsilon is not None:
             raise ConfigurationError(
                 "privacy: expected target_epsilon, from which the noise follows, or noise_multiplier, from which epsilon "
                 f"follows, got both ({self.target_epsilon:g} and {self.noise_multiplier:g}). Leave one out."
             )
-        for name in ("noise_multiplier", "target_epsilon", "epsilon_budget"):
+        for name, low, high in (
+            ("noise_multiplier", 0.01, 1e4), ("target_epsilon", 0.01, 1e3), ("epsilon_budget", 0.01, 1e6),
+            ("ring_bits", SMALLEST_RING_BITS, LARGEST_RING_BITS),
+        ):  # fmt: skip
             if getattr(self, name) is not None:
-                self._positive(name, getattr(self, name))
+                self._within(name, low, high)
         if self.epsilon_budget is not None and self.noise_multiplier is None:
             raise ConfigurationError(
                 f"privacy.epsilon_budget: expected with noise_multiplier only, got {self.epsilon_budget:g} without it. "
                 "Use target_epsilon, which is a budget."
             )
-        if not 0 < self.delta < 1:
-            raise ConfigurationError(f"privacy.delta: expected a probability in (0, 1), got {self.delta}")
+        self._within("delta", 1e-12, 0.5)
+        self._within("dropout_probability", 0.0, 0.5)
+        self._within("coordinate_bits", SMALLEST_COORDINATE_BITS, LARGEST_COORDINATE_BITS)
         self._one_of("accountant", "prv", "rdp")
         self._one_of("where", "central", "distributed")
-        if not 2 <= self.coordinate_bits <= 32:
-            raise ConfigurationError(f"privacy.coordinate_bits: expected 2 to 32, got {self.coordinate_bits}")
         if self.adaptive_clipping is not None and not self.noised:
             raise ConfigurationError(
                 "privacy.adaptive_clipping: expected with noise, got it without: the count of clipped clients would be "
@@ -104,9 +110,10 @@ class Privacy:
         """Epsilon that the run may not exceed."""
         return self.target_epsilon if self.target_epsilon is not None else self.epsilon_budget
 
-    def _positive(self, name: str, value: float) -> None:
-        if not (math.isfinite(value) and value > 0):
-            raise ConfigurationError(f"privacy.{name}: expected a finite number above 0, got {value}")
+    def _within(self, name: str, low: float, high: float) -> None:
+        value = getattr(self, name)
+        if not low <= value <= high:  # not a number is in no range
+            raise ConfigurationError(f"privacy.{name}: expected a number from {low:g} to {high:g}, got {value}")
 
     def _one_of(self, name: str, *choices: str) -> None:
         if getattr(self, name) not in choices:

@@ -40,14 +40,16 @@ Fit = Callable[..., tuple[FederatedTrainer, Talker]]
 def fit(tmp_path: Path, make_talker: Callable[..., Talker]) -> Fit:
     """Run two rounds of two local steps with the given callbacks."""
 
-    def run(*callbacks: object, talker: Talker | None = None, **settings: object) -> tuple[FederatedTrainer, Talker]:
+    def run(
+        *callbacks: object, talker: Talker | None = None, data: SynthTalkData | None = None, **settings: object
+    ) -> tuple[FederatedTrainer, Talker]:
         trainer = FederatedTrainer(
             cohort=PoissonCohort(1.0), local=LocalTraining(steps=2, batch_size=2), accelerator="cpu",
             default_root_dir=str(tmp_path / "run"), cache_dir=str(tmp_path / "cache"),
             callbacks=list(callbacks), **{"rounds": 2, "validate_every": 1, "switch_off": ["videos"], **settings},
         )  # type: ignore[arg-type]  # fmt: skip
         module = talker or make_talker()
-        trainer.fit(module, _data())
+        trainer.fit(module, data or _data())
         return trainer, module
 
     return run
@@ -98,20 +100,20 @@ def test_videos_show_the_truth_above_what_is_generated(fit: Fit, tmp_path: Path)
 def test_personal_adapters_start_from_the_global_one_and_leave_it(fit: Fit, tmp_path: Path) -> None:
     trainer, talker = fit(personal=PersonalTraining(steps=3))
     folder = tmp_path / "run" / "adapters"
-    states = {p.name: load_file(p / "adapter_model.safetensors") for p in folder.iterdir()}
-    assert set(states) == {"global", "private-0000", "private-0001"}
+    states = {p.parent.name: load_file(p) for p in folder.rglob("adapter_model.safetensors")}
+    assert set(states) == {"released", "private-0000", "private-0001"}
     final = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["server"]["state"]
     for name, value in talker.exchanged_parameters().items():
         assert torch.equal(value, final[name])  # training goes on from the global state
         saved = "base_model.model." + name.removeprefix("unet.").replace(".default.", ".")
-        assert torch.equal(states["global"][saved], value)
-    for one, other in (("global", "private-0000"), ("private-0000", "private-0001")):
+        assert torch.equal(states["released"][saved], value)
+    for one, other in (("released", "private-0000"), ("private-0000", "private-0001")):
         assert any(not torch.equal(states[one][name], states[other][name]) for name in states[one])
     distance = {
-        name: sum(float((state[k] - states["global"][k]).square().sum()) for k in state)
+        name: sum(float((state[k] - states["released"][k]).square().sum()) for k in state)
         for name, state in states.items()
     }
-    assert distance["global"] == 0 < distance["private-0000"]
+    assert distance["released"] == 0 < distance["private-0000"]
     del trainer
 
 
@@ -121,10 +123,11 @@ def test_personal_adapters_help_their_own_client(fit: Fit, tmp_path: Path) -> No
     clips = trainer.prepared("private-0000")
 
     def loss(name: str) -> float:
-        talker.load_adapter(tmp_path / "run" / "adapters" / name)
+        adapters = tmp_path / "run" / "adapters"
+        talker.load_adapter(adapters / name if name == "released" else adapters / "personal" / name)
         return talker.held_out_metrics(clips, torch.Generator().manual_seed(0))["loss"]
 
-    assert loss("private-0000") < 0.97 * loss("global")
+    assert loss("private-0000") < 0.97 * loss("released")
 
 
 def test_personal_adapters_that_are_there_are_not_made_again(
@@ -132,9 +135,11 @@ def test_personal_adapters_that_are_there_are_not_made_again(
 ) -> None:
     caplog.set_level("INFO", logger="fedtalk")
     fit(personal=PersonalTraining(steps=1))
-    first = tmp_path / "run" / "adapters" / "private-0000" / "adapter_model.safetensors"
+    first = tmp_path / "run" / "adapters" / "personal" / "private-0000" / "adapter_model.safetensors"
     stamp = first.stat().st_mtime_ns
-    (tmp_path / "run" / "adapters" / "private-0001" / "made_from.json").unlink()  # stopped before this one was done
+    (
+        tmp_path / "run" / "adapters" / "personal" / "private-0001" / "made_from.json"
+    ).unlink()  # stopped before this one was done
     second = first.parents[1] / "private-0001" / "adapter_model.safetensors"
     second_stamp = second.stat().st_mtime_ns
     fit(personal=PersonalTraining(steps=1))  # the same bits again, so the same global adapter
@@ -158,7 +163,7 @@ def test_a_client_whose_personal_training_fails_costs_no_other_its_adapter(
 
     monkeypatch.setattr(client, "train_locally", fail)
     fit(personal=PersonalTraining(steps=1))
-    assert sorted(path.name for path in (tmp_path / "run" / "adapters").iterdir()) == ["global", "private-0001"]
+    assert sorted(path.name for path in (tmp_path / "run" / "adapters" / "personal").iterdir()) == ["private-0001"]
     assert "private-0000 could not be made: out of memory" in caplog.text
 
 
@@ -166,18 +171,40 @@ def test_personal_adapters_of_a_few_and_later_of_the_others(
     fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fit(personal=PersonalTraining(steps=1, most_clients=1))
-    adapters = tmp_path / "run" / "adapters"
-    assert sorted(path.name for path in adapters.iterdir()) == ["global", "private-0000"]
+    adapters = tmp_path / "run" / "adapters" / "personal"
+    assert sorted(path.name for path in adapters.iterdir()) == ["private-0000"]
     assert "personal adapters of 1 of 2 clients are made" in caplog.text
     stamp = (adapters / "private-0000" / "adapter_model.safetensors").stat().st_mtime_ns
     fit(personal=PersonalTraining(steps=1, most_clients=2))
-    assert sorted(path.name for path in adapters.iterdir()) == ["global", "private-0000", "private-0001"]
+    assert sorted(path.name for path in adapters.iterdir()) == ["private-0000", "private-0001"]
     assert (adapters / "private-0000" / "adapter_model.safetensors").stat().st_mtime_ns == stamp
 
 
 def test_no_personal_steps_write_the_global_adapter_only(fit: Fit, tmp_path: Path) -> None:
     fit(personal=PersonalTraining(steps=0))
-    assert [path.name for path in (tmp_path / "run" / "adapters").iterdir()] == ["global"]
+    assert [path.name for path in (tmp_path / "run" / "adapters").iterdir()] == ["released"]
+
+
+class _Called(SynthTalkData):
+    """People of other names."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__(speakers=len(names), clips=1, held_out=1, frames=12, size=32)
+        self._names, self._index = list(names), {name: index for index, name in enumerate(names)}
+
+
+def test_nobodys_name_turns_a_personal_adapter_into_the_released_one(fit: Fit, tmp_path: Path) -> None:
+    """What a person is called, in any case: the released adapter stays the one of the checkpoint."""
+    names = ["global", "Released", "personal"]
+    _, talker = fit(personal=PersonalTraining(steps=2), data=_Called(*names))
+    adapters = tmp_path / "run" / "adapters"
+    assert sorted(path.name for path in adapters.iterdir()) == ["personal", "released"]
+    assert sorted(path.name for path in (adapters / "personal").iterdir()) == sorted(names)
+    released = load_file(adapters / "released" / "adapter_model.safetensors")
+    final = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["server"]["state"]
+    for name in talker.exchanged_parameters():
+        saved = "base_model.model." + name.removeprefix("unet.").replace(".default.", ".")
+        assert torch.equal(released[saved], final[name])
 
 
 def test_personal_adapters_need_an_adapter(fit: Fit, make_talker: Callable[..., Talker]) -> None:
@@ -276,7 +303,7 @@ def test_wrong_personal_settings_are_refused() -> None:
 def test_the_marker_names_what_an_adapter_was_made_from(fit: Fit, tmp_path: Path) -> None:
     fit(personal=PersonalTraining(steps=1))
     origins = [
-        json.loads((tmp_path / "run" / "adapters" / name / "made_from.json").read_text())["made_from"]
+        json.loads((tmp_path / "run" / "adapters" / "personal" / name / "made_from.json").read_text())["made_from"]
         for name in ("private-0000", "private-0001")
     ]
     assert origins[0] == origins[1] and "steps=1" in origins[0]

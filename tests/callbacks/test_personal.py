@@ -68,8 +68,8 @@ def _same(one: dict[str, dict[str, Tensor]], other: dict[str, dict[str, Tensor]]
 
 def _difference(one: dict[str, dict[str, Tensor]], other: dict[str, dict[str, Tensor]]) -> float:
     """The largest of all clients' differences, in units of what their first adapter learned."""
-    start, differences = one["global"], []
-    for client in one.keys() - {"global"}:
+    start, differences = one["released"], []
+    for client in one.keys() - {"released"}:
         between, learned = (
             torch.cat([(one[client][name] - against[name]).flatten() for name in start]).norm()
             for against in (other[client], start)
@@ -101,7 +101,7 @@ def test_two_workers_give_the_bits_of_one_process_and_of_a_bare_loop(
     for seen in steps:
         assert sorted(seen.seen) == [(0, client, 0) for client in data.clients]
     client, talker = data.clients[1], make_talker()
-    talker.load_adapter(tmp_path / "one" / "adapters" / "global")
+    talker.load_adapter(tmp_path / "one" / "adapters" / "released")
     alone = LocalTraining(steps=STEPS, batch_size=2, learning_rate=5e-3, schedule="cosine")
     clips = trainer.prepared(client)
     train_locally(Fabric(accelerator="cpu", devices=1), talker, clips, alone, trainer.seed, f"personal/{client}", 0, 1)
@@ -123,7 +123,7 @@ def test_other_placements_give_the_adapters_of_one_process(
     monkeypatch.setattr(client, "train_locally", fail)
     fit("placed", data, default_placement=placed)
     single, other = _adapters(tmp_path / "single"), _adapters(tmp_path / "placed")
-    assert set(single) == set(other) == {"global", *data.clients}
+    assert set(single) == set(other) == {"released", *data.clients}
     assert _difference(single, other) < (1e-4 if placed.kind == "single" else 5e-3)
 
 
@@ -135,7 +135,7 @@ def test_whoever_is_in_trouble_costs_its_own_adapter(
     fit("well", parts.Troubled(3))
     fit("troubled", parts.Troubled(3, dies=0, no_clips=1), workers=2)
     well = _adapters(tmp_path / "well")
-    assert _same({name: well[name] for name in ("global", third)}, _adapters(tmp_path / "troubled"))
+    assert _same({name: well[name] for name in ("released", third)}, _adapters(tmp_path / "troubled"))
     assert f"{first} could not be made: the worker process that trained it ended by SIGKILL" in caplog.text
     assert f"{second} could not be made: client {second} has no training clips" in caplog.text
 
@@ -166,7 +166,7 @@ def test_stopped_by_a_signal_it_goes_on_with_what_is_missing(
     with pytest.raises(Interrupted):
         fit("stopped", data, workers=workers)
     adapters, made = tmp_path / "stopped" / "adapters", []
-    there = {path.parent.name for path in adapters.glob("*/made_from.json")}
+    there = {path.parent.name for path in adapters.glob("personal/*/made_from.json")}
     assert 1 <= len(there) <= workers
 
     def counting(self: Talker, folder: Path) -> None:
@@ -175,7 +175,7 @@ def test_stopped_by_a_signal_it_goes_on_with_what_is_missing(
 
     monkeypatch.setattr(Talker, "save_adapter", counting)
     fit("stopped", data, workers=workers, ckpt_path="last")
-    assert sorted(made) == sorted({"global", *data.clients} - there)
+    assert sorted(made) == sorted({"released", *data.clients} - there)
     assert _same(_adapters(tmp_path / "through"), _adapters(tmp_path / "stopped"))
 
 
@@ -189,7 +189,7 @@ def test_it_is_neither_measured_nor_held_to_the_rounds_deadline(
     monkeypatch.setattr(Talker, "reliability", fail)
     data = parts.Troubled(2)
     fit("run", data, workers=workers, local=LocalTraining(steps=1, batch_size=2, deadline_seconds=1e-6))
-    assert set(_adapters(tmp_path / "run")) == {"global", *data.clients}
+    assert set(_adapters(tmp_path / "run")) == {"released", *data.clients}
 
 
 def test_an_adapter_that_was_not_finished_is_made_again(
@@ -202,7 +202,7 @@ def test_an_adapter_that_was_not_finished_is_made_again(
 
     def fails(self: Talker, folder: Path) -> None:
         save(self, folder)
-        if folder.name != "global":
+        if folder.name != "released":
             raise OutputError("no space left on device")
 
     monkeypatch.setattr(Talker, "save_adapter", fails)

@@ -124,18 +124,19 @@ def test_who_took_consent_back_is_left_out_and_named(tmp_path: Path, caplog: pyt
 def test_their_adapters_and_states_are_deleted_and_nobody_elses(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for person in ("bert", "bertha", "anna"):
-        for place in (f"run/adapters/{person}", f"run2/adapters/personal/{person}"):
+    for person in ("released", "bertha", "anna"):
+        for place in (f"run/adapters/personal/{person}", f"run2/adapters/personal/{person}"):
             (tmp_path / place).mkdir(parents=True)
             (tmp_path / place / "adapter_config.json").write_text("{}")
         (tmp_path / "run/clients" / person).mkdir(parents=True)
         (tmp_path / "run/clients" / person / "3.ckpt").write_text("")
-    (tmp_path / "run/bert").mkdir()  # a folder that only has the name
+    (tmp_path / "run/adapters/released/adapter_config.json").parent.mkdir()  # folders that only have the name
+    (tmp_path / "run/adapters/released/adapter_config.json").write_text("{}")
     with caplog.at_level(logging.WARNING):
-        gone = forget(tmp_path, ["bert"])
+        gone = forget(tmp_path, ["released"])
     assert {str(path.relative_to(tmp_path)) for path in gone} == {
-        "run/adapters/bert", "run2/adapters/personal/bert", "run/clients/bert"}  # fmt: skip
-    assert all(f"deleted {path}: bert took consent back" in caplog.text for path in gone)
+        "run/adapters/personal/released", "run2/adapters/personal/released", "run/clients/released"}  # fmt: skip
+    assert all(f"deleted {path}: released took consent back" in caplog.text for path in gone)
     left = {path.name for path in tmp_path.rglob("*") if path.is_dir()}
-    assert {"anna", "bertha"} <= left and (tmp_path / "run/bert").is_dir()
-    assert forget(tmp_path, ["bert"]) == []
+    assert {"anna", "bertha"} <= left and (tmp_path / "run/adapters/released").is_dir()
+    assert forget(tmp_path, ["released"]) == []

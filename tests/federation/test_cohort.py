@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pytest
 
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.cohort import CohortSampler, FixedCohort, PoissonCohort, measured_clients
+from fedtalk.federation.cohort import CohortSampler, FixedCohort, PoissonCohort, RotatingCohort, measured_clients
 from fedtalk.randomness import numpy_generator
 
 CLIENTS = [f"client-{index}" for index in range(40)]
@@ -76,3 +78,26 @@ def test_poisson_is_one_comparison_a_client(count: int, rate: float) -> None:
         uniform = numpy_generator(3, "cohort", number).random(count)
         expected = [client for client, value in zip(clients, uniform, strict=True) if value < rate]
         assert PoissonCohort(rate).draw(3, number, clients) == expected
+
+
+@pytest.mark.parametrize(("clients", "every"), [(12, 3), (13, 4), (5, 1), (3, 3)])
+def test_turns_come_once_in_so_many_rounds(clients: int, every: int) -> None:
+    rotating, names = RotatingCohort(every), [f"c{n}" for n in range(clients)]
+    cohorts = [rotating.draw(4, number, names) for number in range(3 * every)]
+    for start in range(2 * every + 1):  # any window of that many rounds
+        assert sorted(chain.from_iterable(cohorts[start : start + every])) == sorted(names)
+    sizes = {len(cohort) for cohort in cohorts}
+    assert max(sizes) - min(sizes) <= 1 and min(sizes) == clients // every
+    assert RotatingCohort(every, most=2).draw(4, 2 * every, names) == []
+    assert max(sum(name in cohort for cohort in cohorts) for name in names) == rotating.participations(3 * every) == 3
+
+
+def test_turns_follow_the_seed() -> None:
+    rotating = RotatingCohort(2)
+    assert rotating.draw(0, 0, CLIENTS) == rotating.draw(0, 2, CLIENTS) != rotating.draw(1, 0, CLIENTS)
+
+
+@pytest.mark.parametrize("settings", [{"every": 0}, {"most": 0}])
+def test_turns_that_make_no_sense_are_refused(settings: dict) -> None:
+    with pytest.raises(ConfigurationError, match=rf"cohort\.{next(iter(settings))}: expected at least 1 .*got 0"):
+        RotatingCohort(**settings)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +19,13 @@ from fedtalk.callbacks import ISFA, FedAvg, isfa_weight
 from fedtalk.callbacks.video import Videos
 from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
 from fedtalk.federation.callback import RoundCallback
-from fedtalk.federation.cohort import FixedCohort, PoissonCohort
+from fedtalk.federation.cohort import FixedCohort, PoissonCohort, RotatingCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy import private_rounds as private_rounds_module
+from fedtalk.privacy.accounting import gaussian_epsilon
+from fedtalk.privacy.aggregators import Masked
 from fedtalk.privacy.clipping import AdaptiveClipping, clip
+from fedtalk.privacy.participation import ParticipationRefused
 from fedtalk.privacy.private_rounds import PrivateRounds
 from fedtalk.privacy.sealed_rounds import Plan
 from fedtalk.privacy.secagg import Assumptions
@@ -154,13 +159,22 @@ def test_no_number_score_loss_or_reason_leaves_a_client(run, people, privacy: di
         assert outcome.reports == [] and outcome.failures == {"bert": "dropped out"}
     allowed = {"clip_norm", "weight_sum"}
     if privacy is NOISED:
-        allowed |= {"epsilon_prv", "epsilon_rdp", "delta", "signal_to_noise_at_most"}
+        allowed |= {
+            "epsilon_adapters_prv",
+            "epsilon_adapters_rdp",
+            "epsilon_server_and_sites",
+            "delta",
+            "signal_to_noise_at_most",
+        }
     assert set(watch.outcomes[0].privacy) == allowed
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     tags = {tag for tags in events.Tags().values() if isinstance(tags, list) for tag in tags}
     assert tags == {"round/update_norm", *(f"privacy/{name}" for name in allowed)}
     output = capsys.readouterr()
     assert "loss" not in output.err and "secret" not in output.err
+    if privacy is NOISED:  # an epsilon without its adversary says nothing
+        assert "against whoever sees the adapters, " in output.err
+        assert "against server and sites (no sampling)" in output.err
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["keep_optimizer"] is False
     assert saved["faults"] == {"updates": 2, "updated_rounds": 2, "last_failures": {"bert": "dropped out"}}
@@ -279,10 +293,14 @@ def test_every_round_is_told_with_its_epsilon(run, people, caplog: pytest.LogCap
     caplog.set_level(logging.INFO, "fedtalk")
     run(_crowd(people), **_seeded(), rounds=2)
     lines = [message for message in caplog.messages if message.startswith("privacy: epsilon")]
-    assert len(lines) == 2 and all(
-        "adjacency: add or remove one client" in line and "delta 0.01" in line for line in lines
-    )
-    assert "after 1 rounds" in lines[0] and "after 2 rounds" in lines[1] and "INSECURE" in lines[0]
+    assert len(lines) == 4 and all("delta 0.01" in line and "INSECURE" in line for line in lines)
+    adapters, rosters = lines[::2], lines[1::2]
+    assert all("against whoever sees the adapters" in line for line in adapters)
+    assert all(
+        "adjacency: what a client contributes, or nothing" in line for line in adapters
+    )  # at rate 1 all take part
+    assert all("against server and sites (no sampling)" in line for line in rosters)
+    assert "after 1 rounds" in adapters[0] and "after 2 rounds" in adapters[1] and "in 2 of 2 rounds" in rosters[1]
 
 
 def test_the_run_stops_before_it_would_overspend(run, people, caplog: pytest.LogCaptureFixture) -> None:
@@ -292,7 +310,7 @@ def test_the_run_stops_before_it_would_overspend(run, people, caplog: pytest.Log
     budget = rdp_epsilon([(2.0, 1.0, 2)], 1e-2) + 0.01
     got = run(_crowd(people), **_seeded(epsilon_budget=budget), rounds=5)
     assert got.trainer.round_number == 2 and len(got.recorder.outcomes) == 2
-    assert got.recorder.outcomes[-1].privacy["epsilon_rdp"] <= budget
+    assert got.recorder.outcomes[-1].privacy["epsilon_adapters_rdp"] <= budget
     assert "stopped after 2 rounds: another one would take epsilon to" in caplog.text
     again = run(_crowd(people), **_seeded(epsilon_budget=budget), rounds=5, ckpt_path="last")
     assert again.recorder.outcomes == []  # and resuming doesn't get round it
@@ -301,7 +319,7 @@ def test_the_run_stops_before_it_would_overspend(run, people, caplog: pytest.Log
 def test_a_target_is_spent_by_the_last_round(run, people) -> None:
     privacy = Privacy(target_epsilon=4.0, delta=1e-2, accountant="rdp", clip_norm=1.0, assumptions=Assumptions(0, 0.3))
     got = run(_crowd(people), ISFA(), privacy=privacy, rounds=2)
-    spent = [outcome.privacy["epsilon_rdp"] for outcome in got.recorder.outcomes]
+    spent = [outcome.privacy["epsilon_adapters_rdp"] for outcome in got.recorder.outcomes]
     assert 0.99 * 4 < spent[1] <= 4.0 and spent[0] < spent[1]
 
 
@@ -319,13 +337,80 @@ def test_killed_and_resumed_keeps_every_charge(run, people, tmp_path: Path, monk
     monkeypatch.setattr(private_rounds_module.PrivateRounds, "released", killing)
     with pytest.raises(_Killed):
         run(_crowd(people), **_seeded(), folder="killed", rounds=3)
-    record = json.loads((tmp_path / "killed" / "checkpoints" / "ledger.json").read_text())
-    assert record["history"] == [[2.0, 1.0, 2]]
+    assert _stretches(json.loads((tmp_path / "killed" / "checkpoints" / "ledger.json").read_text())) == [(2.0, 1.0, 2)]
     resumed = run(_crowd(people), **_seeded(), folder="killed", rounds=3, ckpt_path="last")
     assert resumed.trainer.fit_rounds.sealed.ledger.rounds == 4
     assert np.array_equal(_flat(through.state), _flat(resumed.state))
     saved = torch.load(tmp_path / "killed" / "checkpoints" / "last.ckpt", weights_only=True)["aggregation"]
-    assert saved["ledger"]["history"] == [[2.0, 1.0, 4]] and saved["insecure_seeds"] == [3]
+    assert sorted(_stretches(saved["ledger"])) == [(2.0, 1.0, 2), (2.0, 1.0, 2)] and saved["insecure_seeds"] == [3]
+    for name in ("last.ckpt", "ledger.json"):
+        assert (tmp_path / "killed" / "checkpoints" / name).stat().st_mode & 0o777 == 0o600
+
+
+def _stretches(record: dict) -> list[tuple]:
+    return [
+        (stretch["noise_multiplier"], stretch["rate"], stretch["rounds"])
+        for history in record["history"].values()
+        for stretch in history
+    ]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux to tell which file is synced")
+def test_a_charge_is_on_the_disk_before_its_sum_is_opened(run, people, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger's file is renamed into place and its folder synced; only then is anything opened."""
+    events: list[str] = []
+    sync, opened = os.fsync, Masked.open_sum
+
+    def syncing(handle: int) -> None:
+        sync(handle)
+        events.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+
+    def opening(self: Masked, updates: list) -> np.ndarray:
+        events.append("opened")
+        return opened(self, updates)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(Masked, "open_sum", opening)
+    run(_crowd(people), **_seeded(), rounds=2)
+    rounds = " ".join(events).split("opened")
+    assert len(rounds) == 3
+    for before in rounds[:2]:
+        ledger, folder = before.rindex(".part-ledger"), before.rindex("checkpoints")
+        assert ledger < folder
+
+
+def test_a_checkpoint_that_is_resumed_elsewhere_brings_its_folders_later_rounds(run, people, tmp_path: Path) -> None:
+    """A's first checkpoint goes on in B: A's second round was released too. Then A goes on, and has B's rounds."""
+    run(_crowd(people), **_seeded(), folder="a", rounds=1)
+    early = tmp_path / "early.ckpt"
+    shutil.copy(tmp_path / "a" / "checkpoints" / "last.ckpt", early)
+    run(_crowd(people), **_seeded(), folder="a", rounds=2, ckpt_path="last")
+    in_b = run(_crowd(people), **_seeded(), folder="b", rounds=3, ckpt_path=str(early))
+    assert in_b.trainer.fit_rounds.sealed.ledger.rounds == 4
+    in_a = run(_crowd(people), **_seeded(), folder="a", rounds=3, ckpt_path="last")
+    assert in_a.trainer.fit_rounds.sealed.ledger.rounds == 5
+    shutil.rmtree(tmp_path / "a")
+    alone = run(_crowd(people), **_seeded(), folder="c", rounds=2, ckpt_path=str(early))
+    assert alone.trainer.fit_rounds.sealed.ledger.rounds == 2, "nothing is left to be found but the checkpoint"
+
+
+def test_a_client_keeps_count_itself_where_nothing_rests_on_sampling(run, people, tmp_path: Path) -> None:
+    """Once in two rounds of four: two times each; no resumed checkpoint or server gets a third."""
+    crowd, rotating = _crowd(people), RotatingCohort(2)
+    got = run(crowd, **_seeded(), folder="turns", rounds=4, cohort=rotating)
+    cohorts = [set(outcome.cohort) for outcome in got.recorder.outcomes]
+    assert cohorts[0] == cohorts[2] == set(crowd) - cohorts[1] and cohorts[1] == cohorts[3]
+    private = got.trainer.fit_rounds.sealed
+    spent = private.ledger.spent()
+    assert spent.prv == spent.no_sampling == gaussian_epsilon([(2.0, 1.0, 2)], 1e-2) == private.ledger.planned().prv
+    assert not private.ledger.allows_another() and private.ledger.draw() == []
+    record = tmp_path / "turns" / "checkpoints" / "participation.json"
+    assert json.loads(record.read_text()) == dict.fromkeys(crowd, 2) and record.stat().st_mode & 0o777 == 0o600
+    anna = next(iter(crowd))
+    stubborn = PrivateRounds(private.privacy, private.plan)  # of a server that knows nothing of a ledger
+    assert stubborn.ledger.draw() != [] and stubborn.consenting(crowd) == []
+    with pytest.raises(ParticipationRefused, match=f"client {anna} has taken part as often as it agreed to"):
+        stubborn.encoding(9).elements(anna, np.zeros(10), 12)
 
 
 def test_killed_before_the_first_checkpoint_is_charged_too(run, people, monkeypatch: pytest.MonkeyPatch) -> None:

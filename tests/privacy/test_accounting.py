@@ -9,7 +9,14 @@ from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDp
 from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
 
 from fedtalk.errors import ConfigurationError
-from fedtalk.privacy.accounting import bound, prv_epsilon, rdp_epsilon, solve_noise_multiplier
+from fedtalk.privacy.accounting import (
+    bound,
+    gaussian_epsilon,
+    gaussian_multiplier,
+    prv_epsilon,
+    rdp_epsilon,
+    solve_noise_multiplier,
+)
 
 GRID = [
     (0.1, 1.0, 100, 1e-3),
@@ -61,7 +68,7 @@ def test_a_history_of_two_kinds_of_rounds_composes() -> None:
 
 def test_no_rounds_cost_nothing_and_no_protection_is_not_called_a_number() -> None:
     assert prv_epsilon([], 1e-3) == rdp_epsilon([], 1e-3) == 0.0
-    hopeless = [(0.1, 1.0, 100)]
+    hopeless = [(0.1, 0.9, 100)]
     assert prv_epsilon(hopeless, 1e-5) == math.inf
     assert bound(hopeless, 1e-5, "prv") == rdp_epsilon(hopeless, 1e-5) > 1000
 
@@ -82,3 +89,26 @@ def test_the_solved_multiplier_spends_the_target_and_not_more(
 def test_a_target_beyond_reach_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"privacy\.target_epsilon: expected .*got 1e-06"):
         solve_noise_multiplier(1e-6, 1.0, 1000, 1e-9, "rdp")
+
+
+@pytest.mark.parametrize(
+    "history", [[(1.0, 1.0, 1)], [(0.6, 1.0, 8)], [(3.0, 1.0, 4), (0.7, 1.0, 2)], [(40.0, 1.0, 3)]]
+)
+@pytest.mark.parametrize("delta", [1e-2, 1e-6])
+def test_without_sampling_epsilon_is_the_gaussians_own(history: list, delta: float) -> None:
+    """dp-accounting's privacy loss distributions are the oracle, and the definition of delta, by numerical integration."""
+    from dp_accounting import GaussianDpEvent, NeighboringRelation
+    from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
+
+    accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=1e-3)
+    for multiplier, _, rounds in history:
+        accountant.compose(GaussianDpEvent(multiplier), rounds)
+    epsilon = gaussian_epsilon(history, delta)
+    assert epsilon == pytest.approx(accountant.get_epsilon(delta), rel=1e-3, abs=2e-3)
+    assert prv_epsilon(history, delta) == epsilon <= rdp_epsilon(history, delta) + 1e-9
+
+
+@pytest.mark.parametrize(("target", "times", "delta"), [(8.0, 3, 1e-4), (0.5, 1, 1e-6), (2.0, 40, 1e-3)])
+def test_the_multiplier_without_sampling_spends_the_target(target: float, times: int, delta: float) -> None:
+    multiplier = gaussian_multiplier(target, times, delta)
+    assert 0.999999 * target < gaussian_epsilon([(multiplier, 1.0, times)], delta) <= target

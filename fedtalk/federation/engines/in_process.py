@@ -127,10 +127,11 @@ class InProcess(Engine):
         if not sealed.private:  # else they stay with the clients
             result.reports = [updates[client].report for client in contributions]
         del updates
-        for client in cohort:
-            if client in failures:
-                result.failures[client] = "dropped out" if sealed.private else str(failures[client])
         sealed.charge()
+        contributions = {client: contributions[client] for client in sealed.consenting(contributions)}
+        for client in cohort:
+            if client not in contributions:
+                result.failures[client] = "dropped out" if sealed.private else str(failures[client])
         result.updates = len(contributions)
         needed = sealed.updates_needed(len(cohort))
         if result.updates < needed:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 from fedtalk.privacy.accounting import ADJACENCY, prv_epsilon, rdp_epsilon
 from fedtalk.privacy.audit.opened_run import OpenedRun
-from fedtalk.privacy.ledger import poisson_rate, void_probability
 from fedtalk.privacy.private_rounds import PrivateRounds
-from fedtalk.privacy.secagg.settings import SMALLEST_COHORT
+from fedtalk.privacy.spent import ADAPTERS, ROSTERS, SITES
 
 AUDIT_DELTA = 1e-5
 """At which a run is audited that has no smaller delta of its own."""
@@ -50,7 +49,7 @@ def guarantee_of(run: OpenedRun, delta: float | None = None) -> Guarantee:
     Raises:
         ArtifactError: the config promises another privacy than the checkpoint was made with.
     """
-    trainer, privacy = run.trainer, run.trainer.privacy
+    privacy = run.trainer.privacy
     if privacy is None:
         return Guarantee(math.inf, delta or AUDIT_DELTA, None, None, "updates are neither clipped nor noised")
     rounds = PrivateRounds(privacy, replace(run.federation.plan(), folder=run.folder / "checkpoints"))
@@ -58,18 +57,18 @@ def guarantee_of(run: OpenedRun, delta: float | None = None) -> Guarantee:
     if rounds.ledger is None:
         return Guarantee(math.inf, delta or AUDIT_DELTA, rounds.clip_norm, None, "secure aggregation without noise")
     spent, history = rounds.ledger.spent(), rounds.ledger.history
-    fewest = max(SMALLEST_COHORT, trainer.minimum_clients)
-    noticed = void_probability(poisson_rate(trainer.cohort_sampler), len(run.data.clients), fewest)
+    terms = rounds.ledger.record.terms
     own = min(spent.prv, spent.rdp)
     epsilon, at = own, spent.delta
     for wanted in (delta, min(spent.delta, AUDIT_DELTA)):
-        left = (wanted or 0.0) - noticed * max(trainer.rounds, spent.rounds)
+        left = (wanted or 0.0) - terms.void_probability * max(terms.planned, spent.rounds)
         if wanted is not None and left > 0:
             epsilon, at = min(prv_epsilon(history, left), rdp_epsilon(history, left)), wanted
             break
     multiplier = min(z for z, _, _ in history)
     return Guarantee(
         epsilon, at, rounds.clip_norm, multiplier,
-        f"{own:.3f} at the run's delta {spent.delta:g}; {spent.rounds} rounds, noise multiplier {multiplier:.3g}, "
+        f"{own:.3f} {ADAPTERS} at the run's delta {spent.delta:g}, {spent.no_sampling:.3f} "
+        f"{SITES if spent.central else ROSTERS}; {spent.rounds} rounds, noise multiplier {multiplier:.3g}, "
         f"{ADJACENCY}{'; INSECURE, seeded noise' if rounds.insecure_seeds else ''}",
     )  # fmt: skip

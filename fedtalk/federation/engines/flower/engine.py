@@ -214,5 +214,5 @@ class FlowerEngine(Engine):
         answers = self._post.ask(dict.fromkeys(sites, request), self._answer_seconds, self.check_stop)
         took = [site for site in sites if site in answers and Message.decode(answers[site]).kind == "answer"]
         for site in sorted(set(sites) - set(took)):
-            log.warning("site %s did not take the final adapter; it is in RUN/adapters/global", site)
+            log.warning("site %s did not take the final adapter; it is in RUN/adapters/released", site)
         return took

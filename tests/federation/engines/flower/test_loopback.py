@@ -174,8 +174,10 @@ def test_three_sites_give_the_in_process_result_to_the_bit(parties) -> None:
     federation.fit_in_process()
     got = federation.state("run_server")
     assert _equal(got, federation.state("run_alone")) and max(float(value.abs().max()) for value in got.values()) > 1e-3
-    assert (federation.folder / "run_east" / "adapters" / "cora" / "adapter_model.safetensors").exists()
-    assert not (federation.folder / "run_server" / "adapters" / "cora").exists()  # personal ones stay at their sites
+    assert (federation.folder / "run_east" / "adapters" / "personal" / "cora" / "adapter_model.safetensors").exists()
+    assert not (
+        federation.folder / "run_server" / "adapters" / "personal" / "cora"
+    ).exists()  # personal ones stay at their sites
     assert federation.gone(), federation.pids()
 
 

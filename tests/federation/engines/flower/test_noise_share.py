@@ -13,7 +13,7 @@ def test_over_sites_a_part_of_the_clients_gives_the_in_process_noise(federation,
     crowd = {f"{name}{n}": people[name] for n in range(3) for name in people}
     privacy = Privacy(
         clip_norm=5.0, assumptions=Assumptions(0.0, 0.3), noise_multiplier=0.7, delta=1e-2, accountant="rdp",
-        insecure_noise_seed=5,
+        insecure_noise_seed=5, dropout_probability=0.001,
     )  # fmt: skip
     cohort = PoissonCohort(0.8)
     names = sorted(crowd)

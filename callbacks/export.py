@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedtalk.federation.callback import RoundCallback, RoundTrainer
+from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.module import FederatedModule
 from fedtalk.federation.run_folder import check_chosen
 
@@ -19,5 +20,5 @@ class Export(RoundCallback):
         self.folder = folder
 
     def on_fit_rounds_end(self, trainer: RoundTrainer, module: FederatedModule) -> None:
-        clips = trainer.prepared(trainer.data.clients[0], held_out=True)
+        clips = ClientHalf(trainer.federate(module, trainer.data)).prepared(trainer.data.clients[0], held_out=True)
         module.export(trainer.run_dir / self.folder, clips)

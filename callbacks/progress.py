@@ -33,7 +33,7 @@ class RoundProgress(RoundCallback):
             return
         self._bars = Progress(
             TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=Console(stderr=True),
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False), console=Console(stderr=True),
         )  # fmt: skip
         self._tasks = {
             "rounds": self._bars.add_task("rounds", total=trainer.rounds, completed=trainer.round_number, note=""),
@@ -94,7 +94,7 @@ class RoundProgress(RoundCallback):
     ) -> None:
         text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         if self._bars:
-            self._bars.console.print(f"round {round_number}: held out {text}")
+            self._bars.console.print(f"round {round_number}: held out {text}", markup=False)
         else:
             print(f"round {round_number}: held out  {text}", file=sys.stderr, flush=True)
 

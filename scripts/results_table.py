@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-COLUMNS = ("psnr", "ssim", "psnr_mouth", "mouth_corr", "mouth_corr_donor", "identity", "flicker")
+COLUMNS = ("psnr", "ssim", "psnr_mouth", "mouth_corr", "mouth_corr_donor", "lip_leakage", "identity", "flicker")
 
 
 def markdown(result: dict) -> str:
@@ -20,16 +20,16 @@ def markdown(result: dict) -> str:
                 cells = (f"{row[column]:.2f}" if column in row else "" for column in COLUMNS)
                 lines.append(f"| {name} | " + " | ".join(cells) + " |")
         lines.append("")
-    for name, difference in result["comparisons"].items():
-        low, high = difference["interval"]
-        lines.append(
-            f"psnr_mouth, {name}: {difference['psnr_mouth']:+.2f} dB, 95 % interval [{low:+.2f}, {high:+.2f}].  "
-        )
+    for name, measures in result["comparisons"].items():
+        for measure, unit, digits in (("psnr_mouth", " dB", 2), ("mouth_corr", "", 3)):
+            if measure in measures:
+                mean, low, high = (f"{measures[measure][end]:+.{digits}f}" for end in ("mean", "low", "high"))
+                lines.append(f"{measure}, {name}: {mean}{unit}, 95 % interval [{low}, {high}].  ")
     about = result["about"]
     lines.append(
         f"{about['clips']} held-out clips of {about['clients']} clients; identity by {about['identity']}, opening by "
         f"{about['openness']} (on the truth: correlation {about['probe_error']['mouth_corr']:.2f}, mean error "
-        f"{about['probe_error']['mouth_error']:.3f})."
+        f"{about['probe_error']['mouth_distance']:.3f})."
     )
     return "\n".join(lines)
 

@@ -48,11 +48,12 @@ def planned(config: Path, folder: Path, epsilon: str, seed: int, adapter: str | 
     if adapter is not None:
         settings["model"]["init_args"]["adapter"]["aggregation"] = adapter
     trainer = settings["trainer"]
-    trainer |= {"default_root_dir": str(folder), "seed": seed, "threads": 1, "accelerator": "cpu"}
+    trainer |= {"default_root_dir": str(folder), "threads": 1, "accelerator": "cpu"}
     if epsilon == OFF:
         trainer["privacy"] = None
     else:
         trainer["privacy"]["target_epsilon"] = float(epsilon)
+    settings["data"]["init_args"]["seed"] = 0  # the same people for all seeds
     return {"seed_everything": seed, **settings}
 
 

@@ -25,7 +25,7 @@ from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.encoders.mouth_probe import MouthProbe
 from fedtalk.encoders.sync import SyncScorer
 from fedtalk.evaluation import metrics
-from fedtalk.evaluation.evaluate import _cases
+from fedtalk.evaluation.controls import cases as _cases
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy.sealing import STEP, PairwiseSealing
@@ -108,7 +108,7 @@ class TestCause2DeadConditioning:
 
     def test_swapped_audio_changes_the_mouth(self, dubbed: list[Dubbed]) -> None:
         for case in dubbed:
-            inside = metrics._mouth_boxes(case.clip.mouth, case.clip.eyes, 64, 64)
+            inside = metrics.mouth_boxes(case.clip.mouth, case.clip.eyes, 64, 64)
             change = np.abs(case.own.astype(float) - case.swapped)[inside].mean()
             assert change > 3  # grey levels of 255
 
@@ -129,7 +129,7 @@ class TestCause2DeadConditioning:
         half = 12 * SAMPLES_PER_FRAME
         audio[half:] = case.donor.audio[half:] * (np.std(audio[half:]) / np.std(case.donor.audio[half:]))
         made = _dub(shipped, case.clip, case.reference, audio)
-        inside = metrics._mouth_boxes(case.clip.mouth, case.clip.eyes, 64, 64)
+        inside = metrics.mouth_boxes(case.clip.mouth, case.clip.eyes, 64, 64)
         change = np.array([np.abs(case.own[f].astype(float) - made[f])[inside[f]].mean() for f in range(FRAMES)])
         assert change[14:].mean() > 3 * change[:8].mean()
 

@@ -46,6 +46,9 @@ class ClipData(LightningDataModule):
     def held_out_clips(self, client: str) -> Sequence[ClipSource]:
         """What the client measures on."""
 
+    def follow_seed(self, seed: int) -> None:
+        """Take the run's seed where the data are drawn and have none of their own."""
+
     @property
     def evaluation_clients(self) -> list[str]:
         """Clients that tables are made of; faulty ones, where they are known, are left out."""

@@ -23,7 +23,7 @@ class SynthTalkData(ClipData):
         unreliable: float = 0.0,
         centralised: bool = False,
         first: int = 0,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         """
         Args:
@@ -37,7 +37,7 @@ class SynthTalkData(ClipData):
                 blur, strangers, in turn).
             centralised: put all people into one client named ``public``.
             first: number of the first person; distinct ranges give distinct people.
-            seed: seed of the population.
+            seed: seed of the population; the run's by default.
         """
         super().__init__()
         for name, value, least in (
@@ -52,13 +52,18 @@ class SynthTalkData(ClipData):
             raise ConfigurationError(f"data.unreliable: expected a share in [0, 1], got {unreliable}")
         if size < 32 or size % 8:
             raise ConfigurationError(f"data.size: expected a multiple of 8, at least 32 pixels, got {size}")
-        self._seed, self._group, self._first, self._count = seed, group, first, speakers
+        self._own_seed, self._seed = seed, seed or 0
+        self._group, self._first, self._count = group, first, speakers
         self._reliable = speakers - round(unreliable * speakers)
         # Names are all that is kept of everybody: a person is drawn when it is a client's turn.
         self._names = [self._draw(0).name, *(Speaker.name_of(group, first + i) for i in range(1, speakers))]
         self._index = {name: i for i, name in enumerate(self._names)}
         self._clips, self._held_out, self._frames, self.size = clips, held_out, frames, size
         self._centralised = centralised
+
+    def follow_seed(self, seed: int) -> None:
+        if self._own_seed is None:
+            self._seed = seed
 
     @property
     def clients(self) -> list[str]:

@@ -9,10 +9,11 @@ from lightning.pytorch import Callback, Trainer
 
 from fedtalk.data.source import ClipData
 from fedtalk.federation.engines.in_process import Engine
+from fedtalk.federation.federation import Federation
 from fedtalk.federation.interruption import StopSignals
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.local_work import ClientReport
-from fedtalk.federation.module import FederatedModule, Prepared
+from fedtalk.federation.module import FederatedModule
 
 
 @dataclass
@@ -46,8 +47,8 @@ class RoundTrainer(Trainer):
     engine: Engine
     stop_signals: StopSignals
 
-    def prepared(self, client: str, held_out: bool = False) -> list[Prepared]:
-        """A client's prepared clips, from its cache."""
+    def federate(self, model: FederatedModule, datamodule: ClipData) -> Federation:
+        """This trainer's settings with a module and data."""
         raise NotImplementedError
 
 

@@ -13,6 +13,9 @@ from fedtalk.errors import ArtifactError
 from fedtalk.federation.module import FederatedModule
 from fedtalk.storage import atomic_path
 
+KEYS = {"round", "seed", "server", "aggregation", "keep_optimizer", "faults", "made_for", "meaning", "callbacks"}
+"""What every checkpoint has."""
+
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint atomically."""
@@ -57,6 +60,24 @@ def load_checkpoint(path: Path, module: FederatedModule, seed: int | None = None
         ) from error
     if not isinstance(saved, dict) or "fedtalk" not in saved:
         raise ArtifactError(f"checkpoint {path} was not written by fedtalk; expected a file of `fedtalk fit`")
+    missing = sorted(KEYS - saved.keys())
+    if saved["fedtalk"] != __version__ or missing:
+        without = f", without {', '.join(missing)}" if missing else ""
+        raise ArtifactError(
+            f"checkpoint {path} was written by fedtalk {saved['fedtalk']}{without}: expected one of fedtalk {__version__}. Go on "
+            "with the version that wrote it, or start again without --ckpt_path"
+        )
+    meaning = module.meaning()
+    differing = [
+        f"{key} {saved['meaning'].get(key)!r} in the checkpoint, {meaning.get(key)!r} in this run"
+        for key in sorted(meaning.keys() | saved["meaning"].keys())
+        if saved["meaning"].get(key) != meaning.get(key)
+    ]
+    if differing:
+        raise ArtifactError(
+            f"checkpoint {path} was made with other settings, under which the same numbers mean something else: "
+            f"{'; '.join(differing)}. Use the config that is saved with the run."
+        )
     expected = {name: tuple(value.shape) for name, value in module.exchanged_parameters().items()}
     got = {name: tuple(value.shape) for name, value in saved["server"]["state"].items()}
     if saved["made_for"] != module.fingerprint() or expected != got:

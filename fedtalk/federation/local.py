@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.fabric import Fabric
@@ -17,6 +17,9 @@ from fedtalk.federation.local_optimizer import LocalOptimizer
 from fedtalk.federation.module import FederatedModule, Prepared
 from fedtalk.federation.placement import SINGLE, Placement
 from fedtalk.randomness import derive_seed, torch_generator
+
+MOST_RATE = 100.0
+"""Of learning: whatever is larger ends in numbers that are not finite."""
 
 
 @dataclass
@@ -33,7 +36,7 @@ class LocalTraining:
     """Largest L2 norm of a gradient; 0 for no limit."""
     proximal: float = 0.0
     """FedProx: mu of mu/2 * ||theta - theta_global||^2; 0 is FedAvg's objective."""
-    schedule: str = "constant"
+    schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate over all rounds: ``constant`` or ``cosine`` (to zero)."""
     warmup_steps: int = 0
     """Steps of linear warm-up, counted over all rounds."""
@@ -48,12 +51,14 @@ class LocalTraining:
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"local.{name}: expected at least 1, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ConfigurationError(f"local.learning_rate: expected a positive number, got {self.learning_rate}")
+        if not 0 < self.learning_rate <= MOST_RATE:
+            raise ConfigurationError(
+                f"local.learning_rate: expected a number above 0, at most {MOST_RATE:g}, got {self.learning_rate}"
+            )
         for name in ("proximal", "gradient_clip", "weight_decay", "warmup_steps"):
-            if getattr(self, name) < 0:
-                raise ConfigurationError(f"local.{name}: expected 0 or more, got {getattr(self, name)}")
-        if self.deadline_seconds is not None and not self.deadline_seconds > 0:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigurationError(f"local.{name}: expected 0 or more, finite, got {getattr(self, name)}")
+        if self.deadline_seconds is not None and not 0 < self.deadline_seconds < math.inf:
             raise ConfigurationError(
                 f"local.deadline_seconds: expected seconds above 0, or null for no limit, got {self.deadline_seconds}"
             )
@@ -128,7 +133,7 @@ def train_locally(
     total, rank = local.steps * total_rounds, fabric.global_rank
     # A process's own dropout, where several share a batch; the first draws as a single one does.
     dropout = derive_seed(seed, "dropout", round_number, client, *([rank] if rank else []))
-    with isolated_rng(dropout), training_mode(module), means_of(module, placement):
+    with seeded(dropout), training_mode(module), means_of(module, placement):
         for step, parts in enumerate(_batches(fabric, module, clips, local, seed, client, round_number, placement)):
             optimizer.zero_grad()
             losses: dict[str, Tensor] = {}
@@ -215,18 +220,12 @@ def numbers(terms: Sequence[Mapping[str, Tensor]]) -> list[dict[str, float]]:
     return [dict(zip(one, row, strict=True)) for one, row in zip(terms, values, strict=True)]
 
 
-class isolated_rng:
-    """Seed torch's global generator inside the block and put it back afterwards (dropout draws from it)."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def __enter__(self) -> None:
-        self.state = torch.get_rng_state()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_rng_state(self.state)
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generators inside the block and put the CPU's back afterwards (dropout draws from them)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 class training_mode:

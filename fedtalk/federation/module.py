@@ -153,6 +153,12 @@ class FederatedModule(LightningModule):
         """Names the frozen part; a checkpoint is refused by a module with another one."""
         return self.cache_key()
 
+    def meaning(self) -> dict[str, object]:
+        """Settings, by their keys, under which the exchanged parameters mean what they mean: a checkpoint that was made with
+        others is refused, though its shapes may fit.
+        """
+        return {}
+
     def export(self, folder: Path, clips: Sequence[Prepared]) -> None:
         """Write the trained model as a folder that other runs can load."""
         raise ConfigurationError(

@@ -2,9 +2,84 @@
 
 from __future__ import annotations
 
-from fedtalk.errors import ConfigurationError
+import contextlib
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from lightning.pytorch import Callback
+
+from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.errors import ConfigurationError, OutputError
 from fedtalk.federation.federation import Federation
 from fedtalk.privacy.settings import Privacy
+
+
+def check_numbers(**settings: tuple[int, int]) -> None:
+    """
+    Args:
+        settings: of the trainer, each with the least that is allowed.
+
+    Raises:
+        ConfigurationError: one is below.
+    """
+    for name, (value, least) in settings.items():
+        if value < least:
+            raise ConfigurationError(f"trainer.{name}: expected at least {least}, got {value}")
+
+
+def check_no_aggregation(callbacks: Iterable[Callback]) -> None:
+    """
+    Raises:
+        ConfigurationError: a rule is listed where an overlay that lists another callback would drop it.
+    """
+    for callback in callbacks:
+        if isinstance(callback, Aggregation):
+            raise ConfigurationError(
+                f"trainer.callbacks: expected monitors and the like, got {type(callback).__name__}, which is an aggregation; set "
+                "it as trainer.aggregation"
+            )
+
+
+def check_folders(run_dir: Path, cache_dir: Path, afresh: bool) -> None:
+    """Refuse to begin anew over a run's work, and folders that the rounds could not write.
+
+    Args:
+        run_dir: of the run.
+        cache_dir: of prepared clips.
+        afresh: whether the run begins anew and nobody has said that it may replace an older one.
+
+    Raises:
+        ConfigurationError: there is a run in the folder.
+        OutputError: the cache can't be written.
+    """
+    if afresh and (run_dir / "checkpoints" / "last.ckpt").exists():
+        raise ConfigurationError(
+            f"{run_dir} holds a run already, and beginning anew would replace its checkpoint and adapters: expected --ckpt_path "
+            "last to go on with it, another --trainer.default_root_dir, or --overwrite"
+        )
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(tempfile.TemporaryFile(dir=cache_dir)):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {cache_dir}: {error.strerror or error}. Expected a writable folder for prepared clips; choose another "
+            "one with --trainer.cache_dir"
+        ) from error
+
+
+def check_ledger(run_dir: Path, privacy: Privacy | None) -> None:
+    """
+    Raises:
+        ConfigurationError: the rounds in this folder spent epsilon, and those to come would have none.
+    """
+    ledger = run_dir / "checkpoints" / "ledger.json"
+    if ledger.exists() and (privacy is None or not privacy.noised):
+        raise ConfigurationError(
+            f"{ledger}: the rounds in this folder were differentially private, and this run would not be: expected the privacy "
+            "settings that are saved with the run; choose another trainer.default_root_dir, or say --trainer.allow_unprivate true"
+        )
 
 
 def check_enough(enough: float, privacy: Privacy | None) -> None:

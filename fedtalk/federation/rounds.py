@@ -60,7 +60,7 @@ class Rounds:
         self.server = federation.aggregation.build_server(copy_state(federation.module.exchanged_parameters()))
         self.round_number = 0
         self.faults = FaultRecord()
-        self.kept: dict[str, Any] = {}
+        self.kept: dict[str, Any] = {"callbacks": {}}
         """What else a checkpoint keeps."""
 
     def run_round(self) -> RoundOutcome:
@@ -104,6 +104,7 @@ class Rounds:
                 "keep_optimizer": federation.local.keep_optimizer,
                 "faults": self.faults.state_dict(),
                 "made_for": federation.module.fingerprint(),
+                "meaning": federation.module.meaning(),
                 **self.kept,
             },
         )
@@ -139,7 +140,7 @@ class Rounds:
         self.sealed.recall(path.resolve().parent)  # rounds that were charged after this checkpoint was written
         self.sealed.load_state_dict(saved["aggregation"] or None)
         self.faults.load_state_dict(saved["faults"])
-        self.kept = {"callbacks": saved.get("callbacks", {})}
+        self.kept = {"callbacks": saved["callbacks"]}
         log.info("going on after round %d of %s", self.round_number, path)
         needed = federation.local.keep_optimizer and saved["keep_optimizer"] and self.faults.updates > 0
         return path.resolve().parents[1] / "clients" if needed else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ class Yogi(torch.optim.Optimizer):
 class ServerOptimizer:
     """What the server does with the mean update, as a gradient step on the pseudo-gradient (Reddi et al. 2021)."""
 
-    name: str = "sgd"
+    name: Literal["sgd", "momentum", "adam", "yogi"] = "sgd"
     """``sgd`` (with learning rate 1: plain averaging), ``momentum``, ``adam`` or ``yogi``."""
     learning_rate: float = 1.0
     momentum: float = 0.9
@@ -58,9 +59,9 @@ class ServerOptimizer:
             raise ConfigurationError(
                 f"server_optimizer.learning_rate: expected above 0, at most 1000, got {self.learning_rate}"
             )
-        if not (0 <= self.momentum < 1 and all(0 <= beta < 1 for beta in self.betas)):
+        if not 0 <= self.momentum < 1 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigurationError(
-                f"server_optimizer: expected momentum and betas in [0, 1), got {self.momentum} and {self.betas}"
+                f"server_optimizer: expected momentum and betas in [0, 1), got momentum {self.momentum}, betas {self.betas}"
             )
         if not 0 < self.epsilon <= 1000:
             raise ConfigurationError(f"server_optimizer.epsilon: expected above 0, at most 1000, got {self.epsilon}")

@@ -8,7 +8,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from fedtalk.federation.local import LocalTraining, isolated_rng, means_of, numbers, training_mode
+from fedtalk.federation.local import LocalTraining, means_of, numbers, seeded, training_mode
 from fedtalk.federation.local_optimizer import BETAS
 from fedtalk.federation.module import FederatedModule, Prepared
 from fedtalk.federation.placement import SINGLE, Placement
@@ -59,7 +59,7 @@ def train_together(
     generators = [torch_generator(seed, "batches", round_number, name) for name in names]
     dropout = derive_seed(seed, "dropout", round_number, *names)
     with (
-        isolated_rng(dropout),
+        seeded(dropout),
         training_mode(module),
         means_of(module, placement, len(names)),
         module.together(stacked),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 
 from fedtalk.callbacks.aggregation import Aggregation, FedAvg
 from fedtalk.callbacks.monitor import RoundMonitor
@@ -20,40 +20,37 @@ from fedtalk.callbacks.progress import RoundProgress
 from fedtalk.callbacks.video import VideoMonitor, Videos
 from fedtalk.data.consent import forget
 from fedtalk.data.source import ClipData, PreparedCache
-from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.evaluation.settings import EvaluationSettings
-from fedtalk.federation.callback import RoundCallback, RoundTrainer
-from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint
-from fedtalk.federation.client import ClientHalf
-from fedtalk.federation.client_states import ClientStates
+from fedtalk.federation import preconditions
+from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.cluster import Cluster, check_kinds, this_rank, work_for_coordinator
-from fedtalk.federation.cohort import CohortSampler, PoissonCohort, measured_clients
-from fedtalk.federation.engines.in_process import Engine, Failure, InProcess
+from fedtalk.federation.cohort import CohortSampler, PoissonCohort
+from fedtalk.federation.engines.in_process import Engine, InProcess
 from fedtalk.federation.federation import Federation
+from fedtalk.federation.hooks import check_callbacks, check_monitored
 from fedtalk.federation.interruption import StopSignals
 from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.module import FederatedModule, Prepared, load_state
+from fedtalk.federation.measuring import MeasuringTrainer
+from fedtalk.federation.module import FederatedModule, load_state
 from fedtalk.federation.placement import Placement, Placements, check_precision
-from fedtalk.federation.preconditions import check_enough, check_placements
 from fedtalk.federation.rounds import Rounds
 from fedtalk.federation.run_folder import check_clients
 from fedtalk.federation.run_lock import run_lock
 from fedtalk.federation.workers import Workers
-from fedtalk.planning.estimate import Beside, Estimate, estimate_run, report
+from fedtalk.planning.estimate import Beside, Estimate, estimate_run
+from fedtalk.planning.report import report
 from fedtalk.privacy.preconditions import check_nothing_clear
 from fedtalk.privacy.rounds import rounds_of
 from fedtalk.privacy.sealed_rounds import SealedRounds
 from fedtalk.privacy.settings import Privacy
-from fedtalk.randomness import torch_generator
 from fedtalk.storage import remove_leftovers
-from fedtalk.talker.module import Talker
 
 log = logging.getLogger(__name__)
 
 Monitor = Literal["progress", "scalars", "videos", "adapters"]
 
 
-class FederatedTrainer(RoundTrainer):
+class FederatedTrainer(MeasuringTrainer):
     """Trains a `FederatedModule` on the clients of a `ClipData` by federated rounds."""
 
     def __init__(
@@ -71,8 +68,8 @@ class FederatedTrainer(RoundTrainer):
         validate_clients: int = 32,
         evaluation: EvaluationSettings | None = None,
         seed: int = 0,
-        accelerator: str = "auto",
-        precision: str = "32-true",
+        accelerator: Literal["auto", "cpu", "cuda", "gpu"] = "auto",
+        precision: Literal["32-true", "bf16-mixed"] = "32-true",
         threads: int | None = None,
         workers: int = 1,
         default_placement: Placement | None = None,
@@ -83,6 +80,7 @@ class FederatedTrainer(RoundTrainer):
         logger: Logger | None = None,
         default_root_dir: str = "runs/default",
         cache_dir: str = ".cache/fedtalk",
+        allow_unprivate: bool = False,
     ) -> None:
         """
         Args:
@@ -101,7 +99,7 @@ class FederatedTrainer(RoundTrainer):
             most_held_out: held-out clips of a client that are measured on, at most.
             validate_clients: clients whose held-out clips are measured on, at most; the same ones throughout a run.
             evaluation: what `fedtalk test` measures.
-            seed: seed of everything but privacy noise and masks.
+            seed: seed of everything but privacy noise and masks; on the command line ``--seed_everything``.
             accelerator: ``auto``, ``cpu`` or ``cuda``.
             precision: of local training: ``32-true``, or ``bf16-mixed`` (autocast to bfloat16; the adapter stays float32).
             threads: CPU threads, of every process; by default all that torch finds, shared out among workers.
@@ -117,16 +115,15 @@ class FederatedTrainer(RoundTrainer):
             logger: TensorBoard in ``default_root_dir`` by default.
             default_root_dir: folder of the run.
             cache_dir: folder of prepared clips (latents, audio features), shared by runs.
+            allow_unprivate: run without the privacy that an earlier config, or an earlier run in the folder, has promised.
         """
-        for name, value, least in (
-            ("rounds", rounds, 0), ("minimum_clients", minimum_clients, 1), ("validate_clients", validate_clients, 1),
-            ("workers", workers, 1), ("validate_every", validate_every, 0), ("most_held_out", most_held_out, 1),
-            ("threads", 1 if threads is None else threads, 1),
-        ):  # fmt: skip
-            if value < least:
-                raise ConfigurationError(f"trainer.{name}: expected at least {least}, got {value}")
+        preconditions.check_numbers(
+            rounds=(rounds, 0), minimum_clients=(minimum_clients, 1), validate_clients=(validate_clients, 1),
+            workers=(workers, 1), validate_every=(validate_every, 0), most_held_out=(most_held_out, 1),
+            threads=(1 if threads is None else threads, 1),
+        )  # fmt: skip
         check_precision("trainer.precision", precision)
-        check_enough(enough, privacy)
+        preconditions.check_enough(enough, privacy)
         self.personal_adapters = PersonalAdapters(personal)
         usual: dict[str, RoundCallback] = {"progress": RoundProgress(), "scalars": RoundMonitor()}
         if videos is not None or privacy is None:
@@ -134,14 +131,11 @@ class FederatedTrainer(RoundTrainer):
         usual["adapters"] = self.personal_adapters
         monitors = [callback for name, callback in usual.items() if name not in (switch_off or [])]
         self.aggregation, self.privacy = aggregation or FedAvg(), privacy
+        preconditions.check_no_aggregation(callbacks or [])
         followers: list[Callback] = [self.aggregation, *monitors, *(callbacks or [])]
         if privacy is not None:
             check_nothing_clear(validate_every, local is not None and local.keep_optimizer, followers)
-        for callback in callbacks or []:
-            if isinstance(callback, Aggregation):
-                raise ConfigurationError(
-                    f"trainer.callbacks: {type(callback).__name__} is an aggregation: expected as trainer.aggregation"
-                )
+        check_callbacks(followers, validate_every)
         self.rank = this_rank()
         super().__init__(
             accelerator=accelerator,
@@ -154,11 +148,13 @@ class FederatedTrainer(RoundTrainer):
             else TensorBoardLogger(default_root_dir, name="tensorboard", version=""),
             default_root_dir=default_root_dir,
             enable_checkpointing=False,
+            check_val_every_n_epoch=max(1, validate_every),  # callbacks look at it
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
         self.rounds, self.round_number, self.seed = rounds, 0, seed
+        self.allow_unprivate = allow_unprivate
         self.cohort_sampler, self.local = cohort or PoissonCohort(), local or LocalTraining()
         self.minimum_clients, self.enough = minimum_clients, enough
         self.validate_every, self.validate_clients, self.most_held_out = validate_every, validate_clients, most_held_out
@@ -182,7 +178,12 @@ class FederatedTrainer(RoundTrainer):
         self.stop_signals = StopSignals()
 
     def fit(  # type: ignore[override]
-        self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None, dry_run: bool = False
+        self,
+        model: FederatedModule,
+        datamodule: ClipData,
+        ckpt_path: str | None = None,
+        dry_run: bool = False,
+        overwrite: bool = False,
     ) -> None:
         """Run the federated rounds (`fedtalk.federation.rounds`).
 
@@ -193,6 +194,7 @@ class FederatedTrainer(RoundTrainer):
             model: what is trained.
             datamodule: whose clips.
             ckpt_path: ``last`` to go on where the run in this folder stopped, or a checkpoint file.
+            overwrite: begin anew in a folder that holds a run, whose checkpoint and adapters are then replaced.
             dry_run: train nothing; measure a few steps and print what the run will take, here and with more clients and
                 workers.
 
@@ -215,8 +217,13 @@ class FederatedTrainer(RoundTrainer):
             with run_lock(self.run_dir), self.stop_signals:
                 # Of a run that was killed while writing; the lock says that nobody else writes.
                 remove_leftovers(self.run_dir)
+                preconditions.check_folders(self.run_dir, self.cache.folder, afresh=ckpt_path is None and not overwrite)
                 forget(self.run_dir, datamodule.revoked)
                 federation = self._begin(model, datamodule, "fit")
+                check_clients(datamodule.clients, self.run_dir)
+                preconditions.check_placements(federation)
+                if not self.allow_unprivate:
+                    preconditions.check_ledger(self.run_dir, self.privacy)
                 try:
                     self._rounds(federation, ckpt_path)
                 except BaseException as error:
@@ -240,7 +247,7 @@ class FederatedTrainer(RoundTrainer):
         federation = self._begin(
             model, datamodule, "validate"
         )  # a stage in which no callback writes into the run's folder
-        check_placements(federation)
+        preconditions.check_placements(federation)
         sealed, personal = rounds_of(self.privacy, federation.plan()), self.personal_adapters.personal
         beside = Beside(self.workers, self.threads, self.validate_every, self.validate_clients)
         if personal is not None:
@@ -248,178 +255,45 @@ class FederatedTrainer(RoundTrainer):
         return estimate_run(federation, sealed, beside, type(self.engine) is not InProcess), federation, sealed, beside
 
     def _rounds(self, federation: Federation, ckpt_path: str | None) -> None:
-        check_clients(federation.data.clients, self.run_dir)
-        check_placements(federation)
-        sealed = rounds_of(self.privacy, federation.plan())
-        module = federation.module
+        sealed, module = rounds_of(self.privacy, federation.plan()), federation.module
 
         def on_round_start(number: int, cohort: list[str]) -> None:
-            self._notify("on_round_start", module, number, cohort)
+            self.call("on_train_epoch_start", module)
+            self.notify("on_round_start", module, number, cohort)
 
         def on_step(client: str, step: int, losses: dict[str, float]) -> None:
-            self._notify("on_local_step", client, step, self.local.steps, {} if sealed.private else losses)
+            self.notify("on_local_step", client, step, self.local.steps, {} if sealed.private else losses)
             self.stop_signals.check()  # the place where a run that was asked to stop does so
 
         run = self.fit_rounds = Rounds(federation, sealed, self.engine, on_round_start, on_step)
         run.begin(ckpt_path)
-        self.round_number = run.round_number
-        self._notify("on_fit_rounds_start", module)
+        self.round_number, self.should_stop, self.state.fn = run.round_number, False, TrainerFn.FITTING
+        self.restore_callbacks(run.kept["callbacks"])
+        if any(hasattr(callback, "monitor") for callback in self.callbacks):  # type: ignore[attr-defined]
+            measured = self._held_out(federation, 1) if self.validate_every else {}
+            check_monitored(self.callbacks, self.named(measured))  # type: ignore[attr-defined]
+        for hook in ("on_fit_start", "on_train_start"):
+            self.call(hook, module)
+        self.notify("on_fit_rounds_start", module)
         self.engine.sealed = sealed
         self.engine.start(federation, self.stop_signals.check)
-        while self.round_number < self.rounds and sealed.allows_another():
+        while self.round_number < self.rounds and not self.should_stop and sealed.allows_another():
             self.stop_signals.check()
             outcome = run.run_round()
             self.round_number = run.round_number
-            self._notify("on_round_end", module, outcome)
+            self.notify("on_round_end", module, outcome)
             if self.validate_every and (
                 self.round_number % self.validate_every == 0 or self.round_number == self.rounds
             ):
-                self._notify("on_held_out", module, self.round_number, self._held_out(federation))
+                self._validate(federation)
+            self.call("on_train_epoch_end", module)
+            run.kept = {"callbacks": self.callback_states()}
+            if run.kept["callbacks"]:  # else the round's own checkpoint says it all
+                run.save()
         run.faults.close(self.rounds)
         load_state(module.exchanged_parameters(), run.server.state)
-        self._notify("on_fit_rounds_end", module)
+        self.notify("on_fit_rounds_end", module)
+        for hook in ("on_train_end", "on_fit_end"):
+            self.call(hook, module)
         for logger in self.loggers:
             logger.finalize("success")
-
-    def validate(  # type: ignore[override]
-        self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None
-    ) -> list[dict[str, float]]:
-        """Print and return the held-out metrics of a trained state, mean over clients.
-
-        Args:
-            model: what was trained.
-            datamodule: whose held-out clips.
-            ckpt_path: ``last`` or a checkpoint file; without it the model is measured as it starts.
-        """
-        if self._left_to_coordinator("validate"):
-            return []
-        federation = self._begin(model, datamodule, "validate")
-        self._load_for_use(model, ckpt_path)
-        metrics = self._held_out(federation)
-        if not metrics:
-            raise ArtifactError("none of the clients could be measured; the warnings above say why")
-        print("\n".join(f"{name:>14}  {value:.4f}" for name, value in metrics.items()))
-        return [metrics]
-
-    def test(  # type: ignore[override]
-        self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None
-    ) -> list[dict]:
-        """Measure a trained talker beside its controls; write metrics.json, contact_sheet.png and videos to the run.
-
-        Args:
-            model: a talker with an adapter.
-            datamodule: whose held-out clips.
-            ckpt_path: ``last`` or a checkpoint file; without it the model is measured as it starts.
-        """
-        from fedtalk.evaluation.evaluate import evaluate, print_table  # media and face libraries: not needed to train
-
-        if self._left_to_coordinator("test"):
-            return []
-        self._begin(model, datamodule, "test")
-        self._load_for_use(model, ckpt_path)
-        result = evaluate(_talker(model, "test"), datamodule, self.run_dir, self.evaluation)
-        print_table(result)
-        print(f"metrics, contact sheet and videos are in {self.run_dir}")
-        return [result]
-
-    def predict(  # type: ignore[override]
-        self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None = None
-    ) -> list[Path]:
-        """Write one video a client of its first held-out clip, truth on the left, dubbed with its adapter on the right.
-
-        Args:
-            model: a talker with an adapter.
-            datamodule: whose held-out clips.
-            ckpt_path: ``last`` or a checkpoint file; without it the model is used as it starts.
-        """
-        from fedtalk.evaluation.evaluate import write_predictions
-
-        if self._left_to_coordinator("predict"):
-            return []
-        self._begin(model, datamodule, "predict")
-        self._load_for_use(model, ckpt_path)
-        written = write_predictions(_talker(model, "predict"), datamodule, self.run_dir)
-        print("\n".join(str(path) for path in written))
-        return written
-
-    def _left_to_coordinator(self, command: str) -> bool:
-        """Whether this is a launcher's rank that has nothing to do in a command."""
-        if self.rank is None or self.rank.number == 0:
-            return False
-        log.info("rank %d: `fedtalk %s` is done by rank 0 alone", self.rank.number, command)
-        return True
-
-    def _load_for_use(self, model: FederatedModule, ckpt_path: str | None) -> None:
-        if ckpt_path is None:
-            return
-        path = find_checkpoint(ckpt_path, self.run_dir)
-        if path is None:
-            raise ArtifactError(
-                f"{self.run_dir} holds no checkpoint yet; run `fedtalk fit` first, with the same config"
-            )
-        load_state(model.exchanged_parameters(), load_checkpoint(path, model)["server"]["state"])
-
-    def prepared(self, client: str, held_out: bool = False) -> list[Prepared]:
-        return self._clients.prepared(client, held_out)
-
-    def _held_out(self, federation: Federation) -> dict[str, float]:
-        """Held-out metrics of the global state, mean over at most `validate_clients` clients that could be measured."""
-        measured: list[dict[str, float]] = []
-        for client in measured_clients(self.seed, federation.data.clients, self.validate_clients):
-            self.stop_signals.check()
-            try:
-                clips = self.prepared(client, held_out=True)
-                metrics = federation.module.held_out_metrics(clips, torch_generator(self.seed, "held_out", client))
-                if not all(map(math.isfinite, metrics.values())):
-                    raise ArtifactError(f"expected finite metrics, got {metrics}")
-                measured.append(metrics)
-            except Exception as error:  # as in a round: a client's trouble is its own
-                log.warning("client %s could not be measured: %s", client, Failure.of(error))
-        names = measured[0] if measured else {}
-        return {name: sum(metrics[name] for metrics in measured) / len(measured) for name in names}
-
-    def _begin(self, model: FederatedModule, datamodule: ClipData, stage: str) -> Federation:
-        federation = self.connect(model, datamodule, stage)
-        for callback in self.callbacks:  # type: ignore[attr-defined]
-            callback.setup(self, model, stage)
-        return federation
-
-    def connect(self, model: FederatedModule, datamodule: ClipData, stage: str) -> Federation:
-        """Bring model, data and this trainer together; no callback hears of it.
-
-        Raises:
-            ConfigurationError: they are of other kinds.
-        """
-        if not isinstance(model, FederatedModule):
-            raise ConfigurationError(f"model: expected a FederatedModule, got {type(model).__name__}")
-        if not isinstance(datamodule, ClipData):
-            raise ConfigurationError(f"data: expected a ClipData data module, got {type(datamodule).__name__}")
-        self.data = datamodule
-        datamodule.prepare_data()
-        datamodule.setup(stage)
-        model.trainer = self
-        self.strategy.connect(model)
-        model.to(self.strategy.root_device)
-        model.eval()
-        federation = self.federate(model, datamodule)
-        self._clients = ClientHalf(federation)
-        return federation
-
-    def federate(self, model: FederatedModule, datamodule: ClipData) -> Federation:
-        """This trainer's settings with a module and data."""
-        return Federation(
-            model, datamodule, self.aggregation, self.privacy, self.cohort_sampler, self.local, self.placements, self.cache,
-            ClientStates(self.run_dir / "clients"), self.run_dir, self.rounds, self.seed, self.minimum_clients, self.enough,
-            self.most_held_out, self.strategy.root_device, self.local_precision,
-        )  # fmt: skip
-
-    def _notify(self, hook: str, *arguments: Any) -> None:
-        for callback in self.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, RoundCallback):
-                getattr(callback, hook)(self, *arguments)
-
-
-def _talker(model: FederatedModule, command: str) -> Talker:
-    if not isinstance(model, Talker) or model.adapter is None:
-        raise ConfigurationError(f"`fedtalk {command}` needs a Talker with an adapter; set model.adapter in the config")
-    return model

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,10 @@ class Talker(FederatedModule):
 
     def fingerprint(self) -> str:
         return self._fingerprint
+
+    def meaning(self) -> dict[str, object]:
+        settings = {} if self.adapter is None else asdict(self.adapter)
+        return {f"model.adapter.{name}": value for name, value in settings.items()}
 
     @property
     def changes_form(self) -> bool:  # type: ignore[override]

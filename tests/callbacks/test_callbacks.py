@@ -22,6 +22,7 @@ from fedtalk.callbacks.video import Videos
 from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.callback import RoundCallback
+from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.trainer import FederatedTrainer
@@ -49,7 +50,7 @@ def fit(tmp_path: Path, make_talker: Callable[..., Talker]) -> Fit:
             callbacks=list(callbacks), **{"rounds": 2, "validate_every": 1, "switch_off": ["videos"], **settings},
         )  # type: ignore[arg-type]  # fmt: skip
         module = talker or make_talker()
-        trainer.fit(module, data or _data())
+        trainer.fit(module, data or _data(), overwrite=True)
         return trainer, module
 
     return run
@@ -120,7 +121,7 @@ def test_personal_adapters_start_from_the_global_one_and_leave_it(fit: Fit, tmp_
 def test_personal_adapters_help_their_own_client(fit: Fit, tmp_path: Path) -> None:
     """After enough steps alone the loss on the client's own clips is lower than the global adapter's."""
     trainer, talker = fit(personal=PersonalTraining(steps=25, learning_rate=0.01))
-    clips = trainer.prepared("private-0000")
+    clips = ClientHalf(trainer.federate(talker, _data())).prepared("private-0000")
 
     def loss(name: str) -> float:
         adapters = tmp_path / "run" / "adapters"

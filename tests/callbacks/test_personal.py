@@ -17,6 +17,7 @@ from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.callbacks.personal import PersonalTraining
 from fedtalk.errors import OutputError
 from fedtalk.federation.callback import RoundCallback
+from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.interruption import Interrupted
 from fedtalk.federation.local import LocalTraining, train_locally
@@ -50,7 +51,7 @@ def fit(tmp_path: Path, make_talker: Callable[..., Talker]) -> Fit:
             aggregation=ISFA(gamma=1.0), personal=PersonalTraining(steps=STEPS, learning_rate=5e-3), callbacks=list(callbacks),
             **{"rounds": 0, "validate_every": 0, "local": LocalTraining(steps=1, batch_size=2), **settings},
         )  # type: ignore[arg-type]  # fmt: skip
-        trainer.fit(make_talker(), data, ckpt_path)
+        trainer.fit(make_talker(), data, ckpt_path, overwrite=True)
         return trainer
 
     return run
@@ -103,7 +104,7 @@ def test_two_workers_give_the_bits_of_one_process_and_of_a_bare_loop(
     client, talker = data.clients[1], make_talker()
     talker.load_adapter(tmp_path / "one" / "adapters" / "released")
     alone = LocalTraining(steps=STEPS, batch_size=2, learning_rate=5e-3, schedule="cosine")
-    clips = trainer.prepared(client)
+    clips = ClientHalf(trainer.federate(talker, data)).prepared(client)
     train_locally(Fabric(accelerator="cpu", devices=1), talker, clips, alone, trainer.seed, f"personal/{client}", 0, 1)
     talker.save_adapter(tmp_path / "bare" / client)
     assert _same({client: one[client]}, _adapters(tmp_path / "bare"))

@@ -173,7 +173,7 @@ def run(tmp_path: Path) -> Callable[..., Run]:
             **{"rounds": 1, "validate_every": 0, **settings},  # type: ignore[arg-type]
         )
         module = Colours()
-        trainer.fit(module, ColourData(people), ckpt_path)
+        trainer.fit(module, ColourData(people), ckpt_path, overwrite=True)
         return Run(trainer, module, recorder)
 
     return fit

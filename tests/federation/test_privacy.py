@@ -179,7 +179,7 @@ def test_no_number_score_loss_or_reason_leaves_a_client(run, people, privacy: di
     assert saved["keep_optimizer"] is False
     assert saved["faults"] == {"updates": 2, "updated_rounds": 2, "last_failures": {"bert": "dropped out"}}
     assert set(saved) == {
-        "fedtalk", "round", "seed", "server", "keep_optimizer", "faults", "aggregation", "made_for"
+        "fedtalk", "round", "seed", "server", "keep_optimizer", "faults", "aggregation", "made_for", "meaning", "callbacks",
     }  # fmt: skip
 
 
@@ -441,7 +441,7 @@ def test_rounds_of_another_promise_are_not_continued(run, people) -> None:
         run(crowd, **_seeded(), folder="clear", rounds=2, ckpt_path="last")
     run(crowd, **_seeded(), folder="noised", rounds=1)
     for other in ({}, {"privacy": Privacy(**SEALED)}):
-        with pytest.raises(ArtifactError, match="were differentially private"):
+        with pytest.raises(ConfigurationError, match="were differentially private"):
             run(crowd, **other, folder="noised", rounds=2, ckpt_path="last")
 
 

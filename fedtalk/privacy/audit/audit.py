@@ -13,7 +13,7 @@ from typing import Any
 from fedtalk.data.source import ClipData
 from fedtalk.errors import FedTalkError
 from fedtalk.privacy.audit.canary_audit import CanaryBound, CanaryPlan, as_made, audit_canaries, without_privacy
-from fedtalk.privacy.audit.guarantee import Guarantee, guarantee_of
+from fedtalk.privacy.audit.guarantee import guarantee_of
 from fedtalk.privacy.audit.mechanism import Setup
 from fedtalk.privacy.audit.membership import MembershipResult, audit_membership
 from fedtalk.privacy.audit.opened_run import OpenedRun, non_members, open_run
@@ -21,8 +21,9 @@ from fedtalk.privacy.audit.plot import plot_audit
 from fedtalk.privacy.audit.progress import stage
 from fedtalk.privacy.audit.reconstruction import Reconstruction, audit_updates, steps_of
 from fedtalk.privacy.audit.report import print_audit
+from fedtalk.privacy.audit.result import Audit
 from fedtalk.privacy.audit.settings import AuditSettings
-from fedtalk.privacy.audit.verdict import OFF, RUN, Verdict, judge
+from fedtalk.privacy.audit.verdict import OFF, RUN, Verdict
 from fedtalk.randomness import numpy_generator
 from fedtalk.storage import write_json
 
@@ -31,31 +32,6 @@ log = logging.getLogger("fedtalk")
 
 class BrokenGuarantee(FedTalkError):
     """The engine doesn't do what its ledger accounts for, or an attack proved more than that allows."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Audit:
-    """Everything that was found."""
-
-    run: Path
-    settings: AuditSettings
-    guarantee: Guarantee
-    delta: float
-    membership: MembershipResult
-    canaries: dict[str, CanaryBound]
-    """The run's mechanism, and the same without privacy."""
-    reconstruction: Reconstruction | None
-    seconds: float
-
-    @property
-    def bound(self) -> float:
-        """The largest lower bound on the run's epsilon whose confidence is as stated: that of the canaries."""
-        return self.canaries[RUN].epsilon if self.canaries else 0.0
-
-    @property
-    def judged(self) -> tuple[Verdict, list[str]]:
-        """The verdict and its reasons."""
-        return judge(self.canaries, self.guarantee.epsilon)
 
 
 def audit_run(

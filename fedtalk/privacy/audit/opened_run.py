@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
+from fedtalk.commands.training import build
 from fedtalk.data.folder_data import FolderData
 from fedtalk.data.source import ClipData
 from fedtalk.data.synthtalk_data import SynthTalkData
@@ -18,7 +17,7 @@ from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.federation.checkpoint import load_checkpoint
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.module import FederatedModule, Prepared, copy_state
+from fedtalk.federation.module import Prepared, copy_state
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.talker.module import Talker
 
@@ -73,7 +72,7 @@ def open_run(folder: Path, threads: int | None = None) -> OpenedRun:
     config = _read_config(config_path)
     if threads:
         config["trainer"]["threads"] = threads
-    trainer, module, data = _instantiate(config)
+    trainer, module, data = build(config)
     if not isinstance(module, Talker) or module.adapter is None:
         raise ArtifactError(
             f"{folder} is a run without adapters ({type(module).__name__}); audited is what clients send, expected a Talker "
@@ -126,7 +125,9 @@ def non_members(run: OpenedRun, count: int, folder: str | None) -> ClipData:
         raise ConfigurationError(
             "the run is centralised (data.centralised): it has one client, whose membership says nothing"
         )
-    return SynthTalkData(**{**settings, "speakers": count, "first": settings.get("first", 0) + _FAR})
+    others = SynthTalkData(**{**settings, "speakers": count, "first": settings.get("first", 0) + _FAR})
+    others.follow_seed(run.federation.seed)
+    return others
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -141,26 +142,3 @@ def _read_config(path: Path) -> dict[str, Any]:
     for argument in ("ckpt_path", "dry_run"):  # of the command line, not of the run
         config.pop(argument, None)
     return config
-
-
-def _instantiate(config: dict[str, Any]) -> tuple[FederatedTrainer, FederatedModule, ClipData]:
-    from lightning.pytorch.cli import LightningCLI
-
-    for chatty in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        # It takes our own command line for its.
-        warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-        line = LightningCLI(
-            FederatedModule,
-            ClipData,
-            trainer_class=FederatedTrainer,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            seed_everything_default=0,
-            save_config_callback=None,
-            run=False,
-            args=config,
-        )
-    assert isinstance(line.trainer, FederatedTrainer)
-    return line.trainer, line.model, line.datamodule

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib
 
@@ -12,11 +11,9 @@ matplotlib.use("Agg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedtalk.privacy.audit.result import Audit
 from fedtalk.privacy.spent import ADAPTERS
 from fedtalk.storage import atomic_path
-
-if TYPE_CHECKING:
-    from fedtalk.privacy.audit.audit import Audit
 
 _FOUND, _CLAIMED, _REACH, _CHANCE = "#1f6f8b", "#b3261e", "#d9e4e8", "#777777"
 

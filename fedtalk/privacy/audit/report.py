@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from fedtalk.privacy.audit.engine_checks import Check
+from fedtalk.privacy.audit.result import Audit
 from fedtalk.privacy.spent import ADAPTERS
-
-if TYPE_CHECKING:
-    from fedtalk.privacy.audit.audit import Audit
 
 _ABOUT_MEMBERSHIP = (
     "(*) takes people for independent trials, which a single run does not make sure; the canary bound needs no such "

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fedtalk.privacy.aggregators import clipped
 from torch import Tensor, nn
 
 from fedtalk.data.clip import Clip
@@ -18,6 +17,7 @@ from fedtalk.federation.federation import Federation
 from fedtalk.federation.module import FederatedModule, Prepared
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.privacy import ledger, mechanism, private_rounds
+from fedtalk.privacy.aggregators import clipped
 from fedtalk.privacy.audit.canary_audit import CanaryBound, CanaryPlan, as_made, audit_canaries
 from fedtalk.privacy.audit.engine_checks import Check
 from fedtalk.privacy.audit.settings import AuditSettings

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace, auto_cli
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser
 
-from fedtalk.callbacks.config import SaveRunConfig
+from fedtalk.commands.training import CommandLine
 from fedtalk.data.source import ClipData
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.engines.flower import require_flower
@@ -85,17 +85,15 @@ def keys(folder: str, host: str = "localhost", sites: str = "north,south,east") 
     print("\n".join(f"wrote {path}" for path in written) or f"{folder} holds all of them already")
 
 
-class _CommandLine(LightningCLI):
+class _CommandLine(CommandLine):
     """The config of `fedtalk fit`, with ``flower:`` beside it; the server builds no data module from it."""
 
     def __init__(self, arguments: Sequence[str], settings: type, data: type[ClipData] | None) -> None:
         self._arguments, self._settings, self._data = list(arguments), settings, data
-        super().__init__(
-            FederatedModule, ClipData, trainer_class=FederatedTrainer, subclass_mode_model=True, subclass_mode_data=True,
-            seed_everything_default=0, save_config_callback=SaveRunConfig, run=False, auto_configure_optimizers=False,
-        )  # fmt: skip
+        super().__init__(None, None)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
         parser.add_class_arguments(self._settings, "flower")
         if self._settings is ServerSettings:
             parser.add_argument(
@@ -106,6 +104,7 @@ class _CommandLine(LightningCLI):
         self.config = parser.parse_args(self._arguments)
 
     def before_instantiate_classes(self) -> None:
+        super().before_instantiate_classes()
         if self._data is not None:  # the config names folders that only sites have
             self.config.data = Namespace(
                 class_path=f"{self._data.__module__}.{self._data.__qualname__}", init_args=Namespace()

@@ -190,7 +190,7 @@ def test_a_restarted_site_doesnt_join_a_round_twice(federation, people, sealed) 
 @pytest.mark.parametrize(
     ("changes", "topic"),
     [
-        ({"seed": 1}, "trainer.seed: server '0', site '1'"),
+        ({"seed": 1}, "seed_everything: server '0', site '1'"),
         ({"rounds": 5}, "trainer.rounds: server '2', site '5'"),
         ({"local": LocalTraining(steps=4)}, "trainer.local: "),
         ({"cohort": PoissonCohort(0.9)}, "trainer.cohort: "),

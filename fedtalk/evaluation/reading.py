@@ -1,0 +1,98 @@
+"""What instruments read off a generated clip: opening of the lips, landmarks, embeddings; each on first use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from fedtalk.data.clip import Clip
+from fedtalk.encoders.sync import SyncScorer
+from fedtalk.evaluation.landmarks import LandmarkReader
+from fedtalk.evaluation.openness import OpennessProbe
+from fedtalk.evaluation.recognisers import Recogniser
+
+EMBEDDED_EVERY = 4
+"""Every n-th frame is embedded: it is slow, and changes little from frame to frame."""
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """What clips are measured with; each measure's report names its instrument."""
+
+    probe: OpennessProbe
+    recogniser: Recogniser
+    landmarks: LandmarkReader
+    sync: SyncScorer | None
+    """Only for SynthTalk, which it was trained on."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a clip is measured against."""
+
+    clip: Clip
+    """The truth."""
+    source: Clip
+    """One frame of the person, from another clip, that the talker was given."""
+    instruments: Instruments
+
+    @cached_property
+    def landmarks(self) -> np.ndarray:
+        """(F, 68, 2) of the true frames."""
+        return self.instruments.landmarks.read(self.clip.frames, self.clip.eyes)
+
+    @cached_property
+    def embeddings(self) -> np.ndarray:
+        """(N, D) of true frames."""
+        return Reading(self, self.clip.frames, self.clip.audio).embeddings
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A generated clip."""
+
+    reference: Reference
+    frames: np.ndarray
+    """(F, H, W, 3) uint8."""
+    audio: np.ndarray
+    """(640 F,) the speech that it was generated for."""
+    donor: Clip | None = None
+    """Whose speech that is, where it is somebody else's."""
+    silent: bool = False
+    """Whether it was generated for silence."""
+
+    @property
+    def clip(self) -> Clip:
+        return self.reference.clip
+
+    @property
+    def true_openness(self) -> np.ndarray:
+        """(F,) of the truth; only of clips that know it."""
+        assert self.clip.openness is not None, "asked of a clip without a track of its opening"
+        return self.clip.openness
+
+    @property
+    def donor_openness(self) -> np.ndarray:
+        """(F,) of the donor's clip; only where there is one that knows it."""
+        assert self.donor is not None and self.donor.openness is not None, "asked of a clip without a donor"
+        return self.donor.openness
+
+    @cached_property
+    def openness(self) -> np.ndarray:
+        """(F,) in the probe's unit."""
+        return self.reference.instruments.probe.measure(self.frames, self.clip.mouth, self.clip.eyes)
+
+    @cached_property
+    def landmarks(self) -> np.ndarray:
+        """(F, 68, 2) in pixels."""
+        return self.reference.instruments.landmarks.read(self.frames, self.clip.eyes)
+
+    @cached_property
+    def embeddings(self) -> np.ndarray:
+        """(N, D) float32 of every fourth frame, of unit length."""
+        some = slice(None, None, EMBEDDED_EVERY)
+        return self.reference.instruments.recogniser.embed(
+            self.frames[some], self.clip.eyes[some], self.clip.mouth[some]
+        )

@@ -1,0 +1,131 @@
+"""What finished runs left in their folders, read for a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedtalk.errors import ArtifactError
+
+Curve = dict[int, float]
+"""Values by step (a round)."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run."""
+
+    name: str
+    """As the page shows it: the folder, or the variation and seed of a sweep."""
+    folder: Path
+    group: str
+    """Runs of one group are averaged: the variation of a sweep, else the run itself."""
+    config: str
+    """``config.yaml`` as it is; empty where there is none."""
+    curves: dict[str, Curve]
+    """TensorBoard's scalars by tag."""
+    metrics: dict[str, Any] | None
+    """``metrics.json`` of `fedtalk test`."""
+    videos: list[Path] = field(default_factory=list)
+    contact_sheet: Path | None = None
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that a page shows."""
+
+    runs: list[RunRecord]
+    sweep: dict[str, Any] | None = None
+    """``sweep.json``."""
+
+
+def collect(folders: Sequence[Path]) -> Material:
+    """Read runs, or one sweep.
+
+    Args:
+        folders: of runs, or a single folder of `fedtalk sweep`.
+
+    Raises:
+        ArtifactError: a folder that holds neither, a damaged file, a sweep beside others, a folder given twice.
+    """
+    if not folders:
+        raise ArtifactError("report: expected at least one folder of a run or a sweep, got none")
+    real = [folder.expanduser().resolve() for folder in folders]
+    if len(set(real)) < len(real):
+        raise ArtifactError(f"report: expected each folder once, got {', '.join(map(str, folders))}")
+    sweeps = [folder for folder in folders if (folder.expanduser() / "sweep.json").is_file()]
+    if sweeps:
+        if len(folders) > 1:
+            raise ArtifactError(f"report: a sweep makes a page of its own; give {sweeps[0]} alone, or runs without it")
+        return _sweep(folders[0].expanduser())
+    names = _short_names(real)
+    return Material([read_run(folder, name, name) for folder, name in zip(real, names, strict=True)])
+
+
+def _sweep(folder: Path) -> Material:
+    summary = _json(folder / "sweep.json")
+    runs = []
+    for entry in summary["runs"]:
+        place = folder / "runs" / entry["folder"]
+        if place.is_dir():
+            runs.append(read_run(place, f"{entry['variation']}, seed {entry['seed']}", entry["variation"]))
+    return Material(runs, summary)
+
+
+def read_run(folder: Path, name: str, group: str) -> RunRecord:
+    """One run's record.
+
+    Raises:
+        ArtifactError: the folder is no run's, or a file in it is damaged.
+    """
+    if not folder.is_dir():
+        raise ArtifactError(f"report: {folder} is no folder; expected one in which `fedtalk fit` ran")
+    config, metrics, curves = folder / "config.yaml", folder / "metrics.json", folder / "tensorboard"
+    if not any(path.exists() for path in (config, metrics, curves)):
+        raise ArtifactError(
+            f"report: {folder} holds none of config.yaml, metrics.json and tensorboard/; expected a folder in which "
+            "`fedtalk fit` or `fedtalk test` ran"
+        )
+    sheet = folder / "contact_sheet.png"
+    return RunRecord(
+        name, folder, group, config.read_text(encoding="utf-8") if config.exists() else "",
+        read_curves(curves) if curves.is_dir() else {}, _json(metrics) if metrics.exists() else None,
+        sorted((folder / "videos").glob("*.mp4")), sheet if sheet.exists() else None,
+    )  # fmt: skip
+
+
+def read_curves(folder: Path) -> dict[str, Curve]:
+    """Scalars of TensorBoard's event files; where a resumed run wrote a step again, the later value counts."""
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+    curves: dict[str, Curve] = {}
+    for path in sorted(folder.glob("events.*"), key=lambda path: path.stat().st_mtime):
+        events = EventAccumulator(str(path), size_guidance={SCALARS: 0})
+        events.Reload()
+        for tag in events.Tags()[SCALARS]:
+            curves.setdefault(tag, {}).update({event.step: event.value for event in events.Scalars(tag)})
+    return {tag: dict(sorted(curve.items())) for tag, curve in sorted(curves.items())}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"report: {path} can't be read ({error}); run `fedtalk test` again to make it anew"
+        ) from error
+    if not isinstance(found, dict):
+        raise ArtifactError(f"report: {path}: expected a JSON object, got {type(found).__name__}")
+    return found
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """The last parts of the paths, as many as tell them apart."""
+    for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
+        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]

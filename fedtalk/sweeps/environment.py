@@ -1,0 +1,15 @@
+"""What the processes of a sweep's runs find in their environment."""
+
+from __future__ import annotations
+
+import os
+
+
+def run_environment(threads: int) -> dict[str, str]:
+    """Of a run's process: as many threads as it was given, and threads that wait without keeping a core busy."""
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "passive",
+    }

@@ -1,0 +1,187 @@
+"""What a sweep runs: seeds times variations, each run named by the hash of its config and of the code."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+import yaml
+
+import fedtalk
+from fedtalk.errors import ConfigurationError
+
+CONFIG = "config"
+"""Varied like a key: names config files that are stacked behind the sweep's own."""
+BASE = "base"
+"""The variation that changes nothing."""
+
+
+@dataclass(frozen=True)
+class Variation:
+    """One way of running the experiment."""
+
+    name: str
+    """As tables show it, such as ``model.adapter.rank=4`` or ``fedavg``."""
+    arguments: tuple[str, ...]
+    """What stands behind the sweep's own configs on the command line of `fedtalk fit`."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of the sweep."""
+
+    variation: Variation
+    seed: int
+    key: str
+    """Hash of the resolved config, the seed and the code: a run with the same key gives the same bits on the same machine."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.variation.name} seed {self.seed}"
+
+    @property
+    def folder_name(self) -> str:
+        """Readable, and different for each key."""
+        return f"{re.sub(r'[^A-Za-z0-9._=-]+', '-', self.variation.name)[:60]}-seed-{self.seed}-{self.key[:10]}"
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds as people write them.
+
+    Raises:
+        ConfigurationError: not a list of numbers and ranges, or a seed that occurs twice.
+
+    >>> parse_seeds("0-2,7")
+    [0, 1, 2, 7]
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if found is None or (found[2] and int(found[2]) < int(found[1])):
+            raise ConfigurationError(f"seeds: expected numbers and rising ranges such as 0-4 or 0,3,7-9, got {text!r}")
+        seeds += range(int(found[1]), int(found[2] or found[1]) + 1)
+    if len(set(seeds)) < len(seeds):
+        raise ConfigurationError(f"seeds: expected each seed once, got {text!r}")
+    return seeds
+
+
+def parse_choices(text: str) -> tuple[str, list[str]]:
+    """``KEY=A,B`` to the key and its values; commas inside brackets and braces belong to a value.
+
+    Raises:
+        ConfigurationError: no key, or no value.
+
+    >>> parse_choices("model.adapter.targets=[to_q,to_v],[to_v]")
+    ('model.adapter.targets', ['[to_q,to_v]', '[to_v]'])
+    """
+    key, equals, values = text.partition("=")
+    if not equals or not key.strip() or not values.strip():
+        raise ConfigurationError(f"vary: expected KEY=A,B such as model.adapter.rank=2,8, got {text!r}")
+    parts, depth = [""], 0
+    for letter in values:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return key.strip(), [part.strip() for part in parts]
+
+
+def variations(vary: Sequence[str]) -> list[Variation]:
+    """All combinations of the values of ``KEY=A,B`` texts, the first values first.
+
+    The key ``config`` takes config files in place of values: ``config=base,configs/fedavg.yaml`` runs once without and once
+    with the overlay; several overlays of one variation are joined by ``+``.
+
+    Raises:
+        ConfigurationError: a text that can't be read, a key given twice, two variations of one name, a missing file.
+
+    >>> [variation.name for variation in variations(["trainer.local.steps=4,8"])]
+    ['trainer.local.steps=4', 'trainer.local.steps=8']
+    """
+    choices = [parse_choices(text) for text in vary]
+    keys = [key for key, _ in choices]
+    if len(set(keys)) < len(keys):
+        raise ConfigurationError(f"vary: expected each key once, got {', '.join(keys)}")
+    found = []
+    for combination in itertools.product(*(values for _, values in choices)):
+        names, arguments = [], []
+        for key, value in zip(keys, combination, strict=True):
+            if key == CONFIG:
+                names.append("+".join(Path(part).stem for part in value.split("+")))
+                arguments += _overlays(value)
+            else:
+                names.append(f"{key}={value}")
+                arguments += [f"--{key}={value}"]
+        found.append(Variation(" ".join(names) or BASE, tuple(arguments)))
+    if len({variation.name for variation in found}) < len(found):
+        raise ConfigurationError(f"vary: two variations have one name: {', '.join(v.name for v in found)}")
+    return found
+
+
+def _overlays(value: str) -> list[str]:
+    if value == BASE:
+        return []
+    for part in value.split("+"):
+        if not Path(part).is_file():
+            raise ConfigurationError(f"vary: expected a config file or '{BASE}' in config=..., got {part!r}")
+    return [argument for part in value.split("+") for argument in ("--config", part)]
+
+
+def resolve(configs: Sequence[str], variation: Variation) -> str:
+    """The full config of a variation as YAML, as `fedtalk fit` reads it, without the folders it writes to.
+
+    Raises:
+        ConfigurationError: `fedtalk fit` refuses it; with its own words.
+    """
+    command = [sys.executable, "-m", "fedtalk.cli", "fit", *_stacked(configs), *variation.arguments, "--print_config"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        raise ConfigurationError(f"variation {variation.name}: {said[-1] if said else f'exit {done.returncode}'}")
+    settings = yaml.safe_load(done.stdout)
+    for key in ("default_root_dir", "cache_dir"):
+        settings.get("trainer", {}).pop(key, None)
+    return yaml.safe_dump(settings, sort_keys=True)
+
+
+def _stacked(configs: Sequence[str]) -> list[str]:
+    return [argument for config in configs for argument in ("--config", config)]
+
+
+def plan(configs: Sequence[str], seeds: Sequence[int], vary: Sequence[str]) -> list[PlannedRun]:
+    """All runs, by variation and then by seed; every config is read before anything starts.
+
+    Raises:
+        ConfigurationError: something that `fedtalk fit` would refuse.
+    """
+    runs = []
+    for variation in variations(vary):
+        text = resolve(configs, variation)
+        runs += [PlannedRun(variation, seed, _key(text, seed)) for seed in seeds]
+    return runs
+
+
+def _key(config: str, seed: int) -> str:
+    return hashlib.sha256(f"{config}\0{seed}\0{code_version()}".encode()).hexdigest()
+
+
+@cache
+def code_version() -> str:
+    """Hash of fedtalk's sources and weights and of torch's version: what a run's bits depend on beside its config."""
+    digest = hashlib.sha256(torch.__version__.encode())
+    root = Path(fedtalk.__file__).parent
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    for path in sorted((root / "callbacks").rglob("*.py")):  # behind a link in a checkout, which rglob does not follow
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,169 @@
+"""The result of a sweep: by variation and measure, with intervals and paired tests; as JSON, CSV, TensorBoard and text."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fedtalk.storage import atomic_path, write_json
+from fedtalk.sweeps.execution import Finished, Outcome
+from fedtalk.sweeps.plan import PlannedRun
+from fedtalk.sweeps.statistics import Comparison, Estimate, compare, estimate
+
+SHOWN = (
+    "personal.psnr_mouth", "personal.mouth_corr", "personal.identity", "personal.flicker", "trained.psnr_mouth",
+    "trained.mouth_corr", "no_adapter.psnr_mouth", "no_adapter.mouth_corr", "copy_reference.psnr_mouth",
+    "copy_moved.psnr_mouth", "swapped_audio.mouth_corr", "swapped_audio.mouth_corr_donor",
+)  # fmt: skip
+"""Measures of the printed table: the talker with its adapters, and the controls. The files have all of them."""
+
+
+def summarise(runs: Sequence[PlannedRun], outcome: Outcome, about: dict[str, Any]) -> dict[str, Any]:
+    """What is written as ``sweep.json``.
+
+    Args:
+        runs: of the plan, in its order; the first variation is what the others are compared with.
+        outcome: of their execution.
+        about: what the sweep was asked for.
+
+    Returns:
+        ``about``; ``variations``: by name the arguments, seeds, and by measure mean, low, high, seeds and (but for the first
+        variation) the paired difference with its interval and p value; ``runs``: every run with its measures; ``failed``.
+    """
+    names = list(dict.fromkeys(run.variation.name for run in runs))
+    by_variation = {name: _by_measure([f for f in outcome.finished if f.run.variation.name == name]) for name in names}
+    first = by_variation[names[0]]
+    variations: dict[str, Any] = {}
+    for name in names:
+        measures = {}
+        for measure, values in by_variation[name].items():
+            row: dict[str, Any] = _numbers(estimate(list(values.values())))
+            if name != names[0] and values.keys() & first.get(measure, {}).keys():
+                row["against_first"] = _comparison(compare(values, first[measure]))
+            measures[measure] = row
+        arguments = next(run.variation.arguments for run in runs if run.variation.name == name)
+        variations[name] = {"arguments": list(arguments), "measures": measures}
+    return {
+        "about": about,
+        "variations": variations,
+        "runs": [
+            {"variation": f.run.variation.name, "seed": f.run.seed, "key": f.run.key, "folder": f.folder.name,
+             "seconds": round(f.seconds, 1), "measures": f.metrics}
+            for f in sorted(outcome.finished, key=lambda f: (names.index(f.run.variation.name), f.run.seed))
+        ],
+        "failed": [
+            {"variation": f.run.variation.name, "seed": f.run.seed, "folder": f.folder.name, "reason": f.reason}
+            for f in outcome.failed
+        ],
+    }  # fmt: skip
+
+
+def _by_measure(finished: Sequence[Finished]) -> dict[str, dict[int, float]]:
+    found: dict[str, dict[int, float]] = {}
+    for one in sorted(finished, key=lambda one: one.run.seed):
+        for measure, value in one.metrics.items():
+            if math.isfinite(value):
+                found.setdefault(measure, {})[one.run.seed] = value
+    return found
+
+
+def _numbers(found: Estimate) -> dict[str, Any]:
+    return {name: _json_number(value) for name, value in asdict(found).items()}
+
+
+def _comparison(found: Comparison) -> dict[str, Any]:
+    return {
+        **_numbers(found.difference),
+        "p_value": _json_number(found.p_value),
+        "excludes_zero": found.excludes_zero,
+    }
+
+
+def _json_number(value: float) -> float | None:
+    """JSON knows no nan."""
+    return None if math.isnan(value) else value
+
+
+def write(summary: dict[str, Any], folder: Path) -> None:
+    """Write ``sweep.json``, ``sweep.csv`` (a line a run and measure) and TensorBoard's hparams below ``folder``."""
+    write_json(folder / "sweep.json", summary)
+    with atomic_path(folder / "sweep.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["variation", "seed", "measure", "value"])
+        for run in summary["runs"]:
+            writer.writerows([run["variation"], run["seed"], name, value] for name, value in run["measures"].items())
+    _write_hparams(summary, folder / "tensorboard")
+
+
+def _write_hparams(summary: dict[str, Any], folder: Path) -> None:
+    """One session a run, so that TensorBoard's hparams page sorts and plots them; written anew with every sweep."""
+    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard.summary import hparams
+
+    for run in summary["runs"]:
+        place = folder / run["folder"]
+        for old in place.glob("events.*"):
+            old.unlink()
+        settings = {"variation": run["variation"], "seed": run["seed"]}
+        for argument in summary["variations"][run["variation"]]["arguments"]:
+            if argument.startswith("--") and "=" in argument:
+                key, _, value = argument[2:].partition("=")
+                settings[key] = value
+        with SummaryWriter(str(place)) as writer:
+            for part in hparams(settings, {f"sweep/{name}": 0.0 for name in run["measures"]}):
+                writer._get_file_writer().add_summary(part)  # type: ignore[no-untyped-call]
+            for name, value in run["measures"].items():
+                writer.add_scalar(f"sweep/{name}", value)
+
+
+def tables(summary: dict[str, Any], measures: Sequence[str] = ()) -> list[Any]:
+    """The table as a person reads it: a row a measure, a column a variation; a star where the paired interval excludes 0.
+
+    Args:
+        summary: of `summarise`.
+        measures: which; `SHOWN` by default, as far as the runs have them.
+
+    Returns:
+        rich renderables.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    variations = summary["variations"]
+    known = dict.fromkeys(name for entry in variations.values() for name in entry["measures"])
+    rows = [name for name in (measures or SHOWN) if name in known] or list(known)
+    table = Table(title="mean [95 % interval over seeds]; second line: less the first variation, * interval excludes 0")
+    table.add_column("")
+    for name in variations:
+        table.add_column(Text(name), justify="right")
+    for measure in rows:
+        cells = [Text(_cell(entry["measures"].get(measure))) for entry in variations.values()]
+        table.add_row(Text(measure), *cells)
+    shown: list[Any] = [table]
+    if summary["failed"]:
+        failed = Table(title=f"{len(summary['failed'])} runs failed")
+        for column in ("variation", "seed", "reason"):
+            failed.add_column(column)
+        for entry in summary["failed"]:
+            failed.add_row(Text(entry["variation"]), str(entry["seed"]), Text(entry["reason"]))
+        shown.append(failed)
+    return shown
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    text = f"{row['mean']:.3f}"
+    if row["low"] is not None:
+        text += f" [{row['low']:.3f}, {row['high']:.3f}]"
+    other = row.get("against_first")
+    if other is not None:
+        text += f"\n{other['mean']:+.3f}"
+        if other["low"] is not None:
+            star = "*" if other["excludes_zero"] else ""
+            text += f" [{other['low']:+.3f}, {other['high']:+.3f}]{star} p={other['p_value']:.2g}"
+    return text

@@ -1,0 +1,180 @@
+"""The page: self-contained, complete, readable by a browser; what can't be reported is said."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch.utils.tensorboard import SummaryWriter
+
+from fedtalk.data.video_writer import VideoWriter
+from fedtalk.errors import ArtifactError
+from fedtalk.report.charts import curves_chart
+from fedtalk.report.collect import collect, read_curves
+from fedtalk.report.page import write_report
+
+MEASURES = {"psnr": 30.0, "psnr_mouth": 24.0, "mouth_corr": 0.9, "identity": 0.8, "flicker": 1.0}
+
+
+def _run(folder: Path, seed: int, rounds: int = 3) -> Path:
+    """A folder as `fedtalk fit` and `fedtalk test` leave it."""
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(f"seed_everything: {seed}\nname: '<script>alert(1)</script>'\n")
+    generator = np.random.default_rng(seed)
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
+        for step in range(1, rounds + 1):
+            writer.add_scalar("train/loss", 1 / step + 0.01 * generator.normal(), step)
+            writer.add_scalar("privacy/epsilon_prv", 2.0 * step, step)
+            writer.add_scalar("client_weight/anna", 0.5, step)
+    clients = ["anna", "anna-lena", "bert"]
+    worth = {"anna": 25.0, "anna-lena": 18.0, "bert": 22.0}
+    row = lambda client: {**MEASURES, "psnr_mouth": worth[client]}  # noqa: E731
+    names = ("trained", "no_adapter", "personal", "grey", "truth")
+    metrics = {
+        **dict.fromkeys(names, MEASURES),
+        "portrait": {"trained": MEASURES},
+        "comparisons": {"personal - trained": {"psnr_mouth": {"mean": 0.5, "low": 0.2, "high": 0.8}}},
+        "clips": [{"client": client, "dub": {name: row(client) for name in names}} for client in clients],
+        "about": {"clips": 3, "clients": 3, "identity": "sface", "openness": "mouth_probe", "unavailable": {"fid": "no weights"},
+                  "measures": {"psnr_mouth": {"unit": "dB"}}},
+    }  # fmt: skip
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    frames = generator.integers(0, 255, (5, 32, 32, 3), np.uint8)
+    for client in clients:
+        path = folder / "videos" / f"{client}-truth-left-dubbed-right.mp4"
+        with VideoWriter(path, audio=np.zeros(5 * 640, np.float32)) as writer:
+            for frame in frames:
+                writer.write(frame)
+    return folder
+
+
+class _Links(HTMLParser):
+    """Everything that a page would fetch, and its texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+
+def _read(page: Path) -> tuple[str, _Links]:
+    text = page.read_text(encoding="utf-8")
+    links = _Links()
+    links.feed(text)
+    return text, links
+
+
+def test_a_page_is_one_file_with_everything_in_it(tmp_path: Path) -> None:
+    page = write_report([_run(tmp_path / "isfa", 0)], tmp_path / "out" / "page.html")
+    text, links = _read(page)
+    assert all(link.startswith(("data:", "#")) for link in links.fetched), "nothing is fetched from elsewhere"
+    assert links.tags.count("video") == 3 and links.tags.count("svg") == 3 + 3 and "script" not in links.tags
+    assert "fid was not measured: no weights" in text and "+0.500 [+0.200, +0.800]" in text
+    assert "epsilon prv" in text and ">6<" in text, "the last round's epsilon"
+    order = re.findall(r"<figcaption>(\S+)-truth", text)
+    assert order == ["anna-lena", "bert", "anna"], "worst clients first, and anna-lena is not anna"
+
+
+def test_several_runs_share_their_charts(tmp_path: Path) -> None:
+    folders = [_run(tmp_path / name / "run", seed) for seed, name in enumerate(("one", "two"))]
+    text, links = _read(write_report(folders, tmp_path / "page.html", videos=1))
+    assert "one/run" in text and "two/run" in text and links.tags.count("video") == 2
+    assert len(re.findall(r"<h2 id=.run-", text)) == 2
+
+
+def test_a_sweep_averages_its_seeds(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        _run(tmp_path / "runs" / f"base-{seed}", seed)
+    estimate = {"mean": 24.0, "low": 23.0, "high": 25.0, "seeds": 2}
+    measures = {"personal.psnr_mouth": estimate, "grey.psnr_mouth": {**estimate, "mean": 14.0}}
+    better = {**estimate, "mean": 1.5, "low": 1.0, "high": 2.0, "p_value": 0.01, "excludes_zero": True}
+    summary = {
+        "about": {"configs": ["isfa.yaml"], "seeds": [0, 1], "vary": ["a=1,2"], "threads": 1, "code": "abc", "torch": "2",
+                  "date": "2026-01-01"},
+        "variations": {
+            "base": {"arguments": [], "measures": measures},
+            "a=2": {"arguments": ["--a=2"], "measures": {"personal.psnr_mouth": {**estimate, "against_first": better}}},
+        },
+        "runs": [{"variation": "base", "seed": s, "key": "k", "folder": f"base-{s}", "seconds": 1.0, "measures": {}}
+                 for s in (0, 1)],
+        "failed": [{"variation": "a=2", "seed": 1, "folder": "x", "reason": "no <memory>"}],
+    }  # fmt: skip
+    (tmp_path / "sweep.json").write_text(json.dumps(summary))
+    text, _ = _read(write_report([tmp_path], tmp_path / "page.html"))
+    assert "<b>+1.500 [+1.000, +2.000]</b>" in text and "24.000 [23.000, 25.000]" in text
+    assert "no &lt;memory&gt;" in text
+    with pytest.raises(ArtifactError, match="page of its own"):
+        collect([tmp_path, tmp_path / "runs" / "base-0"])
+
+
+def test_curves_of_a_resumed_run_take_the_later_value(tmp_path: Path) -> None:
+    for value, steps in ((1.0, (1, 2)), (5.0, (2, 3))):
+        with SummaryWriter(str(tmp_path)) as writer:
+            for step in steps:
+                writer.add_scalar("x", value, step)
+    files = sorted(tmp_path.glob("events.*"), key=lambda path: path.stat().st_mtime)
+    assert len(files) == 2
+    assert read_curves(tmp_path) == {"x": {1: 1.0, 2: 5.0, 3: 5.0}}
+
+
+def test_the_same_curves_give_the_same_picture() -> None:
+    curves = {"a": [{1: 0.1, 2: 0.2}, {1: 0.3, 2: 0.1}], "b": [{1: 0.2}]}
+    assert curves_chart("loss", curves) == curves_chart("loss", curves)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda p: [], "at least one"),
+        (lambda p: [p / "nowhere"], "is no folder"),
+        (lambda p: [p], "holds none of"),
+        (lambda p: [_run(p / "a", 0), p / "a"], "each folder once"),
+    ],
+)
+def test_what_is_no_run_is_refused(tmp_path: Path, make, says: str) -> None:
+    with pytest.raises(ArtifactError, match=says):
+        collect(make(tmp_path))
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    run = _run(tmp_path / "a", 0)
+    (run / "metrics.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"metrics\.json can't be read"):
+        collect([run])
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's package chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_finds_nothing_to_complain_about(tmp_path: Path, width: int) -> None:
+    page = write_report([_run(tmp_path / "isfa", 0)], tmp_path / "page.html")
+    # A frame of the wanted width: headless windows have a least width of their own.
+    probe = tmp_path / "probe.html"
+    probe.write_text(
+        f"<iframe id=f width={width} height=800 src='page.html'></iframe><script>onload=()=>setTimeout(()=>{{"
+        "const d=document.getElementById('f').contentDocument;document.title='w'+d.documentElement.scrollWidth+"
+        "' v'+[...d.querySelectorAll('video')].filter(v=>v.readyState>0&&!v.error).length},1500)</script>"
+    )
+    done = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--allow-file-access-from-files",
+         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=8000", "--enable-logging=stderr", "--dump-dom",
+         probe.as_uri()],
+        capture_output=True, text=True, timeout=240, check=True,
+    )  # fmt: skip
+    assert page.exists()
+    complaints = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    assert not complaints, complaints
+    found = re.search(r"<title>w(\d+) v(\d+)</title>", done.stdout)
+    assert found, done.stdout[:300]
+    assert int(found[1]) <= width, "the page scrolls sideways"
+    assert int(found[2]) == 3, "all videos can be played"

@@ -1,0 +1,72 @@
+"""What a sweep plans: seeds, variations, keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedtalk.errors import ConfigurationError
+from fedtalk.sweeps import plan
+from fedtalk.sweeps.plan import PlannedRun, Variation, parse_choices, parse_seeds, variations
+
+
+@pytest.mark.parametrize("text", ["", "a", "3-1", "0,0", "1--2", "0-2,1", "-1"])
+def test_seeds_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="seeds"):
+        parse_seeds(text)
+
+
+@pytest.mark.parametrize("text", ["", "rank", "=2", "rank=", " =2"])
+def test_choices_without_key_or_value_are_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="KEY=A,B"):
+        parse_choices(text)
+
+
+def test_variations_are_all_combinations_and_the_first_is_the_first() -> None:
+    found = variations(["a.b=1,2", "c=[x,y],{z: 1, w: 2}"])
+    assert [v.arguments for v in found] == [
+        ("--a.b=1", "--c=[x,y]"), ("--a.b=1", "--c={z: 1, w: 2}"), ("--a.b=2", "--c=[x,y]"), ("--a.b=2", "--c={z: 1, w: 2}"),
+    ]  # fmt: skip
+    assert [v.name for v in variations([])] == ["base"] and variations([])[0].arguments == ()
+
+
+def test_overlays_vary_like_a_key(tmp_path: Path) -> None:
+    one, other = tmp_path / "fedavg.yaml", tmp_path / "fedprox.yaml"
+    one.touch(), other.touch()
+    found = variations([f"config=base,{one},{one}+{other}"])
+    assert [v.name for v in found] == ["base", "fedavg", "fedavg+fedprox"]
+    assert found[2].arguments == ("--config", str(one), "--config", str(other))
+    with pytest.raises(ConfigurationError, match=r"nowhere\.yaml"):
+        variations(["config=base,nowhere.yaml"])
+
+
+def test_a_key_twice_and_two_variations_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="each key once"):
+        variations(["a=1", "a=2"])
+    with pytest.raises(ConfigurationError, match="one name"):
+        variations(["a=1,1"])
+
+
+def test_a_run_is_named_by_config_seed_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"x=1": "one", "x=2": "two"}
+    monkeypatch.setattr(plan, "resolve", lambda configs, variation: texts[variation.name])
+    keys = {(run.variation.name, run.seed): run.key for run in plan.plan([], [0, 1], ["x=1,2"])}
+    assert len(set(keys.values())) == 4
+    assert {(r.variation.name, r.seed): r.key for r in plan.plan([], [0, 1], ["x=1,2"])} == keys
+    texts["x=1"] = "changed"
+    changed = {(r.variation.name, r.seed): r.key for r in plan.plan([], [0, 1], ["x=1,2"])}
+    assert changed["x=1", 0] != keys["x=1", 0] and changed["x=2", 0] == keys["x=2", 0]
+    monkeypatch.setattr(plan, "code_version", lambda: "another")
+    assert plan.plan([], [0], ["x=2"])[0].key != keys["x=2", 0]
+
+
+def test_the_code_version_follows_sources_and_weights() -> None:
+    root = Path(plan.fedtalk.__file__).parent
+    assert len(plan.code_version()) == 64 and plan.code_version() == plan.code_version()
+    assert list((root / "callbacks").rglob("*.py")), "the callbacks are part of what is hashed"
+
+
+def test_folders_have_readable_safe_names() -> None:
+    run = PlannedRun(Variation("model.adapter.targets=[a/b, c]", ()), 3, "0123456789abcdef")
+    assert run.folder_name == "model.adapter.targets=-a-b-c--seed-3-0123456789"

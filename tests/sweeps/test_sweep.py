@@ -1,0 +1,135 @@
+"""A real sweep of tiny runs: resumed, repeated to the bit, with a failure that costs nothing else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fedtalk.cli import main
+from fedtalk.errors import ConfigurationError
+from fedtalk.federation.interruption import Interrupted
+from fedtalk.sweeps.execution import RESULT, Finished, Outcome, Sweep, last_line
+from fedtalk.sweeps.plan import PlannedRun, Variation
+from fedtalk.sweeps.summary import summarise
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A config of `scripts/tiny_run.py`, small enough to be measured too."""
+    folder = tmp_path_factory.mktemp("tiny")
+    sys.path.insert(0, str(SCRIPTS))
+    try:
+        import tiny_run
+
+        tiny_run.write_backbone(folder / "backbone")
+        tiny_run.write_config(folder / "run.yaml", folder / "backbone", rounds=1)
+    finally:
+        sys.path.remove(str(SCRIPTS))
+    (folder / "less.yaml").write_text(
+        f"trainer: {{cache_dir: {folder / 'cache'}, evaluation: {{clients: 2, clips: 1, portrait: false, videos: 1}}}}\n"
+    )
+    yield folder
+
+
+def _sweep(config: Path, folder: Path, *more: str) -> int:
+    return main([
+        "sweep", "--config", str(config / "run.yaml"), "--config", str(config / "less.yaml"), "--folder", str(folder), "--jobs",
+        "1", "--json", *more,
+    ])  # fmt: skip
+
+
+def _adapters(run: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(run)): p.read_bytes() for p in sorted(run.rglob("adapter_model.safetensors"))}
+
+
+def test_a_sweep_keeps_what_is_done_and_repeats_to_the_bit(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    # The backbone of the second variation is looked for in its run.
+    assert _sweep(config, one, "--seeds", "3", "--vary", f"model.backbone={config}/backbone,nowhere") == 1
+    captured = capsys.readouterr()
+    summary = json.loads(captured.out)
+    assert "1 of 2 runs failed" in captured.err
+    (run,), (failed,) = summary["runs"], summary["failed"]
+    assert failed["variation"] == "model.backbone=nowhere" and "nowhere" in failed["reason"]
+    assert run["measures"]["trained.psnr"] > 0 and run["measures"]["truth.psnr"] == 100
+    place = one / "runs" / run["folder"]
+    assert "seed_everything: 3" in (place / "config.yaml").read_text()
+    events = EventAccumulator(str(one / "tensorboard" / run["folder"]))
+    events.Reload()
+    assert "sweep/trained.psnr" in events.Tags()["scalars"] and "_hparams_/experiment" in events.PluginTagToContent(
+        "hparams"
+    )
+    assert (one / "sweep.csv").read_text().count("\n") == 1 + len(run["measures"])
+
+    written = (place / RESULT).stat().st_mtime_ns
+    assert _sweep(config, one, "--seeds", "3", "--vary", f"model.backbone={config}/backbone") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["about"]["kept"] == 1 and (place / RESULT).stat().st_mtime_ns == written
+
+    assert _sweep(config, other, "--seeds", "3", "--vary", f"model.backbone={config}/backbone") == 0
+    repeated = json.loads(capsys.readouterr().out)
+    assert repeated["runs"][0]["measures"] == run["measures"]
+    adapters = _adapters(place)
+    assert adapters and adapters == _adapters(other / "runs" / repeated["runs"][0]["folder"])
+
+
+def test_what_fit_would_refuse_is_refused_before_anything_runs(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _sweep(config, tmp_path, "--seeds", "0", "--vary", "trainer.ruonds=1,2") == 1
+    assert "ruonds" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_of_failures_alone_is_an_error_that_shows_one(tmp_path: Path) -> None:
+    runs = [PlannedRun(Variation("x", ("--nonsense=1",)), 0, "k" * 64)]
+    outcome = Sweep(tmp_path, ["nowhere.yaml"], jobs=1).execute(runs, lambda outcome, started: None)
+    (failed,) = outcome.failed
+    assert not outcome.finished and failed.reason and last_line(failed.folder / "log.txt") == failed.reason
+
+
+def test_a_signal_stops_the_runs_and_nothing_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+    import signal
+
+    script = "import time, pathlib, os; pathlib.Path('{}').write_text(str(os.getpid())); time.sleep(600)"
+    monkeypatch.setattr(
+        Sweep, "_command", lambda self, run, folder: [sys.executable, "-c", script.format(folder / "pid")]
+    )
+    runs = [PlannedRun(Variation(name, ()), 0, name * 64) for name in "ab"]
+    sweep = Sweep(tmp_path, [], jobs=2)
+
+    def stop_once_both_run(outcome: Outcome, started: list[str]) -> None:
+        if len(list(tmp_path.glob("runs/*/pid"))) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        sweep.execute(runs, stop_once_both_run)
+    for path in tmp_path.glob("runs/*/pid"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.read_text()), 0)
+
+
+def test_variations_are_compared_with_the_first_by_seed() -> None:
+    variations = [Variation("a", ()), Variation("b", ("--x=2",))]
+    runs = [PlannedRun(variation, seed, f"{variation.name}{seed}") for variation in variations for seed in range(3)]
+    values = {"a": [1.0, 2.0, 3.0], "b": [1.5, 2.6, 3.4]}
+    outcome = Outcome([Finished(r, {"trained.psnr": values[r.variation.name][r.seed]}, 1.0, Path("f")) for r in runs])
+    summary = summarise(runs, outcome, {})
+    row = summary["variations"]["b"]["measures"]["trained.psnr"]
+    assert row["against_first"]["mean"] == pytest.approx(0.5) and row["against_first"]["excludes_zero"]
+    assert "against_first" not in summary["variations"]["a"]["measures"]["trained.psnr"]
+    assert [run["seed"] for run in summary["runs"]] == [0, 1, 2, 0, 1, 2]
+
+
+def test_more_runs_at_once_than_gpus_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="one run a GPU"):
+        Sweep(tmp_path, [], jobs=3, gpus=["0", "1"])

@@ -1,0 +1,110 @@
+"""The house's rules about its own source, with the standard library alone: who imports whom, and how long a file is."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LONGEST = 300
+STILL_LONG = {
+    "fedtalk/data/prepare.py", "fedtalk/federation/cluster.py", "fedtalk/federation/workers.py",
+    "fedtalk/privacy/secagg/client.py",
+}  # fmt: skip
+"""To be parted or replaced; no other may join them."""
+
+LAYERS = (
+    ("fedtalk", "fedtalk.errors", "fedtalk.randomness", "fedtalk.storage", "fedtalk.paths", "fedtalk.cores"),
+    ("fedtalk.data.clip", "fedtalk.data.pixels", "fedtalk.data.textures"),
+    ("fedtalk.federation.module",),  # the contract of what is trained
+    ("fedtalk.encoders", "fedtalk.data"),
+    ("fedtalk.talker",),
+    (
+        "fedtalk.federation.vector",
+        "fedtalk.federation.server",
+        "fedtalk.federation.cohort",
+        "fedtalk.federation.run_folder",
+    ),
+    ("fedtalk.privacy",),
+    ("fedtalk.callbacks", "fedtalk.callbacks.aggregation", "fedtalk.evaluation"),
+    ("fedtalk.federation", "fedtalk.callbacks.*", "fedtalk.planning", "fedtalk.federation.engines.flower.agreement"),
+    ("fedtalk.federation.trainer",),
+    (
+        "fedtalk.commands",
+        "fedtalk.privacy.audit",
+        "fedtalk.federation.engines.flower",
+        "fedtalk.sweeps",
+        "fedtalk.report",
+    ),
+    ("fedtalk.cli", "fedtalk.sweeps.single"),
+)
+"""From the bottom up, by packages and modules; the longest name that fits counts. A module imports from its own layer and from
+those below."""
+
+
+def _sources() -> dict[str, Path]:
+    found = {}
+    for top, name in ((ROOT / "fedtalk", "fedtalk"), (ROOT / "callbacks", "fedtalk.callbacks")):
+        for path in top.rglob("*.py"):
+            parts = path.relative_to(top).with_suffix("").parts
+            if top.name == "fedtalk" and parts[0] == "callbacks":  # a link to the folder beside it
+                continue
+            found[".".join((name, *(part for part in parts if part != "__init__")))] = path
+    return found
+
+
+SOURCES = _sources()
+
+
+def _imports(path: Path) -> set[str]:
+    """Modules of ours that a file imports anywhere in it, also inside functions and for types alone."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: expected absolute imports"
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (whole & SOURCES.keys()) or {node.module}
+    return found & SOURCES.keys()
+
+
+GRAPH = {name: _imports(path) - {name} for name, path in SOURCES.items()}
+
+
+def _layer(module: str) -> int:
+    def names(layer: tuple[str, ...]) -> list[str]:
+        return [name.removesuffix(".*") for name in layer if module == name or module.startswith(name.removesuffix("*") if
+                name.endswith("*") else f"{name}.")]  # fmt: skip
+
+    fitting = {number: max(map(len, found)) for number, layer in enumerate(LAYERS) if (found := names(layer))}
+    assert fitting, f"{module} is in no layer"
+    exact = [number for number, layer in enumerate(LAYERS) if module in layer]
+    return exact[0] if exact else max(fitting, key=lambda number: (fitting[number], number))
+
+
+def test_no_circle_of_imports() -> None:
+    try:
+        list(TopologicalSorter(GRAPH).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_modules_import_downwards_only() -> None:
+    upwards = [
+        f"{module} imports {other}"
+        for module, imported in sorted(GRAPH.items())
+        for other in sorted(imported)
+        if _layer(other) > _layer(module)
+    ]
+    assert not upwards
+
+
+def test_no_file_is_long() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES.values()
+    }
+    assert {name for name, length in lengths.items() if length > LONGEST} <= STILL_LONG

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedtalk.cores import usable_cores
 from fedtalk.data.prepare import prepare as prepare_clients
 
 
@@ -13,6 +14,8 @@ def prepare(
     clip_seconds: float | None = 2.0,
     finder: str = "dlib",
     detect_every: int = 5,
+    face: str | int = "speaking",
+    jobs: int | None = None,
     overwrite: bool = False,
 ) -> None:
     """Turn a folder of ordinary videos into aligned clips, one folder a person.
@@ -20,15 +23,17 @@ def prepare(
     Args:
         raw: folder with one folder a person, each with videos in any format that ffmpeg reads.
         clients: folder to write; also gets rejects.csv, which says what was left out and why.
-        layout: how RAW is laid out: folder (one folder a person) or grid (GRID corpus).
+        layout: how RAW is laid out: folder (one folder a person), cremad, grid, hdtf, lrs3, ravdess or voxceleb2.
         size: height and width of the clips in pixels.
         clip_seconds: length of a clip; null for whole stretches with one face throughout.
         finder: face finder: dlib (needs no download), yunet or face-alignment.
         detect_every: find the face in every n-th frame and follow it in between.
+        face: whom to take where several faces are seen: speaking (mouth that moves with the sound), a number from the left,
+            or the file of a picture of the person; face.jpg in a person's folder goes before speaking.
+        jobs: videos that are worked on at a time; all usable cores by default.
         overwrite: make clips again that are there already.
     """
-    report = prepare_clients(
+    prepare_clients(
         raw, clients, layout=layout, size=size, clip_seconds=clip_seconds, finder=finder, detect_every=detect_every,
-        overwrite=overwrite,
+        face=face, jobs=usable_cores() if jobs is None else jobs, overwrite=overwrite,
     )  # fmt: skip
-    print(report)

@@ -10,11 +10,13 @@ On disk a *clients folder* holds one folder a client, and each client folder one
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +56,8 @@ class Clip:
     """(F,) float32 in [0, 1], true opening of the lips, where it is known (SynthTalk)."""
     info: Mapping[str, object] = field(default_factory=dict)
     """Where the clip came from (source file, start in seconds, ...); plain JSON values."""
+    transforms: np.ndarray | None = None
+    """(F, 2, 3) float64: takes (x, y, 1) in the source picture to (x, y) in the frame, for pasting a face back."""
 
     def __post_init__(self) -> None:
         count = len(self.frames)
@@ -69,6 +73,8 @@ class Clip:
             raise ArtifactError(
                 f"clip landmarks: expected {count} frames, got {self.eyes.shape} and {self.mouth.shape}"
             )
+        if self.transforms is not None and self.transforms.shape != (count, 2, 3):
+            raise ArtifactError(f"clip transforms: expected ({count}, 2, 3), got {self.transforms.shape}")
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -92,6 +98,7 @@ class Clip:
             self.mouth[part],
             None if self.openness is None else self.openness[part],
             self.info,
+            None if self.transforms is None else self.transforms[part],
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -105,8 +112,25 @@ class Clip:
         }
         if self.openness is not None:
             arrays["openness"] = self.openness.astype(np.float32)
+        if self.transforms is not None:
+            arrays["transforms"] = self.transforms.astype(np.float64)
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, allow_pickle=False, **arrays)
+
+    @classmethod
+    def facts(cls, path: str | os.PathLike[str]) -> tuple[tuple[int, ...], dict[str, object]]:
+        """Shape of a clip's frames and its ``info``, without reading the frames.
+
+        Raises:
+            ArtifactError: the file is missing, cut short or not a clip.
+        """
+        with _readable(Path(path)) as stored, stored.zip.open("frames.npy") as stream:
+            version = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(stream)
+            if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8:
+                raise ArtifactError(f"clip frames: expected (F, H, W, 3) uint8, got {shape} {dtype}")
+            return shape, json.loads(str(stored["info"]))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Clip:
@@ -115,24 +139,31 @@ class Clip:
         Raises:
             ArtifactError: the file is missing, cut short or not a clip.
         """
-        path = Path(path)
-        try:
-            # numpy leaves a file open that it opened itself and found damaged
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                return cls(
-                    stored["frames"],
-                    stored["audio"].astype(np.float32) / 32767,
-                    stored["eyes"],
-                    stored["mouth"],
-                    stored.get("openness"),
-                    json.loads(str(stored["info"])),
-                )
-        except FileNotFoundError as error:
-            raise ArtifactError(f"clip {path} does not exist; expected an .npz made by `fedtalk prepare`") from error
-        except ArtifactError as error:
-            raise ArtifactError(f"clip {path}: {error}") from error
-        except Exception as error:  # numpy and zipfile raise a dozen kinds for a damaged file
-            raise ArtifactError(
-                f"clip {path} can't be read ({type(error).__name__}: {error}); the file is damaged or not a clip. "
-                "Remove it and run `fedtalk prepare` again."
-            ) from error
+        with _readable(Path(path)) as stored:
+            return cls(
+                stored["frames"],
+                stored["audio"].astype(np.float32) / 32767,
+                stored["eyes"],
+                stored["mouth"],
+                stored.get("openness"),
+                json.loads(str(stored["info"])),
+                stored.get("transforms"),
+            )
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[Any]:
+    """The arrays of a clip's file; whatever is wrong with it is an ArtifactError that names it."""
+    try:
+        # numpy leaves a file open that it opened itself and found damaged
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            yield stored
+    except FileNotFoundError as error:
+        raise ArtifactError(f"clip {path} does not exist; expected an .npz made by `fedtalk prepare`") from error
+    except ArtifactError as error:
+        raise ArtifactError(f"clip {path}: {error}") from error
+    except Exception as error:  # numpy and zipfile raise a dozen kinds for a damaged file
+        raise ArtifactError(
+            f"clip {path} can't be read ({type(error).__name__}: {error}); the file is damaged or not a clip. "
+            "Remove it and run `fedtalk prepare` again."
+        ) from error

@@ -12,8 +12,12 @@ import numpy as np
 
 from fedtalk.data import consent as consents
 from fedtalk.data.clip import FRAME_RATE, Clip
+from fedtalk.data.division import Division
+from fedtalk.data.faults import ALL_FAULTS, WRONG_PERSON, faulty
+from fedtalk.data.names import not_data, readable
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ArtifactError, ConfigurationError
+from fedtalk.randomness import numpy_generator
 
 log = logging.getLogger("fedtalk")
 
@@ -30,7 +34,16 @@ class FolderData(ClipData):
     own update.
     """
 
-    def __init__(self, root: str, held_out_seconds: float = 1.0, size: int = 64, consent: str = "warn") -> None:
+    def __init__(
+        self,
+        root: str,
+        held_out_seconds: float = 1.0,
+        size: int = 64,
+        consent: str = "warn",
+        division: Division | None = None,
+        unreliable: float = 0.0,
+        seed: int = 0,
+    ) -> None:
         """
         Args:
             root: clients folder made by `fedtalk prepare`.
@@ -38,9 +51,13 @@ class FolderData(ClipData):
             size: height and width that the clips must have, in pixels.
             consent: what to do about people whose `fedtalk.data.consent` record is missing, empty or has ended: ``warn``, or
                 ``strict``, which refuses. Those who took it back are left out in any case.
+            division: who is a client and with which clips, where that isn't one folder each with all of them.
+            unreliable: share of the clients, from the last one backwards, whose clips are made faulty: flicker, shifted
+                audio, blur, strangers, in turn.
+            seed: of divisions and faults.
         """
         super().__init__()
-        self.root, self.size = Path(root), size
+        self.root, self.size = Path(root).expanduser(), size
         self._held_out_frames = round(held_out_seconds * FRAME_RATE)
         if self._held_out_frames < SHORTEST:
             raise ConfigurationError(
@@ -51,8 +68,11 @@ class FolderData(ClipData):
                 f"clients folder {self.root} does not exist; make it with `fedtalk prepare RAW_VIDEOS {self.root}`"
             )
         with os.scandir(self.root) as entries:
-            folders = sorted(entry.name for entry in entries if entry.is_dir())
-        clients = [name for name in folders if any((self.root / name).glob("*.npz"))]
+            folders = sorted(entry.name for entry in entries if entry.is_dir() and not not_data(entry.name))
+        odd = [readable(name) for name in folders if readable(name) != name]
+        if odd:
+            log.warning("left out, since their names are no UTF-8; rename their folders: %s", ", ".join(odd))
+        clients = [name for name in folders if readable(name) == name and _clips_of(self.root / name)]
         self.revoked = [name for name in clients if consents.revoked(self.root / name)]
         self._clients = [name for name in clients if name not in self.revoked]
         if not self._clients:
@@ -62,6 +82,20 @@ class FolderData(ClipData):
         if self.revoked:
             log.warning("left out, since they took consent back: %s", ", ".join(self.revoked))
         consents.require(self.root, self._clients, consent)
+        self._clips = {name: partial(_clips_of, self.root / name) for name in self._clients}
+        if division is not None:
+            divided = division.divide(self.root, self._clients, seed)
+            self._clients = list(divided)
+            self._clips = {name: partial(list, paths) for name, paths in divided.items()}
+        if not 0 <= unreliable <= 1:
+            raise ConfigurationError(f"data.unreliable: expected a share in [0, 1], got {unreliable}")
+        self._seed = seed
+        count = len(self._clients)
+        self._reliable = count - round(unreliable * count)
+        faults = {name: ALL_FAULTS[(count - 1 - i) % len(ALL_FAULTS)] for i, name in enumerate(self._clients)}
+        self._faults = {name: faults[name] for name in self._clients[self._reliable :]}
+        if WRONG_PERSON in self._faults.values() and count < 2:
+            raise ConfigurationError("data.unreliable: expected two clients or more to take a stranger from, got one")
         self._opened: OrderedDict[str, tuple[list[ClipSource], list[ClipSource]]] = OrderedDict()
         for client in self._clients[:CHECKED]:
             self._split(client)
@@ -70,16 +104,29 @@ class FolderData(ClipData):
     def clients(self) -> list[str]:
         return self._clients
 
+    @property
+    def unreliable_clients(self) -> list[str]:
+        """Clients whose clips are made faulty."""
+        return list(self._faults)
+
+    @property
+    def evaluation_clients(self) -> list[str]:
+        return self._clients[: self._reliable] or self._clients
+
     def training_clips(self, client: str) -> list[ClipSource]:
         return self._split(client)[0]
 
     def held_out_clips(self, client: str) -> list[ClipSource]:
         return self._split(client)[1]
 
+    def consent_record(self, client: str) -> Path | None:
+        path = self.root / client / consents.RECORD
+        return path if path.is_file() else None
+
     def _split(self, client: str) -> tuple[list[ClipSource], list[ClipSource]]:
         """A client's training and held-out clips; the latest clients' stay in memory."""
         if client not in self._opened:
-            training, held_out = self._divide(self.root / client)
+            training, held_out = self._divide(client)
             if not training or not held_out:
                 raise ArtifactError(
                     f"client {client} has no {'training' if held_out else 'held-out'} clips: its videos are too short for "
@@ -90,14 +137,26 @@ class FolderData(ClipData):
                 self._opened.popitem(last=False)
         return self._opened[client]
 
-    def _divide(self, folder: Path) -> tuple[list[ClipSource], list[ClipSource]]:
+    def _paths(self, client: str) -> list[Path]:
+        """A client's files; a stranger's where its fault is that."""
+        if self._faults.get(client) != WRONG_PERSON:
+            return self._clips[client]()
+        others = [name for name in self._clients if name != client]
+        stranger = numpy_generator(self._seed, "stranger", client).choice(others)
+        return self._clips[str(stranger)]()
+
+    def _divide(self, client: str) -> tuple[list[ClipSource], list[ClipSource]]:
         """Cut each source file's clips at ``held_out_seconds`` before its end."""
         by_source: dict[str, list[tuple[float, Path, int]]] = {}
-        for path in sorted(folder.glob("*.npz")):
-            clip = Clip.load(path)
-            start = clip.info.get("start", 0.0)
-            entry = (float(start), path, len(clip))  # type: ignore[arg-type]
-            by_source.setdefault(str(clip.info.get("source", path.name)), []).append(entry)
+        for path in self._paths(client):
+            shape, info = Clip.facts(path)
+            if shape[1] != self.size:
+                raise ArtifactError(
+                    f"clip {path} has {shape[1]} px frames, data.size is {self.size}; "
+                    f"prepare again with --size {self.size}"
+                )
+            entry = (float(info.get("start", 0.0)), path, shape[0])  # type: ignore[arg-type]
+            by_source.setdefault(str(info.get("source", path.name)), []).append(entry)
         training: list[ClipSource] = []
         held_out: list[ClipSource] = []
         for entries in by_source.values():
@@ -109,14 +168,17 @@ class FolderData(ClipData):
                 for parts, low, high in ((training, 0, first), (held_out, first, length)):
                     if high - low >= SHORTEST:
                         stat = path.stat()
-                        key = f"{path.resolve()}/{stat.st_mtime_ns}/{stat.st_size}/{low}/{high}"
-                        parts.append(ClipSource(key, partial(self._load, path, low, high)))
+                        fault = self._faults.get(client, WRONG_PERSON)
+                        fault = "" if fault == WRONG_PERSON else fault  # these clips are whole, but somebody else's
+                        key = f"{path.resolve()}/{stat.st_mtime_ns}/{stat.st_size}/{low}/{high}/{fault}/{self._seed}"
+                        parts.append(ClipSource(key, partial(self._load, path, low, high, fault)))
         return training, held_out
 
-    def _load(self, path: Path, low: int, high: int) -> Clip:
-        clip = Clip.load(path)
-        if clip.size != self.size:
-            raise ArtifactError(
-                f"clip {path} has {clip.size} px frames, data.size is {self.size}; prepare again with --size {self.size}"
-            )
-        return Clip.window(clip, low, high - low)
+    def _load(self, path: Path, low: int, high: int, fault: str) -> Clip:
+        clip = Clip.load(path).window(low, high - low)
+        return faulty(clip, fault, numpy_generator(self._seed, "fault", path.name, low)) if fault else clip
+
+
+def _clips_of(folder: Path) -> list[Path]:
+    """A client's clips, without what other programs and killed ones left."""
+    return sorted(path for path in folder.glob("*.npz") if not not_data(path.name))

@@ -6,6 +6,7 @@ W x  ->  W x + (alpha / rank) B A x,      A: (rank, in), B: (out, rank), B = 0 a
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,12 @@ from fedtalk.talker.fedsvd import factors_of, orthonormalise
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 CONVOLUTIONS = ("conv1", "conv2", "conv_in", "conv_out", "conv_shortcut")
 
+DESCRIPTIVE = frozenset(
+    {"auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout", "megatron_core", "peft_version"}
+    | {"qalora_group_size", "revision", "task_type"}
+)
+"""Settings of peft that don't change what a trained adapter computes."""
+
 
 @dataclass
 class Adapter:
@@ -39,8 +46,12 @@ class Adapter:
     principal directions of the released product between rounds (`fedtalk.talker.fedsvd`)."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ConfigurationError(f"adapter.rank: expected at least 1, got {self.rank}")
+        if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
+            raise ConfigurationError(f"adapter.rank: expected a whole number of at least 1, got {self.rank!r}")
+        if not isinstance(self.alpha, (int, float)) or not 0 < self.alpha < math.inf:
+            raise ConfigurationError(f"adapter.alpha: expected a positive number, got {self.alpha!r}")
+        if not isinstance(self.targets, list) or not all(isinstance(target, str) for target in self.targets):
+            raise ConfigurationError(f"adapter.targets: expected a list of names of layers, got {self.targets!r}")
         if self.aggregation not in ("factors", "freeze_a", "fedsvd"):
             raise ConfigurationError(
                 f"adapter.aggregation: expected 'factors', 'freeze_a' or 'fedsvd', got {self.aggregation!r}; methods that need "
@@ -96,18 +107,22 @@ def load_adapter(folder: Path, backbone: str) -> tuple[Adapter, dict[str, Tensor
         its settings and its factors under the names of `adapter_parameters`.
 
     Raises:
-        ArtifactError: the folder is missing or damaged, or the adapter belongs to another backbone.
+        ArtifactError: the folder is missing or damaged, asks for more than plain LoRA, holds numbers that aren't finite, or
+            belongs to another backbone.
     """
     try:
-        config = json.loads((folder / "adapter_config.json").read_text())
-        origin = json.loads((folder / "fedtalk.json").read_text())
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        origin = json.loads((folder / "fedtalk.json").read_text(encoding="utf-8"))
         stored = load_file(folder / "adapter_model.safetensors")
-        adapter = Adapter(config["r"], config["lora_alpha"], list(config["target_modules"]), origin["aggregation"])
-    except (OSError, json.JSONDecodeError, KeyError, SafetensorError) as error:
+        adapter = Adapter(config["r"], config["lora_alpha"], config["target_modules"], origin["aggregation"])
+        problem = _unusable(config, adapter, stored)
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:  # another kind of file altogether
         raise ArtifactError(
             f"adapter {folder} can't be read ({type(error).__name__}: {error}); expected a folder with adapter_config.json, "
             "adapter_model.safetensors and fedtalk.json, as `fedtalk fit` writes under RUN/adapters"
         ) from error
+    if problem:
+        raise ArtifactError(f"adapter {folder}: {problem}")
     if origin["backbone"] != backbone:
         raise ArtifactError(
             f"adapter {folder} was trained on backbone {origin['backbone']}, this is backbone {backbone}; "
@@ -120,3 +135,20 @@ def load_adapter(folder: Path, backbone: str) -> tuple[Adapter, dict[str, Tensor
             plain = plain.replace(f"{factor}.weight", f"{factor}.default.weight")
         state[plain] = value
     return adapter, state
+
+
+def _unusable(config: Mapping[str, object], adapter: Adapter, stored: Mapping[str, Tensor]) -> str | None:
+    """Why an adapter would not do what its file says: settings that aren't applied here, or numbers that are none."""
+    plain = adapter.lora_config().to_dict()
+    for key, value in config.items():
+        expected = plain.get(key)
+        if key in DESCRIPTIVE or key == "target_modules" or not value or value == getattr(expected, "value", expected):
+            continue
+        return (
+            f"adapter_config.json sets {key} to {value!r}; expected plain LoRA ({key}: {expected!r}). "
+            "Merge or convert it with peft first"
+        )
+    for name, value in stored.items():
+        if not value.is_floating_point() or not bool(value.isfinite().all()):
+            return f"its tensor {name} holds values that are no finite numbers; the training that made it has failed"
+    return None

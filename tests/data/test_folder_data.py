@@ -88,17 +88,41 @@ def test_wrong_folders_and_settings_are_clear_errors(root: Path, tmp_path: Path)
         FolderData(str(tmp_path / "nobody"))
     with pytest.raises(ConfigurationError, match=r"data\.held_out_seconds: expected at least 0.36"):
         FolderData(str(root), held_out_seconds=0.2)
+
+
+def test_a_clip_of_another_size_is_refused_at_the_start(root: Path) -> None:
+    """Whatever lies in a cache: sizes are read from the clips themselves, and of all clients that are opened."""
     with pytest.raises(ArtifactError, match=r"has 32 px frames, data\.size is 64; prepare again with --size 64"):
-        FolderData(str(root), size=64).training_clips("anna")[0].load()
+        FolderData(str(root), size=64)
+    _clip(0, 45, 48, source="c.mp4", start=0.0).save(root / "bert" / "clip-0000.npz")
+    with pytest.raises(ArtifactError, match=r"bert.*has 48 px frames, data\.size is 32"):
+        FolderData(str(root), size=32)
+
+
+def test_what_other_programs_leave_is_no_clip_and_no_client(root: Path) -> None:
+    for name in (
+        "anna/._clip-0000.npz",
+        "anna/.part-clip-0000-x.npz",
+        ".prepare/0f.npz",
+        "@eaDir/x.npz",
+        "#recycle/x.npz",
+    ):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"nothing of ours")
+    os.mkdir(os.fsencode(root) + b"/jos\xe9")
+    with open(os.fsencode(root) + b"/jos\xe9/x.npz", "wb"):
+        pass
+    data = FolderData(str(root), size=32)
+    assert data.clients == ["anna", "bert"] and len(data.training_clips("anna")) == 4
 
 
 def test_of_many_clients_only_the_first_are_opened_at_the_start(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fedtalk.data import folder_data
 
     opened = []
-    load = Clip.load
+    facts = Clip.facts
     monkeypatch.setattr(folder_data, "CHECKED", 1)
-    monkeypatch.setattr(Clip, "load", lambda path: opened.append(path.parent.name) or load(path))
+    monkeypatch.setattr(Clip, "facts", lambda path: opened.append(path.parent.name) or facts(path))
     data = FolderData(str(root), held_out_seconds=1.7, size=32)  # too much for bert, who is not looked at
     assert data.clients == ["anna", "bert"] and set(opened) == {"anna"}
     with pytest.raises(ArtifactError, match="client bert has no training clips"):

@@ -20,6 +20,7 @@ from PIL import Image
 from fedtalk.data.media import (
     audio_blocks,
     checked_audio,
+    native_frames,
     read_audio,
     read_image,
     read_video,
@@ -607,3 +608,16 @@ def test_matrix_and_range_tags_are_honoured(tmp_path: Path, matrix: int, full: b
         container.mux(stream.encode(None))
     (picture,) = read_video(path)
     np.testing.assert_allclose(picture[32, 16::32].astype(int), colours, atol=5)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+def test_native_frames_keep_the_files_own_clock(tmp_path: Path, suffix: str) -> None:
+    times = [0.2 + number / 30 for number in range(90)]
+    path = make_video(tmp_path / f"a{suffix}", times=times, rate=Fraction(30))
+    frames = list(native_frames(path))
+    assert [number_of(frame.rgb()) for frame in frames] == list(range(90))
+    np.testing.assert_allclose([frame.seconds for frame in frames], np.array(times) - 0.2, atol=2e-3)
+    assert all(frame.pts is not None for frame in frames)
+    late = list(native_frames(path, start=2.0))
+    assert late[0].seconds == pytest.approx(2.0, abs=1 / 30)
+    assert [number_of(frame.rgb()) for frame in late] == list(range(90 - len(late), 90))

@@ -11,13 +11,14 @@ import pytest
 import torch
 from diffusers import UNetMotionModel
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fedtalk.callbacks.aggregation import FedAvg
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.federation.vector import flatten
 from fedtalk.privacy.sealing import PairwiseSealing
-from fedtalk.talker.adapters import Adapter, adapter_parameters, add_adapter
+from fedtalk.talker.adapters import Adapter, adapter_parameters, add_adapter, load_adapter, save_adapter
 from fedtalk.talker.module import Talker
 
 MakeTalker = Callable[..., Talker]
@@ -248,3 +249,56 @@ def test_adding_an_adapter_freezes_the_network(tiny_backbone: Path) -> None:
     unet = UNetMotionModel.from_pretrained(tiny_backbone / "unet", torch_dtype=torch.float32)
     add_adapter(unet, Adapter(rank=2))
     assert {".lora_" in name for name, p in unet.named_parameters() if p.requires_grad} == {True}
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """An adapter of two small factors, on disk."""
+    factors = {f"to_q.lora_{factor}.default.weight": torch.ones(2, 3) for factor in "AB"}
+    save_adapter(tmp_path, factors, Adapter(rank=2), "b")
+    assert load_adapter(tmp_path, "b")[0] == Adapter(rank=2, targets=sorted(Adapter().targets))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"use_rslora": True}, "sets use_rslora to True; expected plain LoRA"),
+        ({"use_dora": True}, "use_dora"),
+        ({"alpha_pattern": {"to_q": 64}}, "alpha_pattern"),
+        ({"rank_pattern": {"to_q": 4}}, "rank_pattern"),
+        ({"bias": "all"}, "bias"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights"),
+        ({"a_setting_of_next_year": 3}, "a_setting_of_next_year"),
+        ({"target_modules": "to_q"}, "expected a list of names of layers, got 'to_q'"),
+        ({"target_modules": [1]}, "expected a list of names"),
+        ({"r": "8"}, "expected a whole number of at least 1, got '8'"),
+        ({"r": True}, "got True"),
+        ({"lora_alpha": "16"}, "adapter.alpha: expected a positive number, got '16'"),
+        ({"lora_alpha": float("nan")}, "adapter.alpha"),
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(stored: Path, setting: dict, said: str) -> None:
+    path = stored / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **setting}))
+    with pytest.raises(ArtifactError, match=said):
+        load_adapter(stored, "b")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"\xff\xfe{\x00}\x00", b"3", b'{"r": 8}', b'"text"', b"null"])
+@pytest.mark.parametrize("name", ["adapter_config.json", "fedtalk.json"])
+def test_any_other_content_is_one_line(stored: Path, name: str, content: bytes) -> None:
+    (stored / name).write_bytes(content)
+    with pytest.raises(ArtifactError, match="can't be read"):
+        load_adapter(stored, "b")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_none_are_refused(stored: Path, value: float) -> None:
+    path = stored / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = sorted(tensors)[1]
+    tensors[name].view(-1)[-1] = value
+    save_file(tensors, path)
+    with pytest.raises(ArtifactError, match=f"{name} holds values that are no finite numbers"):
+        load_adapter(stored, "b")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,68 @@ def read_video(path: PathLike) -> Video:
         )
 
 
+@dataclass(frozen=True)
+class NativeFrame:
+    """One picture of a video as it lies in the file, at the file's own rate."""
+
+    pts: int | None
+    """Presentation time in ticks of `time_base`; None where the file has none."""
+    time_base: Fraction
+    """Seconds a tick."""
+    seconds: float
+    """Since the first picture: sample ``16 000 seconds`` of `fedtalk.data.media.read_audio` belongs to it."""
+    source: Any
+    """The decoded ``av.VideoFrame``."""
+    aspect: float
+    """Width over height of its pixels."""
+
+    def rgb(self) -> np.ndarray:
+        """(height, width, 3) uint8, contiguous, upright, square pixels."""
+        return _upright(self.source, self.aspect)
+
+
+def native_frames(path: PathLike, start: float = 0.0) -> Iterator[NativeFrame]:
+    """All pictures of a video from ``start`` seconds on (and the one that is shown at that time), in order.
+
+    Timestamps never go back: a picture that claims to be shown before its predecessor is passed over.
+
+    Raises:
+        MediaError: while iterating, where the file has no picture, is damaged, or its timestamps jump.
+    """
+    path = Path(path)
+    tracks = examine(path)
+    if tracks.picture is None:
+        raise MediaError(f"{path}: {tracks.no_picture}")
+    with opened(path) as container:
+        stream = container.streams[tracks.picture]
+        if start > 0 and not tracks.shifts and stream.time_base:
+            container.seek(int((start + tracks.origin) / stream.time_base), stream=stream, backward=True)
+        held: NativeFrame | None = None
+        for frame in _native(container, tracks, path):
+            if held is not None and frame.seconds > start:
+                yield held
+            held = frame
+        if held is not None:
+            yield held
+
+
+def _native(container: Any, tracks: Tracks, path: Path) -> Iterator[NativeFrame]:
+    assert tracks.picture is not None  # read_video has refused it
+    stream = container.streams[tracks.picture]
+    step = 1 / float(stream.average_rate or FRAME_RATE)
+    before: float | None = None
+    for frame in decoded(container, tracks, tracks.picture, path):
+        expected = 0.0 if before is None else before + step
+        time = expected if frame.time is None else frame.time - tracks.origin
+        if before is not None:
+            if time <= before:
+                continue
+            if time - before > LONGEST_PAUSE:
+                raise MediaError(f"{path}: the picture's timestamps jump from {before:.2f} s to {time:.2f} s")
+        yield NativeFrame(frame.pts, frame.time_base, time, frame, float(stream.sample_aspect_ratio or 1))
+        before = time
+
+
 def _declared_seconds(container: Any, stream: Any) -> float | None:
     """Length by the header, for formats that state it; for others ffmpeg guesses, which proves nothing."""
     if not {"mp4", "matroska"} & set(container.format.name.split(",")):
@@ -96,34 +159,29 @@ def _at_frame_rate(container: Any, tracks: Tracks, path: Path) -> Iterator[np.nd
     declared = _declared_seconds(container, stream)
     shown = 0
     held: Any = None
-    held_time = 0.0
 
     def until(instant: float) -> Iterator[np.ndarray]:
         nonlocal shown
         picture = None
         while shown / FRAME_RATE <= instant + 1e-6:
-            picture = _upright(held, float(stream.sample_aspect_ratio or 1)) if picture is None else picture
+            picture = held.rgb() if picture is None else picture
             yield picture
             shown += 1
 
-    for frame in decoded(container, tracks, tracks.picture, path):
-        time = held_time + step if frame.time is None else frame.time - tracks.origin
+    for frame in _native(container, tracks, path):
         if held is None:
-            if is_hdr(frame):
+            if is_hdr(frame.source):
                 logger.info("%s: high dynamic range, brought to that of an ordinary screen", path.name)
         else:
-            if time <= held_time:
-                continue
-            if time - held_time > LONGEST_PAUSE:
-                raise MediaError(f"{path}: the picture's timestamps jump from {held_time:.2f} s to {time:.2f} s")
-            yield from until((held_time + time) / 2)
-        held, held_time = frame, time
-    length = float(held.duration * held.time_base) if held.duration else step
-    count = max(1, round((held_time + length) * FRAME_RATE))
+            yield from until((held.seconds + frame.seconds) / 2)
+        held = frame
+    source = held.source
+    length = float(source.duration * source.time_base) if source.duration else step
+    count = max(1, round((held.seconds + length) * FRAME_RATE))
     yield from until((count - 1) / FRAME_RATE)
-    if declared is not None and held_time + length < 0.95 * declared - tracks.late - 0.5:
+    if declared is not None and held.seconds + length < 0.95 * declared - tracks.late - 0.5:
         raise MediaError(
-            f"{path}: cut short; its header declares {declared:.2f} s, its picture ends at {held_time:.2f} s"
+            f"{path}: cut short; its header declares {declared:.2f} s, its picture ends at {held.seconds:.2f} s"
         )
 
 

@@ -1,0 +1,68 @@
+"""One's own videos: a folder a person."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fedtalk.data.layouts.tree import Source, Sources, is_video, nothing_found, walk
+from fedtalk.data.names import not_data, readable
+from fedtalk.errors import MediaError
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+CONSENT = frozenset({"consent.json", "consent.yaml", "consent.yml", "consent.md", "consent.pdf"})
+"""Records of consent that may lie beside a person's videos."""
+
+
+def folder_layout(raw: Path) -> Sources:
+    """One folder a person, videos of any kind at any depth in it; ``face.jpg`` beside them shows who is meant.
+
+    Raises:
+        MediaError: videos lie in ``raw`` itself, or there are none.
+    """
+    tree = f"one folder a person:\n  {raw}/anna/any name.mp4\n  {raw}/bert/holiday/1.mov"
+    sources = Sources()
+    flat: list[str] = []
+    for entry in sorted(os.listdir(raw)):
+        path, name = raw / entry, readable(entry)
+        reason = not_data(entry)
+        if reason:
+            sources.others.append((name, f"not used: its name is {reason}"))
+        elif path.is_symlink() and not path.exists():
+            sources.others.append((name, "a link to nothing; what it named was moved or is not mounted"))
+        elif path.is_dir():
+            sources.people.append(name)
+            _person(path, name, sources)
+        elif is_video(path):
+            flat.append(name)
+        else:
+            sources.others.append((name, "a file beside the people's folders"))
+    if flat:
+        raise MediaError(
+            f"raw videos {raw}: expected {tree}\ngot {len(flat)} videos without a person's folder ({flat[0]}, ...). "
+            "Move each into a folder named after its speaker."
+        )
+    if not sources.videos:
+        raise nothing_found(raw, tree, f"{len(sources.people)} folders with no video in them")
+    return sources
+
+
+def _person(folder: Path, person: str, sources: Sources) -> None:
+    files, others = walk(folder)
+    sources.others.extend((f"{person}/{name}", reason) for name, reason in others)
+    for path, name in files:
+        if is_video(path):
+            sources.videos.append(Source(person, path, name))
+        elif not (path.stem == "face" and path.suffix.lower() in PICTURES) and name.lower() not in CONSENT:
+            sources.others.append((f"{person}/{name}", f"not a video by its name ({path.suffix or 'no suffix'})"))
+
+
+def face_picture(video: Path, person: str) -> Path | None:
+    """The picture ``face.*`` beside a video or above it, up to the person's folder."""
+    for folder in video.parents:
+        for suffix in sorted(PICTURES):
+            if (folder / f"face{suffix}").is_file():
+                return folder / f"face{suffix}"
+        if readable(folder.name) == person:
+            break
+    return None

@@ -1,0 +1,42 @@
+"""Settings of a preparation, checked before any work."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fedtalk.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How videos become clips; two runs with equal settings make equal clips."""
+
+    layout: str
+    size: int
+    clip_seconds: float | None
+    finder: str
+    detect_every: int
+    longest_gap: float
+    face: str | int
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.face, int)
+        checks = {
+            "size": (self.size >= 32 and self.size % 2 == 0, "an even number of pixels from 32"),
+            "clip_seconds": (self.clip_seconds is None or self.clip_seconds >= 0.2, "at least 0.2 s, or None"),
+            "detect_every": (self.detect_every >= 1, "at least 1 frame"),
+            "longest_gap": (self.longest_gap >= 0, "0 s or more"),
+            "face": (
+                self.face >= 1 if number else self.face == "speaking" or Path(self.face).is_file(),  # type: ignore[arg-type, operator]
+                "'speaking', a number from 1 (from the left) or the file of a picture of the person",
+            ),
+        }
+        for name, (good, expected) in checks.items():
+            if not good:
+                raise ConfigurationError(f"prepare: {name} must be {expected}, got {getattr(self, name)!r}")
+
+    @property
+    def of_tracking(self) -> dict[str, object]:
+        """The part that decides where the face is: a change of another part does not follow faces again."""
+        return {key: value for key, value in asdict(self).items() if key not in ("layout", "size", "clip_seconds")}

@@ -38,8 +38,6 @@ class RayEngine(InProcess):
 
     isolates = True
 
-    isolates = True
-
     def __init__(self, workers: int, threads: int | None) -> None:
         """
         Args:
@@ -53,10 +51,6 @@ class RayEngine(InProcess):
         self._workers, self._threads = workers, threads
         self._teams: dict[Placement, list[Team]] = {}
         self._session: Session | None = None
-
-    @property
-    def at_once(self) -> int:
-        return self._workers
 
     @property
     def at_once(self) -> int:

@@ -2,13 +2,14 @@
 
     python scripts/bench_round.py --json
 
-Two comparisons on the shipped backbone and SynthTalk, clips prepared beforehand:
+Three comparisons on the shipped backbone and SynthTalk, clips prepared beforehand:
 
 * ``ratio``: a fedtalk round over the same local steps in a bare loop (PyTorch, a peft adapter, AdamW, clipping of gradients;
   no fedtalk code but the model's own loss), both with ``--threads`` threads in one process. A round here is all that `fit`
   does for it: broadcast, local steps, weighing, sealing, opening, the server's step, checkpoint, TensorBoard. It is FedAvg
   (gamma 0): measuring reliability is work that the bare loop has no part of, so it is left out. Bare and fedtalk take turns;
   the figure is the median of the ratios of neighbours, which a load that comes and goes hits alike.
+* ``ray_ratio``: the same with the clients in one worker of Ray's with as many threads; while one side works the other waits.
 * ``workers_speedup``: clients a second of two workers with one thread each over one worker with two threads, in rounds of
   the same clients, again taking turns. Starting the workers is left out: they are started once a fit.
 """
@@ -31,6 +32,7 @@ from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.federation.callback import RoundCallback, RoundOutcome
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
+from fedtalk.federation.engines.ray.engine import RayEngine
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import FederatedModule, Prepared, copy_state
 from fedtalk.federation.trainer import FederatedTrainer
@@ -73,19 +75,24 @@ class Bench:
             return Talker(str(self.place / "backbone"), adapter=Adapter(rank=2), window=4, stride=4)
         return Talker("shipped", adapter=Adapter(rank=8))
 
-    def trainer(self, name: str, workers: int, threads: int, times: RoundTimes) -> FederatedTrainer:
-        return FederatedTrainer(
+    def trainer(
+        self, name: str, workers: int, threads: int, times: RoundTimes, on_ray: bool = False
+    ) -> FederatedTrainer:
+        trainer = FederatedTrainer(
             rounds=self.rounds + 1, cohort=PoissonCohort(1.0), local=self.local, validate_every=0, accelerator="cpu",
             workers=workers, threads=threads, callbacks=[times], switch_off=["progress", "videos", "adapters"],
             default_root_dir=str(self.place / name), cache_dir=str(self.place / "cache"),
         )  # fmt: skip
+        if on_ray:  # one worker is nobody's setting: the main process does as well
+            trainer.engine = RayEngine(workers, threads)
+        return trainer
 
-    def against_bare(self, threads: int) -> tuple[list[float], list[float]]:
+    def against_bare(self, threads: int, on_ray: bool) -> tuple[list[float], list[float]]:
         """Seconds of bare loops and of rounds, by turns; the first pair warms up and is dropped."""
         torch.set_num_threads(threads)
         talker, times, bare = self.talker(), RoundTimes(), []
         start = copy_state(talker.exchanged_parameters())
-        trainer = self.trainer("one", 1, threads, times)
+        trainer = self.trainer(f"one-{on_ray}", 1, threads, times, on_ray)
         half = ClientHalf(trainer.connect(talker, self.data, "fit"))
         clips = {name: half.prepared(name) for name in self.data.clients}
 
@@ -133,28 +140,35 @@ def bare_round(talker: Talker, clients: list[list[Prepared]], local: LocalTraini
     return seconds
 
 
+def _median_ratio(ours: list[float], theirs: list[float]) -> float:
+    """Of neighbours."""
+    return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
+
+
 def measure(
     quick: bool = False, clients: int = 4, steps: int = 10, rounds: int = 5, threads: int = 2
 ) -> dict[str, float]:
-    """Both comparisons.
+    """All comparisons.
 
     Args:
         quick: a random backbone at 32 px, to see that it runs; its figures mean nothing.
         clients: of a round.
         steps: of a client.
         rounds: that are measured.
-        threads: of the first comparison.
+        threads: of the comparisons with the bare loop.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="fedtalk-round-") as folder:
         bench = Bench(Path(folder), quick, clients, steps, rounds)
-        bare, rounds_s = bench.against_bare(threads)
+        bare, rounds_s = bench.against_bare(threads, on_ray=False)
+        beside, on_ray = bench.against_bare(threads, on_ray=True)
         one, two = (statistics.median(found) for found in bench.with_workers())
-    pairs = [ours / theirs for ours, theirs in zip(rounds_s, bare, strict=True)]
     return {
         "bare_s": round(statistics.median(bare), 4),
         "fedtalk_s": round(statistics.median(rounds_s), 4),
-        "ratio": round(statistics.median(pairs), 4),
+        "ratio": round(_median_ratio(rounds_s, bare), 4),
+        "ray_s": round(statistics.median(on_ray), 4),
+        "ray_ratio": round(_median_ratio(on_ray, beside), 4),
         "clients_per_second_one_worker_two_threads": round(clients / one, 4),
         "clients_per_second_two_workers_one_thread": round(clients / two, 4),
         "workers_speedup": round(one / two, 4),

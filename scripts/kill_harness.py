@@ -8,12 +8,16 @@ checkpoint and every byte of the adapters must be those of the uninterrupted fit
 kills. Starts are forks of this process, which has imported everything: most of an ordinary start is imports, and kills
 would fall there. Each start runs the command line from its arguments on, as a user's does.
 
-The exit status is 1 if any trial ended with other bits or with an error.
+With ``--workers 2`` the fits have workers, and a Ray of their own, whose start then takes most of a fit; whatever processes a
+killed fit has had must be gone soon (Linux).
+
+The exit status is 1 if any trial ended with other bits or with an error, or left processes behind.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -54,14 +58,39 @@ def start(arguments: list[str], log: Path) -> int:
         os._exit(code)
 
 
-def await_end(child: int, kill_after: float | None) -> int | None:
-    """The exit code of a child, or None if it was killed after ``kill_after`` seconds."""
+def descendants(process: int) -> list[int]:
+    """Processes that a process has started, and those that these have."""
+    found = []
+    with contextlib.suppress(OSError):  # it may end meanwhile
+        for task in Path(f"/proc/{process}/task").iterdir():
+            for other in map(int, (task / "children").read_text().split()):
+                found += [other, *descendants(other)]
+    return found
+
+
+def left(processes: list[int], seconds: float = 60.0) -> int:
+    """How many of them there are still after so many seconds."""
+    end = time.monotonic() + seconds
+    while processes and time.monotonic() < end:
+        time.sleep(0.05)
+        alive = []
+        for process in processes:
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+                    alive.append(process)
+        processes = alive
+    return len(processes)
+
+
+def await_end(child: int, kill_after: float | None, others: list[int]) -> int | None:
+    """The exit code of a child, or None if it was killed after ``kill_after`` seconds; ``others`` gets what it had started."""
     end = None if kill_after is None else time.monotonic() + kill_after
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
         if end is not None and time.monotonic() >= end:
+            others += descendants(child)
             os.kill(child, signal.SIGKILL)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             return None if code == -signal.SIGKILL else code  # it may have ended in the last moment
@@ -104,12 +133,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="of the instants; they still depend on the machine's load")
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     options = parser.parse_args()
     torch.set_num_threads(1)  # a fork copies no threads, so this process must not have started any
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     generator, began = random.Random(options.seed), time.monotonic()
-    kills, trials, wrong, stages, leftovers = 0, 0, [], Counter(), 0
+    kills, trials, wrong, stages, leftovers, orphans = 0, 0, [], Counter(), 0, 0
     with tempfile.TemporaryDirectory(prefix="fedtalk-kill-") as name:
         place = Path(name)
         write_backbone(place / "backbone")
@@ -117,12 +147,13 @@ def main() -> int:
 
         def arguments(folder: str) -> list[str]:
             return ["fit", "--config", str(place / "config.yaml"), "--ckpt_path", "last", "--trainer.default_root_dir",
-                    str(place / folder), "--trainer.cache_dir", str(place / "cache")]  # fmt: skip
+                    str(place / folder), "--trainer.cache_dir", str(place / "cache"),
+                    "--trainer.workers", str(options.workers)]  # fmt: skip
 
         log, lengths = place / "log.txt", []
         for folder in ("warm", "through"):  # the first one fills the cache and is not timed
             started = time.monotonic()
-            if await_end(start(arguments(folder), log), None) != 0:
+            if await_end(start(arguments(folder), log), None, []) != 0:
                 print(log.read_text()[-4000:], file=sys.stderr)
                 return 1
             lengths.append(time.monotonic() - started)
@@ -132,10 +163,10 @@ def main() -> int:
         while kills < options.kills:
             folder, trials, code = f"trial{trials}", trials + 1, None
             while code is None:
-                longest = 1.1 * lengths[-1]
-                code = await_end(
-                    start(arguments(folder), log), generator.uniform(0, longest) if kills < options.kills else None
-                )
+                longest, others = 1.1 * lengths[-1], list[int]()
+                kill_after = generator.uniform(0, longest) if kills < options.kills else None
+                code = await_end(start(arguments(folder), log), kill_after, others)
+                orphans += left(others)
                 if code is None:
                     kills += 1
                     stages[stage(place / folder)] += 1
@@ -147,12 +178,12 @@ def main() -> int:
                 print(log.read_text()[-4000:], file=sys.stderr)
             shutil.rmtree(place / folder)
     summary = {
-        "kills": kills, "trials": trials, "wrong": wrong, "compared_values": len(expected), "fit_s": round(lengths[-1], 2),
-        "killed": dict(sorted(stages.items())), "half_written_files_removed": leftovers,
+        "kills": kills, "trials": trials, "wrong": wrong, "orphans": orphans, "compared_values": len(expected),
+        "fit_s": round(lengths[-1], 2), "killed": dict(sorted(stages.items())), "half_written_files_removed": leftovers,
         "total_s": round(time.monotonic() - began, 1),
     }  # fmt: skip
     print(json.dumps(summary) if options.json else "\n".join(f"{key:>28}  {value}" for key, value in summary.items()))
-    return 1 if wrong else 0
+    return 1 if wrong or orphans else 0
 
 
 if __name__ == "__main__":

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+# Processes that share cores must not spin while they wait; before torch is imported, and for what the tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # LightningCLI of lightning 2.6 calls methods that jsonargparse has renamed since; nothing of ours to change.
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+os.environ["OMP_WAIT_POLICY"] = "passive"  # of processes that tests start: they share cores
 torch.set_num_threads(1)  # two processes with spinning OpenMP threads take ten times as long
 
 from diffusers import AutoencoderKL, AutoencoderTiny, MotionAdapter, UNet2DConditionModel
@@ -36,6 +39,17 @@ def _as_if_alone() -> Iterator[None]:
         logging.getLogger(chatty).setLevel(logging.ERROR)
     yield
     sys.argv = arguments
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One Ray for all tests that want workers; starting one takes seconds."""
+    pytest.importorskip("ray")
+    from fedtalk.federation.engines.ray.session import open_session
+
+    session = open_session([{"CPU": 16.0}])
+    yield
+    session.close()
 
 
 @pytest.fixture(scope="session")

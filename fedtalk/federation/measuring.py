@@ -14,7 +14,6 @@ from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.client_states import ClientStates
-from fedtalk.federation.cluster import Rank
 from fedtalk.federation.cohort import CohortSampler, measured_clients
 from fedtalk.federation.engines.in_process import Failure
 from fedtalk.federation.federation import Federation
@@ -59,7 +58,6 @@ class MeasuringTrainer(HookTrainer):
 
     evaluation: EvaluationSettings
     validate_clients: int
-    rank: Rank | None
     aggregation: Aggregation
     privacy: Privacy | None
     cohort_sampler: CohortSampler
@@ -129,8 +127,6 @@ class MeasuringTrainer(HookTrainer):
             datamodule: whose held-out clips.
             ckpt_path: ``last`` or a checkpoint file; without it the model is measured as it starts.
         """
-        if self._left_to_coordinator("validate"):
-            return []
         federation = self._begin(model, datamodule, "validate")
         self._load_for_use(model, ckpt_path)
         metrics = self._held_out(federation)
@@ -152,8 +148,6 @@ class MeasuringTrainer(HookTrainer):
         from fedtalk.evaluation.evaluate import evaluate  # media and face libraries: not needed to train
         from fedtalk.evaluation.tables import print_table
 
-        if self._left_to_coordinator("test"):
-            return []
         self._begin(model, datamodule, "test")
         self._load_for_use(model, ckpt_path)
         result = evaluate(_talker(model, "test"), datamodule, self.run_dir, self.evaluation)
@@ -173,20 +167,11 @@ class MeasuringTrainer(HookTrainer):
         """
         from fedtalk.evaluation.evaluate import write_predictions
 
-        if self._left_to_coordinator("predict"):
-            return []
         self._begin(model, datamodule, "predict")
         self._load_for_use(model, ckpt_path)
         written = write_predictions(_talker(model, "predict"), datamodule, self.run_dir)
         print("\n".join(str(path) for path in written))
         return written
-
-    def _left_to_coordinator(self, command: str) -> bool:
-        """Whether this is a launcher's rank that has nothing to do in a command."""
-        if self.rank is None or self.rank.number == 0:
-            return False
-        log.info("rank %d: `fedtalk %s` is done by rank 0 alone", self.rank.number, command)
-        return True
 
     def _load_for_use(self, model: FederatedModule, ckpt_path: str | None) -> None:
         if ckpt_path is None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 
 import torch
@@ -46,6 +46,16 @@ class Placement:
     """Recompute activations in the backward pass instead of keeping them."""
     cpu_offload: bool = False
     """Of a GPU: fsdp keeps its shards in the machine's memory between uses, single and ddp the optimizer and its state."""
+    processors: int | None = None
+    """CPU cores that Ray sets aside for each process, and its threads where ``trainer.threads`` doesn't say; None to share out
+    what there is."""
+    gpus: float | None = None
+    """GPUs that Ray sets aside for each process: 1, or a part of one (0.25: four clients at a time on a card); for ddp and fsdp
+    more than half of one, since no two of their processes can meet on a card. None to share out what there is, where
+    ``trainer.accelerator`` finds some."""
+    resources: dict[str, float] | None = field(default=None, hash=False)
+    """Custom resources that each process needs, by the names that a cluster's nodes were started with
+    (``ray start --resources '{"site_a": 4}'``): so that a client's work is done where its clips are."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("kind", KINDS), ("optimizer", OPTIMIZERS)):
@@ -55,9 +65,10 @@ class Placement:
                 )
         if self.precision is not None:
             check_precision("placement.precision", self.precision)
-        for name in ("processes", "accumulate", "together"):
-            if getattr(self, name) < 1:
+        for name in ("processes", "accumulate", "together", "processors"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigurationError(f"placement.{name}: expected at least 1, got {getattr(self, name)}")
+        self._check_resources()
         if (self.kind == "single") != (self.processes == 1):
             expected = "1 for single (trainer.workers says how many clients train at once)"
             raise ConfigurationError(
@@ -80,6 +91,23 @@ class Placement:
                 "placement.optimizer: adamw8bit needs bitsandbytes, which is not installed: expected adamw, or "
                 'pip install "fedtalk[eightbit]"'
             )
+
+    def _check_resources(self) -> None:
+        least = 0.0 if self.kind == "single" else 0.5
+        if self.gpus is not None and not (self.gpus == 0 or least < self.gpus <= 1):
+            expected = "0, a part of one, or 1" if self.kind == "single" else "0, or more than 0.5 and at most 1"
+            raise ConfigurationError(f"placement.gpus: expected {expected} for {self.kind}, got {self.gpus}")
+        for name, amount in (self.resources or {}).items():
+            if name in ("CPU", "GPU") or not amount > 0:
+                raise ConfigurationError(
+                    "placement.resources: expected custom resources of a Ray cluster with amounts above 0 (cores are "
+                    f"placement.processors, GPUs placement.gpus), got {name}: {amount}"
+                )
+
+    @property
+    def needs_ray(self) -> bool:
+        """Whether it can't be done by the main process alone."""
+        return self.processes > 1 or bool(self.gpus) or bool(self.resources)
 
     def __str__(self) -> str:
         """What of it is not usual.
@@ -205,9 +233,4 @@ class Placements:
                 raise ConfigurationError(
                     f"{key}: cpu_offload moves things from a GPU to the machine's memory, where all of it is already on a "
                     "CPU: expected false, got true"
-                )
-            if device.type == "cuda" and placed.processes > torch.cuda.device_count():
-                raise ConfigurationError(
-                    f"{key}: expected at most {torch.cuda.device_count()} processes, one for each GPU here, got "
-                    f"{placed.processes}"
                 )

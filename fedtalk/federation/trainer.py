@@ -23,9 +23,10 @@ from fedtalk.data.source import ClipData, PreparedCache
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation import preconditions
 from fedtalk.federation.callback import RoundCallback
-from fedtalk.federation.cluster import Cluster, check_kinds, this_rank, work_for_coordinator
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
 from fedtalk.federation.engines.in_process import Engine, InProcess
+from fedtalk.federation.engines.ray.engine import RayEngine
+from fedtalk.federation.engines.ray.session import check_alone
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.hooks import check_callbacks, check_monitored
 from fedtalk.federation.interruption import StopSignals
@@ -36,7 +37,6 @@ from fedtalk.federation.placement import Placement, Placements, check_precision
 from fedtalk.federation.rounds import Rounds
 from fedtalk.federation.run_folder import check_clients
 from fedtalk.federation.run_lock import run_lock
-from fedtalk.federation.workers import Workers
 from fedtalk.planning.estimate import Beside, Estimate, estimate_run
 from fedtalk.planning.report import report
 from fedtalk.privacy.preconditions import check_nothing_clear
@@ -104,8 +104,8 @@ class FederatedTrainer(MeasuringTrainer):
             precision: of local training: ``32-true``, or ``bf16-mixed`` (autocast to bfloat16; the adapter stays float32).
             threads: CPU threads, of every process; by default all that torch finds, shared out among workers.
             workers: processes that train different clients at the same time; 1 trains one after the other in this process.
-                The result has the same bits for any number, with the same threads each. Under torchrun or SLURM's srun the
-                ranks but the first take their place.
+                The result has the same bits for any number, with the same threads each. More than one are Ray's: of the
+                cluster that RAY_ADDRESS names, or started here.
             default_placement: how a client trains that ``placements`` doesn't name: alone in a process by default.
             placements: by client's name or pattern (``site-a-*``), the first that fits; see `Placement`.
             videos: which videos the monitor shows; at each validation by default, none with privacy.
@@ -123,6 +123,7 @@ class FederatedTrainer(MeasuringTrainer):
             threads=(1 if threads is None else threads, 1),
         )  # fmt: skip
         check_precision("trainer.precision", precision)
+        check_alone()
         preconditions.check_enough(enough, privacy)
         self.personal_adapters = PersonalAdapters(personal)
         usual: dict[str, RoundCallback] = {"progress": RoundProgress(), "scalars": RoundMonitor()}
@@ -136,11 +137,10 @@ class FederatedTrainer(MeasuringTrainer):
         if privacy is not None:
             check_nothing_clear(validate_every, local is not None and local.keep_optimizer, followers)
         check_callbacks(followers, validate_every)
-        self.rank = this_rank()
         super().__init__(
             accelerator=accelerator,
-            devices=1 if self.rank is None else self.rank.devices(accelerator),
-            plugins=LightningEnvironment(),  # the launcher's ranks are ours to use (`fedtalk.federation.cluster`)
+            devices=1,
+            plugins=LightningEnvironment(),  # whatever job this is part of, it is one process; others are Ray's
             max_epochs=max(1, rounds),
             callbacks=followers,
             logger=logger
@@ -165,15 +165,9 @@ class FederatedTrainer(MeasuringTrainer):
         if threads:
             torch.set_num_threads(threads)
         self.placements = Placements(default_placement, placements)
-        self.workers = workers if self.rank is None else self.rank.size - 1
-        self.engine: Engine
-        if self.rank is not None:
-            check_kinds(self.placements)
-            self.engine = Cluster(self.rank)
-        elif workers > 1 or any(placed.processes > 1 for _, placed in self.placements):
-            self.engine = Workers(workers, threads)
-        else:
-            self.engine = InProcess()
+        self.workers = workers
+        beyond = workers > 1 or any(placed.needs_ray for _, placed in self.placements)
+        self.engine: Engine = RayEngine(workers, threads) if beyond else InProcess()
         self.local_precision = precision
         self.stop_signals = StopSignals()
 
@@ -186,9 +180,6 @@ class FederatedTrainer(MeasuringTrainer):
         overwrite: bool = False,
     ) -> None:
         """Run the federated rounds (`fedtalk.federation.rounds`).
-
-        Under torchrun or SLURM's srun all of this happens on rank 0; the other ranks do clients' local work for it, run no
-        callbacks and write nothing but prepared clips.
 
         Args:
             model: what is trained.
@@ -204,38 +195,29 @@ class FederatedTrainer(MeasuringTrainer):
             Interrupted: SIGTERM or SIGINT asked the run to stop; ``ckpt_path="last"`` goes on.
         """
         if dry_run:
-            if not self._left_to_coordinator("fit --dry_run"):
-                print(report(*self._estimated(model, datamodule)))
+            print(report(*self._estimated(model, datamodule)))
             return
-        if self.rank is not None and self.rank.number > 0:
-            work_for_coordinator(self.rank, lambda: self.connect(model, datamodule, "fit"), self.stop_signals)
-            return
-        try:
-            if isinstance(self.engine, Cluster):
-                self.engine.gather()
-            # A folder that can't be written is found here, and not a round later.
-            with run_lock(self.run_dir), self.stop_signals:
-                # Of a run that was killed while writing; the lock says that nobody else writes.
-                remove_leftovers(self.run_dir)
-                preconditions.check_folders(self.run_dir, self.cache.folder, afresh=ckpt_path is None and not overwrite)
-                forget(self.run_dir, datamodule.revoked)
-                federation = self._begin(model, datamodule, "fit")
-                check_clients(datamodule.clients, self.run_dir)
-                preconditions.check_placements(federation)
-                if not self.allow_unprivate:
-                    preconditions.check_ledger(self.run_dir, self.privacy)
-                try:
-                    self._rounds(federation, ckpt_path)
-                except BaseException as error:
-                    for callback in self.callbacks:  # type: ignore[attr-defined]
-                        callback.on_exception(self, model, error)
-                    raise
-                finally:
-                    self.engine.stop()
-                    for callback in self.callbacks:  # type: ignore[attr-defined]
-                        callback.teardown(self, model, "fit")
-        finally:
-            self.engine.stop()  # also where the fit didn't begin: the ranks that were gathered wait for it
+        # A folder that can't be written is found here, and not a round later.
+        with run_lock(self.run_dir), self.stop_signals:
+            # Of a run that was killed while writing; the lock says that nobody else writes.
+            remove_leftovers(self.run_dir)
+            preconditions.check_folders(self.run_dir, self.cache.folder, afresh=ckpt_path is None and not overwrite)
+            if not self.allow_unprivate:
+                preconditions.check_ledger(self.run_dir, self.privacy)
+            forget(self.run_dir, datamodule.revoked)
+            federation = self._begin(model, datamodule, "fit")
+            check_clients(datamodule.clients, self.run_dir)
+            preconditions.check_placements(federation)
+            try:
+                self._rounds(federation, ckpt_path)
+            except BaseException as error:
+                for callback in self.callbacks:  # type: ignore[attr-defined]
+                    callback.on_exception(self, model, error)
+                raise
+            finally:
+                self.engine.stop()
+                for callback in self.callbacks:  # type: ignore[attr-defined]
+                    callback.teardown(self, model, "fit")
 
     def estimate(self, model: FederatedModule, datamodule: ClipData) -> Estimate:
         """What `fit` will take, by a few measured steps; writes nothing but one client's prepared clips."""

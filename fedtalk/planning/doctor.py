@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-import multiprocessing
 import os
 import platform
 import shutil
@@ -25,6 +24,8 @@ from fedtalk.federation.placement import find_compiler
 
 LEAST_FREE_BYTES = 2 * 1024**3
 """Room for a run's videos, checkpoints and cache."""
+LEAST_SHARED_BYTES = 1024**3
+"""Of shared memory, for the object store of a Ray that is started here."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def examine(cache_dir: str = ".cache/fedtalk") -> list[Finding]:
         ("torch", lambda: f"{torch.__version__}, lightning {importlib.metadata.version('lightning')}"),
         ("threads", _threads),
         ("cuda", _cuda),
-        ("workers", _workers),
+        ("ray", _ray),
         ("placement ddp", _ddp),
         ("placement fsdp", _fsdp),
         ("ddp, fsdp on GPUs", _nccl),
@@ -133,17 +134,16 @@ def _in_group(work: Callable[[], str]) -> str:
         distributed.destroy_process_group()
 
 
-def _workers() -> str:
-    process = multiprocessing.get_context("spawn").Process(target=int)
-    process.start()
-    process.join(60)
-    if process.exitcode != 0:
-        process.kill()
-        raise _Missing(
-            f"a further process ended with {process.exitcode}", "use trainer.workers: 1 and placement single"
-        )
-    cores = usable_cores()
-    return f"a further process was started; {cores} cores: trainer.workers times trainer.threads up to {cores}"
+def _ray() -> str:
+    version = _package("ray", "ray", "ray", "more than one worker, GPU or machine")
+    cores, address = usable_cores(), os.environ.get("RAY_ADDRESS")
+    where = (
+        f"joins the cluster at RAY_ADDRESS={address}" if address else f"started here when it is needed, {cores} cores"
+    )
+    shared = Path("/dev/shm")
+    if not address and shared.is_dir() and shutil.disk_usage(shared).total < LEAST_SHARED_BYTES:
+        where += f"; {shared} is small, so models are shared among workers on disk: docker run --shm-size 2g"
+    return f"ray {version}, {where}"
 
 
 def _ddp() -> str:

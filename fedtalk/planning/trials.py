@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,12 +17,13 @@ from fedtalk.cores import usable_cores
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.engines.in_process import Failure, InProcess
+from fedtalk.federation.engines.ray.engine import RayEngine
+from fedtalk.federation.engines.ray.session import open_session
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.local_work import LocalWork
 from fedtalk.federation.module import copy_state, load_state
 from fedtalk.federation.placement import Placement, Placements
 from fedtalk.federation.preconditions import check_placements
-from fedtalk.federation.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -80,16 +79,18 @@ def try_placements(federation: Federation, workers: int, threads: int | None, ow
         own_processes: whether the run's clients train in processes of their own.
     """
     counts = Counter(federation.placements.of(client) for client in federation.data.clients)
-    shared = (workers, threads)
-    trials = [_try(placed, count, federation, own_processes, *shared) for placed, count in counts.items()]
-    if all(trial.step_s is None or trial.step_s < LONG_SECONDS for trial in trials):
-        others = [placed for placed in _alternatives(federation) if placed not in counts]
-        trials += [_try(placed, 0, federation, True, *shared) for placed in others]
+    with ExitStack() as ending:
+        shared = (workers, threads, ending)
+        trials = [_try(placed, count, federation, own_processes, *shared) for placed, count in counts.items()]
+        if all(trial.step_s is None or trial.step_s < LONG_SECONDS for trial in trials):
+            for placed in _alternatives(federation, own_processes):
+                if placed not in counts:
+                    trials.append(_try(placed, 0, federation, placed.processes > 1, *shared))
     return trials
 
 
-def _alternatives(federation: Federation) -> list[Placement]:
-    """Those that settings, module and machine allow."""
+def _alternatives(federation: Federation, own_processes: bool) -> list[Placement]:
+    """Those that settings, module and machine allow; of several processes only where the run itself has some."""
     wanted: list[dict[str, Any]] = [
         {}, {"together": 4}, {"precision": "bf16-mixed"}, {"optimizer": "adamw8bit"}, {"gradient_checkpointing": True},
         {"kind": "ddp", "processes": 2}, {"kind": "fsdp", "processes": 2},
@@ -103,45 +104,59 @@ def _alternatives(federation: Federation) -> list[Placement]:
             check_placements(replace(federation, placements=Placements(placed)))
         except ConfigurationError:
             continue
-        if placed.processes <= _devices(federation):
+        if placed.processes == 1 or (own_processes and placed.processes <= _devices(federation)):
             allowed.append(placed)
     return allowed
 
 
 def _try(
-    placed: Placement, clients: int, federation: Federation, own_processes: bool, workers: int, threads: int | None
+    placed: Placement,
+    clients: int,
+    federation: Federation,
+    apart: bool,
+    workers: int,
+    threads: int | None,
+    ending: ExitStack,
 ) -> Trial:
+    """
+    Args:
+        apart: in processes of its own, not in this one.
+        ending: gets what ends a Ray that was started for this trial, and serves those after it.
+    """
     devices = _devices(federation)
     if placed.processes > devices:
         return Trial(
             str(placed), clients, reason=f"it needs {placed.processes} devices or cores, this machine has {devices}"
         )
     log.info("trying placement %s", placed)
-    engine: InProcess  # as the run itself: where it has processes of its own, so has the trial
-    engine = Workers(1, threads or max(1, devices // max(workers, placed.processes))) if own_processes else InProcess()
+    engine: InProcess = InProcess()
+    if apart:
+        engine = RayEngine(1, threads or max(1, devices // max(workers, placed.processes)))
+        ending.callback(open_session([_room(federation, devices)]).close)
+    on_gpu = federation.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
     local = replace(federation.local, steps=WARM_UP + MEASURED, keep_optimizer=False, deadline_seconds=None)
     module, data = federation.module, federation.data
     one = OneClient(data, data.evaluation_clients[0], placed.together)
     start, instants, memory = copy_state(module.exchanged_parameters()), list[float](), 0
-    with tempfile.TemporaryDirectory(prefix="fedtalk-trial-") as folder:
-        try:
-            engine.start(
-                replace(federation, data=one, placements=Placements(placed), run_dir=Path(folder)), lambda: None
-            )
-            began = time.perf_counter()
-            results = engine.local_results(
-                LocalWork(0, 1, local), one.clients, start, lambda *_: instants.append(time.perf_counter())
-            )
-            with closing(results):
-                for _, result in results:
-                    if isinstance(result, Failure):
-                        return Trial(str(placed), clients, reason=str(result))
+    try:
+        engine.start(replace(federation, data=one, placements=Placements(placed)), lambda: None)
+        began = time.perf_counter()
+        results = engine.local_results(
+            LocalWork(0, 1, local), one.clients, start, lambda *_: instants.append(time.perf_counter())
+        )
+        with closing(results):
+            for _, result in results:
+                if isinstance(result, Failure):
+                    return Trial(str(placed), clients, reason=str(result))
+                if clients or apart or on_gpu:  # else that of other trials is in it
                     memory = max(memory, result.memory_bytes)
-        except FedTalkError as error:
-            return Trial(str(placed), clients, reason=str(error))
-        finally:
-            engine.stop()
-            load_state(module.exchanged_parameters(), start)
+    except FedTalkError as error:
+        return Trial(str(placed), clients, reason=str(error))
+    finally:
+        engine.stop()
+        load_state(module.exchanged_parameters(), start)
     instants = instants[placed.together - 1 :: placed.together]
     step_s = (instants[-1] - instants[WARM_UP - 1]) / MEASURED / placed.together
     return Trial(str(placed), clients, step_s, instants[0] - began, memory)
@@ -151,3 +166,12 @@ def _devices(federation: Federation) -> int:
     if federation.device.type == "cuda":
         return torch.cuda.device_count()
     return usable_cores()
+
+
+def _room(federation: Federation, devices: int) -> dict[str, float]:
+    """What a Ray on this machine must have for one team of any placement, in Ray's names."""
+    room = {"CPU": float(devices)}
+    for _, placed in federation.placements:
+        asked = {"CPU": float(placed.processors or 0), **(placed.resources or {})}
+        room |= {name: max(room.get(name, 0.0), placed.processes * amount) for name, amount in asked.items()}
+    return room

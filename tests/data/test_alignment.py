@@ -81,6 +81,12 @@ def phone(seconds: float) -> np.ndarray:
     return times[(generator.random(len(times)) > 0.1) | (np.arange(len(times)) == 0)]
 
 
+def on_frames(times: np.ndarray, *wanted: float) -> list[float]:
+    """Instants of source frames from those wanted on; not right after a lost frame, in whose gap nobody knows what was."""
+    close = np.flatnonzero(np.diff(times, prepend=-1) < 0.042)
+    return [float(times[close[np.searchsorted(times[close], instant)]]) for instant in wanted]
+
+
 @pytest.mark.parametrize(
     ("suffix", "audio_rate", "layout"), [("mp4", 44_100, "stereo"), ("mkv", 16_000, "mono"), ("ts", 48_000, "stereo")]
 )
@@ -89,7 +95,7 @@ def test_picture_and_sound_stay_together(tmp_path: Path, rate: str, suffix: str,
     """A flash is first seen in the source frame after its instant, so the first one seen may be late by that frame."""
     per_second = Fraction(30) if rate == "phone" else Fraction(rate)
     times = phone(5) if rate == "phone" else np.arange(round(5 * per_second)) / float(per_second)
-    instants = [float(times[np.searchsorted(times, wanted)]) for wanted in (0.8, 2.2, 4.3)]  # on a source frame
+    instants = on_frames(times, *(0.8, 2.2, 4.3))  # on a source frame
     path = film(tmp_path / f"a.{suffix}", times, instants, rate=per_second, audio_rate=audio_rate, layout=layout)
     assert max(map(abs, offsets(path, 3))) <= 0.0205
 
@@ -98,7 +104,7 @@ def test_picture_and_sound_stay_together(tmp_path: Path, rate: str, suffix: str,
 def test_they_are_together_after_a_minute_too(tmp_path: Path, rate: str) -> None:
     per_second = Fraction(30) if rate == "phone" else Fraction(rate)
     times = phone(62) if rate == "phone" else np.arange(round(62 * per_second)) / float(per_second)
-    instants = [float(times[np.searchsorted(times, wanted)]) for wanted in (1.0, 60.5)]
+    instants = on_frames(times, *(1.0, 60.5))
     path = film(tmp_path / "a.mp4", times, instants, rate=per_second, audio_rate=22_050, layout="mono")
     assert max(map(abs, offsets(path, 2))) <= 0.0205
 

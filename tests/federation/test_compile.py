@@ -46,9 +46,13 @@ def _apart(one: dict[str, Tensor], other: dict[str, Tensor], start: dict[str, Te
     return float(between / torch.cat([(one[name] - start[name]).flatten() for name in start]).norm())
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_every_process_compiles_once_and_learns_the_same(parts, tmp_path: Path, processes: int) -> None:
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_every_process_compiles_once_and_learns_the_same(
+    parts, tmp_path: Path, processes: int, request: pytest.FixtureRequest
+) -> None:
     """In this process, and in two that take each client together by ddp."""
+    if processes > 1:
+        request.getfixturevalue("local_ray")
     people = {name: parts.Person((number / 3, 0.5, 0.1)) for number, name in enumerate(("anna", "bert", "cora"))}
     kind = "ddp" if processes > 1 else "single"
     ends, start = [], copy_state(parts.Pull().exchanged_parameters())

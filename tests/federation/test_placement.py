@@ -199,18 +199,9 @@ def _fit(parts, people: dict, folder: Path, **settings: object) -> dict[str, tor
     return {name: value.detach().clone() for name, value in module.exchanged_parameters().items()}
 
 
-def test_ddp_and_fsdp_of_two_processes_give_the_adapter_of_one(parts, people: dict, tmp_path: Path) -> None:
-    """Both at once, by client; with ISFA, FedProx, clipping and accumulation, and a client that is alone."""
-    placements = {"site-a-1": Placement("ddp", 2, accumulate=2), "site-a-*": Placement("fsdp", 2)}
-    alone = _fit(parts, people, tmp_path / "alone")
-    together = _fit(parts, people, tmp_path / "together", placements=placements)
-    assert _distance(alone, together) < 1e-5
-    start = copy_state(parts.Pull().exchanged_parameters())
-    assert _distance(alone, start) > 0.05
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_four_processes(parts, people: dict, tmp_path: Path, kind: str) -> None:
+def test_four_processes(local_ray: None, parts, people: dict, tmp_path: Path, kind: str) -> None:
     """Factors of three rows on four processes: one of them has nothing of them."""
     one = {"bert": people["bert"]}
     alone = _fit(parts, one, tmp_path / "alone")
@@ -218,12 +209,15 @@ def test_four_processes(parts, people: dict, tmp_path: Path, kind: str) -> None:
     assert _distance(alone, together) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_a_talker_on_two_processes(tiny_backbone: Path, tmp_path: Path, parts, kind: str) -> None:
+def test_a_talker_on_two_processes(local_ray: None, tiny_backbone: Path, tmp_path: Path, parts, kind: str) -> None:
     """The frozen backbone with its adapter; sharded block by block."""
+    from talker_parts import ExactTalker  # `parts` has made its folder known
+
     ends = []
     for placed in (Placement(), Placement(kind, 2)):
-        talker = parts.ExactTalker(str(tiny_backbone), adapter=Adapter(rank=2, alpha=4.0), window=4).eval()
+        talker = ExactTalker(str(tiny_backbone), adapter=Adapter(rank=2, alpha=4.0), window=4).eval()
         talker.backbone.denoiser.double()
         start = copy_state(talker.exchanged_parameters())
         fit = parts.trainer(
@@ -238,7 +232,7 @@ def test_a_talker_on_two_processes(tiny_backbone: Path, tmp_path: Path, parts, k
 
 @pytest.mark.skipif(torch.cuda.device_count() < 1, reason="needs a GPU")
 @pytest.mark.parametrize("placed", [Placement(cpu_offload=True), Placement(precision="bf16-mixed")], ids=repr)
-def test_a_gpu(parts, people: dict, tmp_path: Path, placed: Placement) -> None:
+def test_a_gpu(local_ray: None, parts, people: dict, tmp_path: Path, placed: Placement) -> None:
     on_cpu = _fit(parts, people, tmp_path / "cpu")
     on_gpu = _fit(parts, people, tmp_path / "gpu", accelerator="cuda", default_placement=placed, workers=2)
     assert _distance(on_cpu, on_gpu) < (1e-3 if placed.precision is None else 0.05)
@@ -247,7 +241,7 @@ def test_a_gpu(parts, people: dict, tmp_path: Path, placed: Placement) -> None:
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 @pytest.mark.parametrize("offload", [False, True])
-def test_two_gpus(parts, people: dict, tmp_path: Path, kind: str, offload: bool) -> None:
+def test_two_gpus(local_ray: None, parts, people: dict, tmp_path: Path, kind: str, offload: bool) -> None:
     on_cpu = _fit(parts, people, tmp_path / "cpu")
     placed = Placement(kind, 2, cpu_offload=offload)
     on_gpu = _fit(parts, people, tmp_path / "gpu", accelerator="cuda", default_placement=placed)

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.deadline import DeadlineError
+from fedtalk.federation.engines.ray.desk import GivenUp
 from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.local_work import LocalWork
 from fedtalk.federation.module import Prepared, copy_state, load_state
 from fedtalk.federation.placement import Placement, Placements
 from fedtalk.federation.together import train_together
-from fedtalk.federation.worker import GivenUp
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.module import Talker
 from fedtalk.talker.objectives import DiffusionLoss, PerceptualLoss, TemporalDenoisingConsistency

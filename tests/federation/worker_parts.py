@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import time
@@ -21,7 +22,6 @@ from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ArtifactError
 from fedtalk.federation.module import FederatedModule, Prepared
-from fedtalk.talker.module import Talker
 
 
 @dataclass
@@ -31,7 +31,8 @@ class Person:
     colour: tuple[float, float, float] = (0.5, 0.5, 0.5)
     clips: int = 2
     does: str = "nothing"
-    """``raise``, ``die`` (its process is killed), ``hang``; in the step: ``hang in step``, ``die in step``, ``lose device``."""
+    """``raise``, ``die`` (its process is killed), ``hang``, ``warn``; in the step: ``hang in step``, ``die in step``, ``lose
+    device``, ``go on`` (a little longer), ``steady`` (no dropout)."""
 
 
 class Pull(FederatedModule):
@@ -75,21 +76,16 @@ class Pull(FederatedModule):
             os.kill(os.getpid(), signal.SIGKILL)
         if int(batch["does"][0]) == STEP.index("lose device"):
             raise RuntimeError("CUDA error: device-side assert triggered")
-        given = F.dropout(batch["input"], self.dropout, self.training)
+        if int(batch["does"][0]) == STEP.index("go on"):
+            time.sleep(0.5)
+        steady = int(batch["does"][0]) == STEP.index("steady")
+        given = F.dropout(batch["input"], 0.0 if steady else self.dropout, self.training)
         return {"pull": (self.net(given) - batch["colour"]).square().mean()}
 
     def reliability(
         self, held_out: Sequence[Prepared], training: Sequence[Prepared], generator: torch.Generator
     ) -> tuple[float, float]:
         return float(held_out[0]["colour"].sigmoid().mean()), float(torch.rand((), generator=generator))
-
-
-class ExactTalker(Talker):
-    """In 64-bit numbers, so that nothing is left of rounding, which AdamW enlarges."""
-
-    def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
-        drawn = super().draw_batch(clips, size, generator)
-        return {name: value.double() if value.is_floating_point() else value for name, value in drawn.items()}
 
 
 class Layers(nn.Sequential):
@@ -143,7 +139,7 @@ class Forgetful(Pull):
             raise MemoryError
 
 
-STEP = ("nothing", "hang in step", "die in step", "lose device")
+STEP = ("nothing", "hang in step", "die in step", "lose device", "go on", "steady")
 
 
 class People(ClipData):
@@ -174,6 +170,8 @@ def _open(person: Person, take: int) -> Clip:
         raise ArtifactError("clip 7 is damaged")
     if person.does == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if person.does == "warn":
+        logging.getLogger("fedtalk.clips").warning("clip %d is short", take)
     if person.does == "hang":
         time.sleep(600)
     does = STEP.index(person.does) if person.does in STEP else 0

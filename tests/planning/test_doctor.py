@@ -22,7 +22,7 @@ def test_what_the_tests_themselves_need_is_found_and_has_worked(
     found: dict[str, doctor.Finding], tmp_path: Path
 ) -> None:
     for name in ("python", "torch", "threads", "video and sound codecs", "dlib face finder", "transformers", "opacus",
-                 "workers", "placement ddp", "placement fsdp", "precision bf16-mixed",
+                 "ray", "placement ddp", "placement fsdp", "precision bf16-mixed",
                  "cache folder", "free disk space"):  # fmt: skip
         assert found[name].ok, found[name]
     assert found["placement ddp"].detail.endswith("gave 1")

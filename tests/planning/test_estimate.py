@@ -98,7 +98,9 @@ def test_a_dry_run_leaves_no_trace_and_counts_real_bytes(
     assert summary["plan"]["cohort"] == 4 and summary["seconds"] > 4 * 4 * 3 * costs["step_s"]
 
 
-def test_a_dry_run_for_workers_measures_in_one(parts, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_for_workers_measures_in_one(
+    local_ray: None, parts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     people = {name: parts.Person((0.2, 0.5, -0.3)) for name in ("anna", "bert")}
     parts.trainer(tmp_path, [ISFA(gamma=1.0)], workers=2).fit(parts.Pull(), parts.People(people), dry_run=True)
     lines = capsys.readouterr().out.splitlines()

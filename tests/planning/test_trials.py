@@ -18,8 +18,14 @@ def people(parts) -> dict:
     return {name: parts.Person((0.2, 0.5, -0.3)) for name in ("site-a-1", "site-a-2", "bert", "cora")}
 
 
+@pytest.mark.slow
 def test_the_configs_placements_come_first_and_each_is_run(
-    parts, people: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    local_ray: None,
+    parts,
+    people: dict,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(trials, "_devices", lambda trainer: 2)
     module, data = parts.Pull(), parts.People(people)
@@ -35,7 +41,10 @@ def test_the_configs_placements_come_first_and_each_is_run(
     assert named["fsdp, processes 64"].reason == "it needs 64 devices or cores, this machine has 2"
     for name in ("ddp, processes 2", "single", "fsdp, processes 2", "single, precision bf16-mixed"):
         trial = named[name]
-        assert trial.reason == "" and 0 < trial.step_s < trial.first_s + 1 and trial.memory_bytes > 10**7
+        assert trial.reason == "" and 0 < trial.step_s < trial.first_s + 1
+        assert (trial.memory_bytes > 10**7) == (
+            name != "single, precision bf16-mixed"
+        )  # in this process, as others were
     assert named["fsdp, processes 2"].clients == 0 and "single, together 4" not in named  # which this module can't
     pair, one = named["ddp, processes 2"].step_s, named["single"].step_s
     assert found.costs.step_s == pytest.approx((2 * pair + one) / 3)
@@ -47,7 +56,10 @@ def test_the_configs_placements_come_first_and_each_is_run(
     assert not (tmp_path / "run").exists()
 
 
-def test_for_another_machine_one_process_of_this_one_is_measured(parts, people: dict, tmp_path: Path) -> None:
+def test_for_another_machine_one_process_of_this_one_is_measured(
+    parts, people: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "_devices", lambda federation: 1)
     placed = Placement("ddp", 64)
     trainer = parts.trainer(tmp_path, [ISFA()], default_placement=placed, local=parts.local(batch_size=64))
     found = trainer.estimate(parts.Pull(), parts.People(people))

@@ -114,11 +114,6 @@ class _CommandLine(CommandLine):
     def built(self) -> tuple[FederatedTrainer, FederatedModule, Any, Any]:
         """Trainer, module, data module and settings."""
         assert isinstance(self.trainer, FederatedTrainer)
-        if self.trainer.rank is not None:
-            raise ConfigurationError(
-                "fedtalk flower: a server or a site is one process: expected none of its kind beside it, got rank "
-                f"{self.trainer.rank.number} of {self.trainer.rank.size}; run it without torchrun or srun"
-            )
         return self.trainer, self.model, self.datamodule, self.config_init.flower
 
 

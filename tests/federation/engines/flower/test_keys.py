@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import ssl
 import stat
@@ -12,7 +11,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_public_key, load_ssh_private_key
 
-import fedtalk.federation.engines.flower.engine as engine_module
 from fedtalk.cli import main
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.federation.engines.flower import require_flower
@@ -165,16 +163,3 @@ def test_flower_reports_to_nobody_unless_told_to(monkeypatch: pytest.MonkeyPatch
     require_flower()
     assert os.environ["FLWR_TELEMETRY_ENABLED"] == "0" and os.environ["FLWR_DISABLE_UPDATE_CHECK"] == "0"
     monkeypatch.delenv("FLWR_TELEMETRY_ENABLED")
-
-
-def test_the_servers_module_knows_no_client_half_and_no_flower() -> None:
-    tree = ast.parse(Path(engine_module.__file__).read_text())
-    names = {
-        f"{node.module}.{name.name}"
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom)
-        for name in node.names
-    }
-    forbidden = ("flwr", "fedtalk.federation.client.", "fedtalk.privacy.secagg.client", "fedtalk.federation.engines.flower.site",
-                 "fedtalk.privacy.private_round.ClientEncoding", "fedtalk.federation.local")  # fmt: skip
-    assert not [name for name in names if name.startswith(forbidden)]

@@ -130,8 +130,8 @@ def test_a_run_goes_on_after_the_server_was_started_again(federation, people, se
     post = federation.post(_split(people), sealed)
     federation.over_sites(post, sealed, rounds=2)
     for site in post.sites.values():
-        site.trainer.rounds = 3
-        site.__init__(site.trainer, site.module, site.data)  # the sites were started again, with a longer run
+        longer = replace(site.federation, rounds=3)
+        site.__init__(longer, site._engine, lambda: None)  # the sites were started again, with a longer run
     _, got = federation.over_sites(post, sealed, ckpt_path="last", rounds=3)
     assert _equal(got, federation.in_process(people, sealed, rounds=3))
 

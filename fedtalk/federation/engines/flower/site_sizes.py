@@ -89,9 +89,12 @@ def exceeding(own: int, others: int, sampler: CohortSampler, allowed: Callable[[
         sampler: of the cohorts.
         allowed: from the cohort's size to a number that doesn't fall as it grows.
     """
-    if isinstance(sampler, FixedCohort | RotatingCohort):  # a group of the latter is drawn as a cohort of the former
-        fixed = isinstance(sampler, FixedCohort)
-        size = min(sampler.size, own + others) if fixed else (own + others) // sampler.every
+    size: int | None = None
+    if isinstance(sampler, FixedCohort):
+        size = min(sampler.size, own + others)
+    elif isinstance(sampler, RotatingCohort):  # a group of it is drawn as a fixed cohort is
+        size = (own + others) // sampler.every
+    if size is not None:
         return float(hypergeom.sf(allowed(size), own + others, own, size))
     rate = getattr(sampler, "rate", 1.0)
     drawn = np.arange(1, own + 1)

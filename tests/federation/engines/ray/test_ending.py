@@ -43,7 +43,8 @@ def test_nothing_outlives_the_main_process(number: int, tmp_path: Path) -> None:
         f"import sys; sys.path.insert(0, {str(PARTS)!r}); import worker_parts as p; from pathlib import Path; "
         f"p.fit(Path({str(tmp_path)!r}), {{n: p.Person(does='hang in step') for n in 'ab'}}, workers=2)"
     )
-    main = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.DEVNULL)
+    alone = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    main = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.DEVNULL, env=alone)
     try:
         end = time.monotonic() + 250
         # Prepared clips are there: the clients are in their first step, or about to be.

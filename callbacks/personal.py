@@ -19,7 +19,7 @@ from fedtalk.federation.engines.in_process import Failure, InProcess
 from fedtalk.federation.local_work import LocalWork
 from fedtalk.federation.module import FederatedModule, copy_state, load_state
 from fedtalk.federation.run_folder import personal_adapter, released_adapter
-from fedtalk.storage import write_json
+from fedtalk.storage import atomic_path, write_json
 from fedtalk.talker.module import Talker
 
 log = logging.getLogger("fedtalk")
@@ -128,6 +128,11 @@ class PersonalAdapters(RoundCallback):
                 module.save_adapter(markers[client].parent)
                 write_json(markers[client], {"made_from": origin})
                 log.info("personal adapter %d/%d  %s  loss %.4f", done, len(clients), client, result.losses["loss"])
+        for client, marker in markers.items():
+            record = trainer.data.consent_record(client)
+            if record is not None and marker.exists():
+                with atomic_path(marker.with_name(record.name)) as temporary:
+                    temporary.write_bytes(record.read_bytes())
 
 
 def _has_adapter(module: object) -> bool:

@@ -9,7 +9,7 @@ import importlib
 import logging
 from typing import Any
 
-__version__ = "0.1.0"
+from fedtalk.version import __version__ as __version__
 
 _OFFERED = {
     "Adapter": "fedtalk.talker.adapters",
@@ -32,6 +32,7 @@ _OFFERED = {
     "SynthTalkData": "fedtalk.data.synthtalk_data",
     "Talker": "fedtalk.talker.module",
     "Videos": "fedtalk.callbacks.video",
+    "generate": "fedtalk.talker.production.generate",
 }
 """What a run is built with; imported when it is first asked for, since the libraries behind it take seconds."""
 

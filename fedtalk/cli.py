@@ -10,11 +10,11 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from fedtalk import __version__
 from fedtalk.commands import COMMANDS, TABLE
 from fedtalk.commands.errors import own_error
 from fedtalk.errors import FedTalkError
 from fedtalk.paths import expanded_argument
+from fedtalk.version import __version__
 
 
 def help_text() -> str:

@@ -63,6 +63,25 @@ def atomic_path(target: str | os.PathLike[str], private: bool = False) -> Iterat
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(target: str | os.PathLike[str]) -> None:
+    """Find out before any work whether ``target`` could be written.
+
+    Raises:
+        OutputError: its folder can't be, or ``target`` is a folder.
+    """
+    target = Path(target)
+    if target.is_dir():
+        raise OutputError(f"cannot write {target}: there is a folder of that name; choose another name")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=target.parent).close()
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}. Expected a writable folder with free space; "
+            "choose another output folder or free some space."
+        ) from error
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of processes that were killed while they wrote. Nobody else may be writing there."""
     for path in folder.rglob(f"{PART}*"):

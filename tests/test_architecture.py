@@ -16,7 +16,15 @@ STILL_LONG = {
 """To be parted or replaced; no other may join them."""
 
 LAYERS = (
-    ("fedtalk", "fedtalk.errors", "fedtalk.randomness", "fedtalk.storage", "fedtalk.paths", "fedtalk.cores"),
+    (
+        "fedtalk.version",
+        "fedtalk.weights",
+        "fedtalk.errors",
+        "fedtalk.randomness",
+        "fedtalk.storage",
+        "fedtalk.paths",
+        "fedtalk.cores",
+    ),
     ("fedtalk.data.clip", "fedtalk.data.pixels", "fedtalk.data.textures"),
     ("fedtalk.federation.module",),  # the contract of what is trained
     ("fedtalk.encoders", "fedtalk.data"),
@@ -38,7 +46,7 @@ LAYERS = (
         "fedtalk.sweeps",
         "fedtalk.report",
     ),
-    ("fedtalk.cli", "fedtalk.sweeps.single"),
+    ("fedtalk", "fedtalk.cli", "fedtalk.sweeps.single"),
 )
 """From the bottom up, by packages and modules; the longest name that fits counts. A module imports from its own layer and from
 those below."""

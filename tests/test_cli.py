@@ -224,13 +224,14 @@ def test_predict_writes_a_video_a_client_with_sound(finished: Path) -> None:
 
 
 def test_generate_makes_a_video_as_long_as_the_speech(
-    finished: Path, tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tiny_backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A drawn face at 192 px as the portrait, an odd number of frames, the personal adapter."""
+    """A drawn face at 192 px as the portrait, an odd number of frames, the personal adapter by name; one and a table."""
     import cv2
     from scipy.io import wavfile
 
     from fedtalk.data.media import read_video
+    from fedtalk.data.provenance import read_provenance
     from fedtalk.data.synthtalk import Speaker, make_clip
 
     clip = make_clip(Speaker.draw(0, "public", 0), 0, 13, 192)
@@ -238,11 +239,19 @@ def test_generate_makes_a_video_as_long_as_the_speech(
     wavfile.write(tmp_path / "speech.wav", 16_000, (clip.audio * 32767).astype("int16"))
     arguments = [
         "generate", "--portrait", str(tmp_path / "face.png"), "--audio", str(tmp_path / "speech.wav"), "--out",
-        str(tmp_path / "talk.mp4"), "--backbone", str(tiny_backbone), "--adapter",
-        str(finished / "adapters" / "personal" / "private-0000"), "--sampling_steps", "2", "--scale", "2", "--threads", "1",
+        str(tmp_path / "talk.mp4"), "--backbone", str(tiny_backbone), "--run", str(finished),
+        "--adapter", "private-0000", "--steps", "2", "--scale", "2", "--threads", "1", "--mark",
     ]  # fmt: skip
     assert main(arguments) == 0
+    assert "13 frames, 0.52 s" in capsys.readouterr().out
     assert len(list(read_video(tmp_path / "talk.mp4"))) == 13
+    assert read_provenance(tmp_path / "talk.mp4").facts["adapters"] == {"private-0000": 1.0}
+    (tmp_path / "jobs.csv").write_text("audio,out,portrait\nspeech.wav,one.mp4,face.png\nnone.wav,two.mp4,face.png\n")
+    several = ["generate", "--batch", str(tmp_path / "jobs.csv"), *arguments[7:]]
+    assert main(several) == 1  # its second line has no speech
+    told = capsys.readouterr()
+    assert "1 videos made, 0 there already, 1 failed" in told.out and "1 of the videos in" in told.err
+    assert len(list(read_video(tmp_path / "one.mp4"))) == 13 and not (tmp_path / "two.mp4").exists()
 
 
 def _changed(tiny_backbone: Path, tmp_path: Path, *path_and_value: object) -> str:
@@ -294,6 +303,9 @@ def test_errors_are_one_line_and_no_traceback(
         (["test", "--config", config, "--trainer.default_root_dir", str(tmp_path / "empty"), "--ckpt_path", "last"],
          "holds no checkpoint yet; run `fedtalk fit` first"),
         (["generate", "--audio", "a.wav", "--out", "o.mp4"], "give either --portrait PICTURE or --video VIDEO"),
+        (["generate", "--audio", "a.wav"], "give --audio SPEECH and --out VIDEO.mp4, or --batch TABLE.csv"),
+        (["generate", "--audio", "a.wav", "--out", "o.avi", "--portrait", "p.png"], "--out expects a name that ends in .mp4"),
+        (["generate", "--audio", "a.wav", "--batch", "t.csv"], "leave these out"),
         (["fit", "--config", config], "holds a run already, and beginning anew would replace its checkpoint and adapters"),
         (["fit", "--config", config, "--ckpt_path", "last", "--model.init_args.adapter.alpha", "8"],
          "model.adapter.alpha 4.0 in the checkpoint, 8.0 in this run"),

@@ -2,84 +2,81 @@
 
 from __future__ import annotations
 
-import itertools
-import logging
 from pathlib import Path
 
 import torch
 
-from fedtalk.data.clip import SAMPLES_PER_FRAME, Reference
-from fedtalk.data.media import read_audio, read_image
-from fedtalk.data.prepare import prepare_portrait, prepare_video
-from fedtalk.data.video_writer import VideoWriter
 from fedtalk.errors import ConfigurationError, MediaError
 from fedtalk.talker.backbone import SHIPPED
-from fedtalk.talker.module import Talker
-
-log = logging.getLogger("fedtalk")
+from fedtalk.talker.production.files import Order, make_batch, make_file
 
 
 def generate(
-    audio: str,
-    out: str,
+    audio: str | None = None,
+    out: str | None = None,
     portrait: str | None = None,
     video: str | None = None,
+    batch: str | None = None,
     adapter: str | None = None,
+    run: str | None = None,
     backbone: str = SHIPPED,
     guidance: float = 1.5,
-    sampling_steps: int = 10,
+    steps: int = 10,
     stride: int = 4,
     seed: int = 0,
     scale: int = 4,
+    keep_picture: bool = False,
+    when_short: str = "loop",
+    mark: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    precision: str = "32",
     finder: str = "dlib",
     threads: int | None = None,
 ) -> None:
-    """Make a talking-head video of any length: a portrait and speech in, a speaking face with sound out.
+    """Make a talking-head video of any length: a picture or a video of a person and speech in, a speaking face out.
 
     Args:
         audio: speech, any file with sound that ffmpeg reads.
-        out: mp4 to write; exactly as long as the speech (in whole frames of 1/25 s).
+        out: mp4 to write; as long as the speech (in whole frames), and marked as synthetic.
         portrait: picture of the person; the whole face is drawn from it.
-        video: instead of a portrait, a video of the person whose mouth is to follow the speech (dubbing).
-        adapter: personal adapter folder, for instance RUN/adapters/PERSON; none uses the backbone alone.
+        video: instead of a portrait, a video of the person whose mouth is to follow the speech (dubbing); all else in it stays
+            as it is, at its own resolution and frame rate.
+        batch: instead of audio, out and portrait or video, a CSV table with columns of these names, and by choice adapter and
+            seed; a line a video. Files that are there already are not made again.
+        adapter: a person's name, or an adapter folder; several with weights as anna:0.7,bert:0.3; none uses the backbone alone.
+        run: run whose adapters names are looked for in; all runs below runs/ by default.
         backbone: 'shipped' or the folder of the backbone that the adapter was trained on.
         guidance: weight of the audio; above 1 the mouth moves more clearly, at twice the time.
-        sampling_steps: denoising steps.
+        steps: denoising steps.
         stride: frames between sampling windows of 8 frames; smaller is smoother and slower.
         seed: of the noise.
-        scale: factor by which frames are enlarged in the video.
+        scale: factor by which a portrait's frames are enlarged in the video.
+        keep_picture: put the speaking face back into the whole portrait, at the portrait's own resolution.
+        when_short: where the speech is longer than the video: loop (forth and back), hold (the last picture) or refuse.
+        mark: draw "AI-generated" into a corner of each frame.
+        overwrite: with batch, make files again that are there.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: 32, bf16 or 16.
         finder: face finder: dlib (needs no download), yunet or face-alignment.
         threads: CPU threads; all that torch finds by default.
     """
-    if (portrait is None) == (video is None):
-        raise ConfigurationError("generate: give either --portrait PICTURE or --video VIDEO")
     if threads:
         torch.set_num_threads(threads)
-    sound = read_audio(audio)
-    count = len(sound) // SAMPLES_PER_FRAME
-    if count < 1:
-        raise MediaError(f"{audio}: {len(sound) / 16_000:.3f} s of sound; expected at least one frame (0.04 s)")
-    sound = sound[: count * SAMPLES_PER_FRAME]
-    talker = Talker(backbone, guidance=guidance, sampling_steps=sampling_steps, stride=stride)
-    if adapter is not None:
-        talker.load_adapter(Path(adapter))
-    talker.eval()
-    size = talker.backbone.architecture.size
-    speech = torch.from_numpy(sound)
-    if portrait is not None:
-        picture, eyes, _ = prepare_portrait(read_image(portrait), size, finder)
-        frames = talker.portrait(speech, Reference(picture, eyes), seed)
-    else:
-        clip = prepare_video(str(video), size, finder)
-        if len(clip) < count:
-            raise MediaError(
-                f"{video}: {len(clip)} frames, the speech needs {count}; give a longer video or shorter speech"
+    order = Order(
+        adapter=adapter, run=run, backbone=backbone, guidance=guidance, steps=steps, stride=stride, seed=seed, finder=finder,
+        when_short=when_short, keep_picture=keep_picture, device=device, precision=precision, scale=scale, mark=mark,
+    )  # fmt: skip
+    if batch is not None:
+        if any(value is not None for value in (audio, out, portrait, video)):
+            raise ConfigurationError(
+                "generate: --batch TABLE names audio, out, portrait and video itself; leave these out"
             )
-        clip = clip.window(0, count)
-        frames = talker.dub(clip, clip.reference(0), seed, speech)
-    with VideoWriter(out, audio=sound, scale=scale) as writer:
-        for index, frame in enumerate(itertools.islice(frames, count)):
-            writer.write(frame.numpy())
-            if (index + 1) % 250 == 0:
-                log.info("%d of %d frames", index + 1, count)
-    print(f"wrote {out}: {count} frames, {count / 25:.2f} s")
+        outcome = make_batch(Path(batch), order, overwrite)
+        print(outcome)
+        if outcome.failed:
+            raise MediaError(f"{len(outcome.failed)} of the videos in {batch} could not be made; the reasons are above")
+        return
+    if audio is None or out is None:
+        raise ConfigurationError("generate: give --audio SPEECH and --out VIDEO.mp4, or --batch TABLE.csv")
+    print(make_file(audio, out, portrait, video, order))

@@ -11,7 +11,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
-FLAGS = ("--json", "--dry_run", "--overwrite")
+FLAGS = ("--json", "--dry_run", "--overwrite", "--mark", "--keep_picture")
 """Options that may be given without a value, which the parser wants for booleans."""
 
 

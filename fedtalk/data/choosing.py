@@ -63,8 +63,9 @@ class Track:
 
 
 def choose_face(
-    faces: Faces, energy: np.ndarray | None, *, number: int | None = None, likeness: np.ndarray | None = None
-) -> Track:
+    faces: Faces, energy: np.ndarray | None, *, number: int | None = None, likeness: np.ndarray | None = None,
+    still: bool = False,
+) -> Track:  # fmt: skip
     """The face of a video that becomes a client's.
 
     Of faces that are seen at the same time, the one whose mouth moves with the sound is taken; where that is not clear,
@@ -75,6 +76,7 @@ def choose_face(
         energy: (F,) loudness of the sound by frame; None without sound.
         number: take the face with this place from the left, from 1, wherever several are seen.
         likeness: (D,) embedding of the person on a picture; frames without that person are left out.
+        still: keep stretches in which the picture stands still; nothing is to be learned from them, but they can be dubbed.
     """
     count = len(faces.sizes)
     what = np.full(count, NO_FACE)
@@ -97,7 +99,8 @@ def choose_face(
     for trail in sorted(chosen, key=lambda one: one.start):
         own = trail.rows
         code = own[:, 10].astype(int)
-        code[_still(own[:, 9])] = STANDS_STILL
+        if not still:
+            code[_still(own[:, 9])] = STANDS_STILL
         if trail.jumped and trail.start and what[trail.start - 1] == NO_FACE:
             first = trail.start
             while first and what[first - 1] == NO_FACE:

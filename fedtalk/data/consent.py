@@ -146,6 +146,24 @@ def require(root: Path, people: Iterable[str], mode: str) -> None:
     log.warning("%s; data.consent: strict refuses to train without it", message)
 
 
+def overview(root: Path) -> tuple[list[str], list[str]]:
+    """A line for each person of a clients folder, and the names of those who took consent back.
+
+    Raises:
+        ArtifactError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise ArtifactError(f"clients folder {root} does not exist; make it with `fedtalk prepare RAW_VIDEOS {root}`")
+    people = sorted(path.name for path in root.iterdir() if path.is_dir())
+    lines = []
+    for person in people:
+        states = {purpose: problem(root / person, purpose) for purpose in PURPOSES}
+        covered = [purpose for purpose, why in states.items() if why is None]
+        reasons = dict.fromkeys(why for why in states.values() if why is not None)
+        lines.append(f"{person}: " + "; ".join([*([f"agreed to {', '.join(covered)}"] if covered else []), *reasons]))
+    return lines or [f"nobody in {root}"], [person for person in people if revoked(root / person)]
+
+
 def forget(folder: Path, people: Iterable[str]) -> list[Path]:
     """Delete what runs keep of people who took their consent back, and say so.
 

@@ -119,6 +119,10 @@ class FolderData(ClipData):
     def held_out_clips(self, client: str) -> list[ClipSource]:
         return self._split(client)[1]
 
+    def consent_record(self, client: str) -> Path | None:
+        path = self.root / client / consents.RECORD
+        return path if path.is_file() else None
+
     def _split(self, client: str) -> tuple[list[ClipSource], list[ClipSource]]:
         """A client's training and held-out clips; the latest clients' stay in memory."""
         if client not in self._opened:

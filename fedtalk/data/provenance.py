@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedtalk import __version__
 from fedtalk.data.credentials import Credentials, credentials
 from fedtalk.errors import ArtifactError, ConfigurationError, OutputError
+from fedtalk.version import __version__
 
 log = logging.getLogger("fedtalk")
 

@@ -46,6 +46,10 @@ class ClipData(LightningDataModule):
     def held_out_clips(self, client: str) -> Sequence[ClipSource]:
         """What the client measures on."""
 
+    def consent_record(self, client: str) -> Path | None:
+        """File that says what a client's person agreed to; None where they are nobody."""
+        return None
+
     def follow_seed(self, seed: int) -> None:
         """Take the run's seed where the data are drawn and have none of their own."""
 

@@ -110,6 +110,11 @@ class VideoWriter:
         self.frames = 0
         """Frames written so far."""
 
+    @property
+    def seconds(self) -> Fraction:
+        """Of video written so far."""
+        return self._end * self._time_base
+
     def __enter__(self) -> VideoWriter:
         self._temporary = self._stack.enter_context(atomic_path(self.path))
         return self

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,6 +21,9 @@ from fedtalk.errors import ArtifactError, ConfigurationError
 REACH = 2
 """Video frames on each side of a frame that its audio window spans."""
 TOKENS = 2 * REACH + 1
+PART, MARGIN = 450, 25
+"""Video frames of a long sound that are read at a time, and those before and after that are heard with them: 20 s in all,
+which every front end reads in one piece."""
 
 
 class SpeechFeatures(ABC):
@@ -31,8 +37,11 @@ class SpeechFeatures(ABC):
         """(N,) float32, 16 kHz, N = 640 F -> (F * per_frame, dimension) float32; loudness is normalised first."""
         if audio.ndim != 1 or len(audio) == 0 or len(audio) % SAMPLES_PER_FRAME:
             raise ConfigurationError(f"audio: expected (640 F,) samples at 16 kHz, got {tuple(audio.shape)}")
-        level = audio.square().mean().sqrt().clamp_min(1e-4)
-        return self._features(audio * (0.1 / level))
+        return self.at_level(audio, float(audio.square().mean().sqrt()))
+
+    def at_level(self, audio: Tensor, level: float) -> Tensor:
+        """The same for part of a longer sound, whose root mean square is ``level``."""
+        return self._features(audio * (0.1 / max(level, 1e-4)))
 
     @abstractmethod
     def _features(self, audio: Tensor) -> Tensor: ...
@@ -135,6 +144,31 @@ def speech_features(name: str, path: str | None = None) -> SpeechFeatures:
     if path is None:
         raise ConfigurationError(f"speech features {name!r} need speech_path: the folder of the pretrained model")
     return WhisperFeatures(path) if name == "whisper" else Wav2Vec2Features(path)
+
+
+def stream_windows(speech: SpeechFeatures, frames: Iterable[np.ndarray], level: float) -> Iterator[Tensor]:
+    """`frame_windows` of a sound of any length, of which `PART` frames and `MARGIN` on each side are held at a time.
+
+    Args:
+        frames: (640,) float32 each, the sound of one video frame.
+        level: root mean square of the whole sound.
+
+    Yields:
+        (TOKENS * per_frame, dimension), one a frame.
+    """
+    stream = iter(frames)
+    held: list[np.ndarray] = []
+    before = 0  # frames held that lie before the part
+    while True:
+        held.extend(itertools.islice(stream, before + PART + MARGIN - len(held)))
+        count = min(PART, len(held) - before)
+        if count <= 0:
+            return
+        features = speech.at_level(torch.from_numpy(np.concatenate(held)), level)
+        windows = frame_windows(features, speech.per_frame)
+        yield from windows[before : before + count]
+        drop = max(0, before + count - MARGIN)
+        held, before = held[drop:], before + count - drop
 
 
 def frame_windows(features: Tensor, per_frame: int) -> Tensor:

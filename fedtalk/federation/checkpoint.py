@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from fedtalk import __version__
 from fedtalk.errors import ArtifactError
 from fedtalk.federation.module import FederatedModule
 from fedtalk.storage import atomic_path
+from fedtalk.version import __version__
 
 KEYS = {"round", "seed", "server", "aggregation", "keep_optimizer", "faults", "made_for", "meaning", "callbacks"}
 """What every checkpoint has."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedtalk import __version__
 from fedtalk.report.charts import clients_chart, curves_chart
 from fedtalk.report.collect import Curve, Material, RunRecord, collect
 from fedtalk.storage import atomic_path
+from fedtalk.version import __version__
 
 FIRST_CURVES = ("held_out/loss", "held_out/diffusion", "train/loss", "round/update_norm", "privacy/epsilon_prv")
 """Curves that are shown at once; the others are behind a fold."""

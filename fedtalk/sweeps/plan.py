@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import yaml
 
-import fedtalk
+from fedtalk import version
 from fedtalk.errors import ConfigurationError
 
 CONFIG = "config"
@@ -179,7 +179,7 @@ def _key(config: str, seed: int) -> str:
 def code_version() -> str:
     """Hash of fedtalk's sources and weights and of torch's version: what a run's bits depend on beside its config."""
     digest = hashlib.sha256(torch.__version__.encode())
-    root = Path(fedtalk.__file__).parent
+    root = Path(version.__file__).parent
     for path in sorted(path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     for path in sorted((root / "callbacks").rglob("*.py")):  # behind a link in a checkout, which rglob does not follow

@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fedtalk import __version__
 from fedtalk.cores import usable_cores
 from fedtalk.errors import FedTalkError
 from fedtalk.federation.run_lock import run_lock
 from fedtalk.sweeps.execution import Outcome, Sweep
 from fedtalk.sweeps.plan import code_version, parse_seeds, plan
 from fedtalk.sweeps.summary import summarise, tables, write
+from fedtalk.version import __version__
 
 OnChange = Callable[[Outcome, list[str]], None]
 

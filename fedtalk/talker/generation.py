@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,10 @@ from fedtalk.talker.sampler import Frame, sample
 
 Conditions = Iterator[tuple[Tensor, Tensor, Tensor]]
 """By frame: the moved reference and the masked frame (C, h, w), the mask (1, h, w)."""
+PART = 32
+"""Frames that are encoded at a time."""
+DECODED = 8
+"""Frames that are decoded at a time."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Generation:
     stride: int
     """Frames from one window to the next."""
     device: torch.device
+    precision: torch.dtype = torch.float32
+    """Of the networks' arithmetic; latents stay in float32."""
 
     def dub(self, clip: Clip, reference: Reference, seed: int = 0, audio: Tensor | None = None) -> Iterator[Tensor]:
         """Replace the lower face of a clip.
@@ -52,24 +59,49 @@ class Generation:
         Yields:
             (H, W, 3) uint8 frames.
         """
-        size = self.backbone.architecture.size
-        hidden, alpha = lower_face(clip.eyes, size)
-        speech = torch.from_numpy(clip.audio) if audio is None else audio
+        _, alpha = lower_face(clip.eyes, self.backbone.architecture.size)
+        windows = self.windows(torch.from_numpy(clip.audio) if audio is None else audio)
         original = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
-
-        def conditions() -> Conditions:
-            for first in range(0, len(clip), 32):
-                part = slice(first, first + 32)
-                moved = moved_reference(self.backbone, reference, clip.eyes[part], self.device)
-                with torch.no_grad():
-                    masked = self.backbone.codec.encode((to_unit(original[part]) * (1 - hidden[part])).to(self.device))
-                mask = F.avg_pool2d(hidden[part], self.backbone.codec.factor).to(self.device)
-                yield from zip(moved, masked, mask, strict=True)
-
-        for index, frame in enumerate(self._sample(speech, len(clip), reference, conditions(), seed)):
+        faces = self.dub_faces(zip(clip.frames, clip.eyes, strict=True), len(clip), reference, windows, seed)
+        for index, frame in enumerate(faces):
             blend = alpha[index]
             merged = blend * to_unit(frame) + (1 - blend) * to_unit(original[index])
             yield to_bytes(merged).permute(1, 2, 0)
+
+    def dub_faces(
+        self,
+        faces: Iterable[tuple[np.ndarray, np.ndarray]],
+        count: int,
+        reference: Reference,
+        windows: Iterator[Tensor],
+        seed: int = 0,
+    ) -> Iterator[Tensor]:
+        """The network's own pictures of faces whose lower halves it replaces, to be blended into what surrounds them.
+
+        Args:
+            faces: ``count`` frames (H, W, 3) uint8 with their eyes (2, 2); read as they are needed.
+            count: frames.
+            reference: a picture of the same person.
+            windows: audio features by frame, see `windows`.
+            seed: of the noise.
+
+        Yields:
+            (3, H, W) uint8.
+        """
+        size = self.backbone.architecture.size
+
+        def conditions() -> Conditions:
+            stream = iter(faces)
+            while part := list(itertools.islice(stream, PART)):
+                eyes = np.stack([one[1] for one in part])
+                hidden, _ = lower_face(eyes, size)
+                frames = to_unit(torch.from_numpy(np.stack([one[0] for one in part])).permute(0, 3, 1, 2))
+                moved = moved_reference(self.backbone, reference, eyes, self.device)
+                masked = self.backbone.codec.encode((frames * (1 - hidden)).to(self.device))
+                mask = F.avg_pool2d(hidden, self.backbone.codec.factor).to(self.device)
+                yield from zip(moved, masked, mask, strict=True)
+
+        yield from self._sample(windows, count, reference, conditions(), seed)
 
     def portrait(
         self, audio: Tensor, reference: Reference, seed: int = 0, eyes: np.ndarray | None = None
@@ -91,17 +123,27 @@ class Generation:
             raise ConfigurationError(
                 f"portrait: expected eyes ({count}, 2, 2) for {count} frames of audio, got {held.shape}"
             )
+        for frame in self.portrait_faces(held, reference, self.windows(audio), seed):
+            yield frame.permute(1, 2, 0)
+
+    def portrait_faces(
+        self, eyes: np.ndarray, reference: Reference, windows: Iterator[Tensor], seed: int = 0
+    ) -> Iterator[Tensor]:
+        """The same from audio features that are read as they are needed; yields (3, H, W) uint8."""
         channels, cells = self.backbone.codec.latent_channels, self.backbone.cells
         hidden = torch.zeros(channels, cells, cells, device=self.device)
         everywhere = torch.ones(1, cells, cells, device=self.device)
 
         def conditions() -> Conditions:
-            for first in range(0, count, 32):
-                for moved in moved_reference(self.backbone, reference, held[first : first + 32], self.device):
+            for first in range(0, len(eyes), PART):
+                for moved in moved_reference(self.backbone, reference, eyes[first : first + PART], self.device):
                     yield moved, hidden, everywhere
 
-        for frame in self._sample(audio, count, reference, conditions(), seed):
-            yield frame.permute(1, 2, 0)
+        yield from self._sample(windows, len(eyes), reference, conditions(), seed)
+
+    def windows(self, audio: Tensor) -> Iterator[Tensor]:
+        """Audio features by frame of (640 F,) speech that lies in memory."""
+        yield from frame_windows(self.backbone.speech(audio), self.backbone.speech.per_frame)
 
     @torch.no_grad()
     def reconstruct(self, frames: np.ndarray) -> np.ndarray:
@@ -113,7 +155,7 @@ class Generation:
     @torch.no_grad()
     def _sample(
         self,
-        audio: Tensor,
+        windows: Iterator[Tensor],
         count: int,
         reference: Reference,
         conditions: Conditions,
@@ -121,16 +163,16 @@ class Generation:
     ) -> Iterator[Tensor]:
         """(3, H, W) uint8 frames, streamed."""
         channels, cells = self.backbone.codec.latent_channels, self.backbone.cells
-        windows = frame_windows(self.backbone.speech(audio), self.backbone.speech.per_frame)
         picture = to_unit(torch.from_numpy(reference.frame).permute(2, 0, 1))[None].to(self.device)
         latent = self.backbone.codec.encode(picture)
         generator = torch.Generator().manual_seed(seed)
         shared = torch.randn(channels, cells, cells, generator=generator)
 
         def frames() -> Iterator[Frame]:
-            for index, (moved, masked, mask) in enumerate(conditions):
+            # Features stop with the last frame, conditions with the last that was read.
+            for window, (moved, masked, mask) in zip(windows, conditions, strict=False):
                 noise = (shared + torch.randn(channels, cells, cells, generator=generator)) / 2**0.5
-                yield Frame(noise.to(self.device), moved, masked, mask, windows[index].to(self.device))
+                yield Frame(noise.to(self.device), moved, masked, mask, window.to(self.device))
 
         def predict(groups: list[list[Frame]], timestep: Tensor) -> Tensor:
             def stack(name: str) -> Tensor:
@@ -140,15 +182,21 @@ class Generation:
             inputs = [stack("latent_Chw"), timestep.to(self.device).expand(size), latent.expand(size, -1, -1, -1),
                       stack("moved_Chw"), stack("masked_Chw"), stack("mask_1hw"), stack("window_TD")]  # fmt: skip
             yes = torch.ones(size, dtype=torch.bool, device=self.device)
-            heard = self.backbone.denoiser(*inputs, yes, yes)
-            if self.guidance == 1.0:
-                return heard
-            unheard = self.backbone.denoiser(*inputs, ~yes, yes)
+            with self._arithmetic():
+                heard = self.backbone.denoiser(*inputs, yes, yes).float()
+                if self.guidance == 1.0:
+                    return heard
+                unheard = self.backbone.denoiser(*inputs, ~yes, yes).float()
             return unheard + self.guidance * (heard - unheard)
 
         def decoded(latents: Iterator[Tensor]) -> Iterator[Tensor]:
-            for value in latents:
-                yield to_bytes(self.backbone.codec.decode(value[None]))[0].cpu()
+            while part := list(itertools.islice(latents, DECODED)):
+                with self._arithmetic():
+                    frames = self.backbone.codec.decode(torch.stack(part))
+                yield from to_bytes(frames.float()).cpu()
 
         stream = sample(frames(), count, predict, self.scheduler, self.sampling_steps, self.window, self.stride)
         yield from decoded(stream)
+
+    def _arithmetic(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)

@@ -13,13 +13,20 @@ RAMP = 0.16
 """Width of the blending border inside the region, in inter-ocular distances."""
 
 
-def _depth(eyes: np.ndarray, size: int) -> np.ndarray:
-    """(F, H, W): how far inside the region a pixel lies, in inter-ocular distances; negative outside."""
+def region_depth(eyes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """How far inside the region points lie, in inter-ocular distances; negative outside.
+
+    Args:
+        eyes: (F, 2, 2) eye centres.
+        x, y: (H, W) coordinates of points.
+
+    Returns:
+        (F, H, W).
+    """
     left, right = eyes[:, 0], eyes[:, 1]
     middle, across = (left + right) / 2, right - left
     unit = np.maximum(np.linalg.norm(across, axis=1), 1e-3)[:, None, None]
     cos, sin = (across[:, i][:, None, None] / unit for i in (0, 1))
-    y, x = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5, indexing="ij")
     dx, dy = (x - middle[:, 0][:, None, None]) / unit, (y - middle[:, 1][:, None, None]) / unit
     u, v = dx * cos + dy * sin, -dx * sin + dy * cos - CENTRE_DROP
     # A rounded rectangle (a superellipse of exponent 4).
@@ -38,5 +45,6 @@ def lower_face(eyes: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
         hidden (F, 1, H, W) float32, 1 where the model may not see; alpha (F, 1, H, W) float32 in [0, 1], which rises from
         0 at the region's border to 1 within `RAMP`, so that no seam can show.
     """
-    depth = torch.from_numpy(_depth(np.asarray(eyes, np.float64), size)).float()[:, None]
+    y, x = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5, indexing="ij")
+    depth = torch.from_numpy(region_depth(np.asarray(eyes, np.float64), x, y)).float()[:, None]
     return (depth > 0).float(), (depth / RAMP).clamp(0, 1)

@@ -199,6 +199,18 @@ def test_it_is_neither_measured_nor_held_to_the_rounds_deadline(
     assert set(_adapters(tmp_path / "run")) == {"released", *data.clients}
 
 
+def test_an_adapter_carries_its_persons_consent_record(
+    parts, fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The latest one, also where the adapter was made before."""
+    record, data = tmp_path / "consent.yaml", parts.Troubled(1)
+    monkeypatch.setattr(parts.Troubled, "consent_record", lambda self, client: record)
+    for text in ("person: anna\n", "person: anna\nrevoked: 2026-11-27\n"):
+        record.write_text(text)
+        fit("run", data)
+        assert (tmp_path / "run" / "adapters" / "personal" / data.clients[0] / "consent.yaml").read_text() == text
+
+
 def test_an_adapter_that_was_not_finished_is_made_again(
     parts, fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import os
 import signal
 import weakref
@@ -19,8 +18,8 @@ from heads import Blinking, DotFinder, dots, draw, lively, points_of, record, si
 from fedtalk.data.clip import Clip
 from fedtalk.data.faces import Face
 from fedtalk.data.framing import crop, framing, move, share_outside
-from fedtalk.data.prepare import PrepareReport, prepare, prepare_portrait, prepare_video
-from fedtalk.errors import ConfigurationError, FaceNotFoundError, MediaError, OutputError
+from fedtalk.data.prepare import PrepareReport, prepare
+from fedtalk.errors import ConfigurationError, MediaError, OutputError
 
 GRID = sorted((Path(__file__).parents[3] / "shared" / "data" / "grid").glob("*.mpg"))
 
@@ -432,50 +431,6 @@ def test_wrong_trees_and_settings_fail_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "clients").write_text("a file in the way")
     with pytest.raises(OutputError):
         run(tmp_path)
-
-
-def test_a_portrait_is_framed_like_a_clip(caplog: pytest.LogCaptureFixture) -> None:
-    frame, eyes, mouth = prepare_portrait(draw((100, 80, 36, 15), (200, 60, 14, 0)), 64, DotFinder())
-    np.testing.assert_allclose(
-        eyes, [[0.36 * 64 - 0.5, 0.42 * 64 - 0.5], [0.64 * 64 - 0.5, 0.42 * 64 - 0.5]], atol=0.01
-    )
-    seen = np.concatenate([dots(frame, channel)[:1] for channel in range(3)])
-    np.testing.assert_allclose(seen, [*eyes, mouth], atol=0.6)
-    assert "2 faces found; taking the largest" in caplog.text
-    caplog.clear()
-    with caplog.at_level(logging.WARNING):
-        prepare_portrait(draw((100, 80, 36, 0)), 64, DotFinder())
-    assert not caplog.text
-
-
-def test_unusable_portraits_are_refused_with_numbers() -> None:
-    with pytest.raises(FaceNotFoundError, match="240 x 180"):
-        prepare_portrait(draw(), 64, DotFinder())
-    with pytest.raises(MediaError, match=r"too small: \d\.\d pixels between the eyes, expected 9\.0"):
-        prepare_portrait(draw((100, 80, 7, 0)), 64, DotFinder())
-    with pytest.raises(MediaError, match="20 x 20 pixels"):
-        prepare_portrait(np.zeros((20, 20, 3), np.uint8), 64, DotFinder())
-    with pytest.raises(MediaError, match="uint8"):
-        prepare_portrait(np.zeros((200, 200, 3), np.float32), 64, DotFinder())
-    with pytest.raises(MediaError, match=r"at the border: .* of the frame lies outside the picture, at most 25% may"):
-        prepare_portrait(draw((30, 40, 36, 0)), 64, DotFinder())
-
-
-def test_the_longest_stretch_of_one_video_becomes_a_clip_without_its_sound(tmp_path: Path) -> None:
-    heads = [(120 + 5 * np.sin(i / 4), 80, 36, 12) for i in range(50)]
-    pictures = [*still(20), *[draw()] * 40, *(draw(head) for head in heads)]
-    clip = prepare_video(record(tmp_path / "a b.mp4", pictures, sine(110)), 64, DotFinder())
-    assert (len(clip), clip.info["source"], clip.info["start"]) == (50, "a b.mp4", 2.4)
-    assert not clip.audio.any()
-    for index in range(2, 48):
-        seen = np.concatenate([dots(clip.frames[index], channel) for channel in range(3)])
-        np.testing.assert_allclose(seen, [*clip.eyes[index], clip.mouth[index]], atol=0.8)
-    assert clip.info["video_seconds"] == 4.4 and clip.transforms is not None
-    mute = record(tmp_path / "mute.mp4", [draw()] * 25, None)
-    with pytest.raises(FaceNotFoundError, match="25 frames"):
-        prepare_video(mute, 64, DotFinder())
-    with pytest.raises(MediaError, match="too small"):
-        prepare_video(record(tmp_path / "small.mp4", still(25, (120, 80, 7, 0)), None), 64, DotFinder())
 
 
 @pytest.mark.skipif(not GRID, reason="no real recordings here")

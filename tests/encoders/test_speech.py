@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from fedtalk.data.clip import SAMPLES_PER_FRAME
+from fedtalk.encoders import speech
 from fedtalk.encoders.speech import REACH, TOKENS, MelFeatures, frame_windows, speech_features
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.talker.audio_encoder import AudioEncoder
@@ -150,3 +152,28 @@ def test_wrong_front_ends_are_named(arguments: tuple, error: type[Exception], me
 def test_mel_needs_no_path() -> None:
     assert isinstance(speech_features("mel"), MelFeatures)
     assert np.prod(speech_features("mel")(_noise(2)).shape) == 8 * 64
+
+
+@pytest.mark.parametrize("count", [1, 6, 7, 8, 13, 20, 41])
+def test_windows_of_a_stream_are_those_of_the_whole(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read in parts of 7 frames; no more than a part and its margins is held."""
+    monkeypatch.setattr(speech, "PART", 7)
+    monkeypatch.setattr(speech, "MARGIN", 4)
+    audio = torch.randn(count * SAMPLES_PER_FRAME, generator=torch.Generator().manual_seed(count)) * 0.05
+    features = MelFeatures()
+    whole = frame_windows(features(audio), features.per_frame)
+    read = most = 0
+
+    def frames() -> Iterator[np.ndarray]:
+        nonlocal read
+        for frame in audio.numpy().reshape(-1, SAMPLES_PER_FRAME):
+            read += 1
+            yield frame
+
+    level = float(audio.square().mean().sqrt())
+    got = []
+    for window in speech.stream_windows(features, frames(), level):
+        got.append(window)
+        most = max(most, read - len(got))
+    torch.testing.assert_close(torch.stack(got), whole, atol=1e-5, rtol=1e-4)
+    assert most <= 7 + 4

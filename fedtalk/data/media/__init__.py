@@ -5,7 +5,7 @@ presentation timestamps on one axis that starts with the first video frame: fram
 and goes with samples ``640 i`` to ``640 (i + 1)``.
 """
 
-from fedtalk.data.media.audio import audio_blocks, checked_audio, read_audio, write_audio
+from fedtalk.data.media.audio import audio_blocks, checked_audio, read_audio, sound_rate, write_audio
 from fedtalk.data.media.files import PathLike
 from fedtalk.data.media.pictures import check_frame, read_image, write_image
 from fedtalk.data.media.video import NativeFrame, Video, native_frames, read_video
@@ -21,6 +21,7 @@ __all__ = [
     "read_audio",
     "read_image",
     "read_video",
+    "sound_rate",
     "write_audio",
     "write_image",
 ]

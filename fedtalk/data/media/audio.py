@@ -42,20 +42,39 @@ def read_audio(path: PathLike) -> np.ndarray:
     return audio
 
 
-def audio_blocks(path: PathLike, samples: int) -> Iterator[np.ndarray]:
+def audio_blocks(path: PathLike, samples: int, rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
     """Stream what `read_audio` returns in blocks of ``samples``; only the last block may be shorter.
+
+    Args:
+        path: file with sound.
+        samples: length of a block.
+        rate: samples a second.
 
     Raises:
         MediaError: as `read_audio`, except that short and silent tracks pass.
     """
     left = np.zeros(0, np.float32)
-    for piece in _pieces(Path(path)):
+    for piece in _pieces(Path(path), rate):
         left = np.concatenate([left, piece])
         whole = len(left) - len(left) % samples
         yield from left[:whole].reshape(-1, samples)
         left = left[whole:]
     if len(left):
         yield left
+
+
+def sound_rate(path: PathLike) -> int:
+    """Samples a second of a file's sound as it lies there; of its first part, where they change.
+
+    Raises:
+        MediaError: the file can't be read, or has no sound.
+    """
+    path = Path(path)
+    tracks = examine(path)
+    if tracks.sound is None:
+        raise MediaError(f"{path}: {tracks.no_sound}. Add a sound track or choose another file.")
+    with opened(path) as container:
+        return int(container.streams[tracks.sound].codec_context.sample_rate)
 
 
 def checked_audio(audio: np.ndarray, sample_rate: int, *, what: str = "audio") -> np.ndarray:
@@ -105,8 +124,8 @@ def write_audio(path: PathLike, audio: np.ndarray, sample_rate: int = SAMPLE_RAT
         stream.writeframes(samples.tobytes())
 
 
-def _pieces(path: Path) -> Iterator[np.ndarray]:
-    """Runs of 16 kHz mono sound that follow one another without a gap from the first video frame on."""
+def _pieces(path: Path, rate: int) -> Iterator[np.ndarray]:
+    """Runs of mono sound at ``rate`` that follow one another without a gap from the first video frame on."""
     tracks = examine(path)
     if tracks.sound is None:
         raise MediaError(f"{path}: {tracks.no_sound}. Add a sound track or choose another file.")
@@ -135,15 +154,15 @@ def _pieces(path: Path) -> Iterator[np.ndarray]:
                     yield from drained(None)
                 if changed:  # recordings joined: from one to two channels, to another rate
                     layout, part = layout_of(frame), part + 1
-                gap = round(time * SAMPLE_RATE) - written
-                if gap > LONGEST_PAUSE * SAMPLE_RATE:
+                gap = round(time * rate) - written
+                if gap > LONGEST_PAUSE * rate:
                     raise MediaError(f"{path}: the sound's timestamps jump from {expected:.2f} s to {time:.2f} s")
                 if gap > 0:
                     written += gap
                     yield np.zeros(gap, np.float32)
                 skip = max(0, -gap)
                 # 32-bit integers: for them ffmpeg mixes channels without raising the level
-                resampler = av.AudioResampler(format="s32", layout="mono", rate=SAMPLE_RATE)
+                resampler = av.AudioResampler(format="s32", layout="mono", rate=rate)
                 expected = time
             yield from drained(_usable(frame, levels, part))
             expected += frame.samples / frame.sample_rate

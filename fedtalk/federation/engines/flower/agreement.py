@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from fedtalk import __version__
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.module import FederatedModule
 from fedtalk.privacy.settings import Privacy
+from fedtalk.version import __version__
 
 
 def agreement_of(federation: Federation) -> dict[str, str]:

@@ -29,9 +29,9 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
-from fedtalk import __version__
 from fedtalk.errors import FedTalkError
 from fedtalk.federation.engines.flower.processes import Child
+from fedtalk.version import __version__
 
 log = logging.getLogger("fedtalk")
 

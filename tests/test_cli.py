@@ -311,10 +311,12 @@ def test_errors_are_one_line_and_no_traceback(
          "model.adapter.alpha 4.0 in the checkpoint, 8.0 in this run"),
         (["fit", "--config", config, "--seed_everything", "true"], "seed_everything: expected a number"),
     ]  # fmt: skip
+    saved = (finished / "config.yaml").read_bytes()
     for arguments, message in cases:
         assert main(arguments) == 1
         error = capsys.readouterr().err
         assert message in error and "Traceback" not in error
+    assert (finished / "config.yaml").read_bytes() == saved  # whoever was refused has not taken the run's place
 
 
 @pytest.mark.parametrize(

@@ -202,12 +202,12 @@ class FederatedTrainer(MeasuringTrainer):
             # Of a run that was killed while writing; the lock says that nobody else writes.
             remove_leftovers(self.run_dir)
             preconditions.check_folders(self.run_dir, self.cache.folder, afresh=ckpt_path is None and not overwrite)
+            if not self.allow_unprivate:
+                preconditions.check_ledger(self.run_dir, self.privacy)
             forget(self.run_dir, datamodule.revoked)
             federation = self._begin(model, datamodule, "fit")
             check_clients(datamodule.clients, self.run_dir)
             preconditions.check_placements(federation)
-            if not self.allow_unprivate:
-                preconditions.check_ledger(self.run_dir, self.privacy)
             try:
                 self._rounds(federation, ckpt_path)
             except BaseException as error:

@@ -9,6 +9,11 @@ noise. The adapter that it releases is measured on people who took no part, draw
 - error: the diffusion error on their held-out clips, at fixed noise and noise levels,
 - psnr_mouth, in dB, and mouth_corr of their held-out clips, dubbed.
 
+With ``--adapters freeze_a fedsvd`` every run is made with each of these aggregations of the adapter, rows are named by both, and
+a row of differences is that of the second to the first, seed by seed:
+
+    python scripts/utility_table.py --adapters freeze_a fedsvd --epsilons off 8 --json
+
 Means are over people; the interval is Student's over the seeds (cohorts and noise come from the operating system, local
 training from the seed; people are the same). Stopped, it goes on where it stopped: whole runs are kept, half ones resumed.
 Size as it stands: 12 runs of 8 rounds, about 120 of 800 clients each, 2 local steps; the clips of 800 clients are prepared
@@ -37,9 +42,11 @@ OFF = "off"
 COLUMNS = ("error", "psnr_mouth", "mouth_corr")
 
 
-def planned(config: Path, folder: Path, epsilon: str, seed: int) -> dict[str, Any]:
-    """The config of one run."""
+def planned(config: Path, folder: Path, epsilon: str, seed: int, adapter: str | None = None) -> dict[str, Any]:
+    """The config of one run; ``adapter`` is how its adapter is aggregated, if not as the config says."""
     settings = yaml.safe_load(config.read_text())
+    if adapter is not None:
+        settings["model"]["init_args"]["adapter"]["aggregation"] = adapter
     trainer = settings["trainer"]
     trainer |= {"default_root_dir": str(folder), "threads": 1, "accelerator": "cpu"}
     if epsilon == OFF:
@@ -50,15 +57,17 @@ def planned(config: Path, folder: Path, epsilon: str, seed: int) -> dict[str, An
     return {"seed_everything": seed, **settings}
 
 
-def fit_and_measure(config: Path, place: Path, epsilon: str, seed: int, people: int) -> dict[str, Any]:
+def fit_and_measure(
+    config: Path, place: Path, epsilon: str, seed: int, people: int, adapter: str | None = None
+) -> dict[str, Any]:
     """One run from wherever it stands to its measurements."""
-    folder = place / f"epsilon-{epsilon}" / f"seed-{seed}"
+    folder = place / (adapter or "") / f"epsilon-{epsilon}" / f"seed-{seed}"
     result = folder / "utility.json"
     if not result.exists():
         plan = folder / "plan.yaml"
         if not plan.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            plan.write_text(yaml.safe_dump(planned(config, folder, epsilon, seed), sort_keys=False))
+            plan.write_text(yaml.safe_dump(planned(config, folder, epsilon, seed, adapter), sort_keys=False))
         with (folder / "log.txt").open("a") as log:
             for command in (
                 ["-m", "fedtalk.cli", "fit", "--config", str(plan), "--ckpt_path", "last"],
@@ -67,7 +76,7 @@ def fit_and_measure(config: Path, place: Path, epsilon: str, seed: int, people: 
                 done = subprocess.run([sys.executable, *command], stdout=log, stderr=log, check=False)
                 if done.returncode:
                     sys.exit(f"utility_table: {' '.join(command)} ended with {done.returncode}; see {log.name}")
-    print(f"epsilon {epsilon} seed {seed}: done", file=sys.stderr, flush=True)
+    print(f"{folder.relative_to(place)}: done", file=sys.stderr, flush=True)
     return json.loads(result.read_text())
 
 
@@ -157,6 +166,23 @@ def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     return table
 
 
+def difference(found: dict[str, list[dict[str, Any]]], adapters: list[str], epsilon: str) -> dict[str, Any]:
+    """By column, what the second adapter has more than the first, mean over people; interval over the seeds, which they share."""
+    first, second = (found[row_name(adapter, epsilon)] for adapter in adapters[:2])
+    row: dict[str, Any] = {}
+    for column in COLUMNS:
+        apart = [
+            float(np.mean(np.array(two["released"][column]) - np.array(one["released"][column])))
+            for one, two in zip(first, second, strict=True)
+        ]
+        row[column], row[f"{column}_interval"] = interval(apart)
+    return row
+
+
+def row_name(adapter: str | None, epsilon: str) -> str:
+    return epsilon if adapter is None else f"{adapter} {epsilon}"
+
+
 def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -164,6 +190,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/utility"))
     parser.add_argument("--epsilons", nargs="+", default=[OFF, "16", "8", "4"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--adapters", nargs="+", help="aggregations of the adapter to compare; the config's by default")
     parser.add_argument("--people", type=int, default=32, help="who took no part, measured on")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
@@ -174,15 +201,20 @@ def main() -> None:
         return
     if len(options.seeds) < 2:
         parser.error(f"--seeds: expected at least two, for an interval, got {options.seeds}")
-    started = time.monotonic()
+    started, adapters = time.monotonic(), options.adapters or [None]
+    kinds = [(adapter, epsilon) for epsilon in options.epsilons for adapter in adapters]
     with ThreadPoolExecutor(options.jobs) as pool:
         work = {
-            (epsilon, seed): pool.submit(fit_and_measure, options.config, options.folder, epsilon, seed, options.people)
+            (adapter, epsilon, seed): pool.submit(
+                fit_and_measure, options.config, options.folder, epsilon, seed, options.people, adapter
+            )
             for seed in options.seeds
-            for epsilon in options.epsilons
-        }  # fmt: skip
-        found = {epsilon: [work[epsilon, seed].result() for seed in options.seeds] for epsilon in options.epsilons}
+            for adapter, epsilon in kinds
+        }
+        found = {row_name(*kind): [work[(*kind, seed)].result() for seed in options.seeds] for kind in kinds}
     table = summary(found)
+    if len(adapters) > 1:
+        table |= {f"difference {epsilon}": difference(found, adapters, epsilon) for epsilon in options.epsilons}
     about = {"people": options.people, "seeds": options.seeds, "seconds": round(time.monotonic() - started)}
     if options.json:
         print(json.dumps({**table, "about": about}))
@@ -192,10 +224,13 @@ def main() -> None:
     )
     print(f"{'':>12}" + "".join(f"{column:>30}" for column in COLUMNS))
     print(f"{'no adapter':>12}" + "".join(f"{table['no_adapter'][column]:>30.4f}" for column in COLUMNS))
-    for epsilon in options.epsilons:
-        row = table[epsilon]
-        cells = (f"{row[c]:+.4f} +- {row[c + '_interval']:.4f} ({row[c + '_better_share']:.0%})" for c in COLUMNS)
-        print(f"{epsilon:>12}" + "".join(f"{cell:>30}" for cell in cells))
+    for name in [name for name in table if name != "no_adapter"]:
+        row = table[name]
+        shares = (f" ({row[c + '_better_share']:.0%})" if c + "_better_share" in row else "" for c in COLUMNS)
+        cells = (
+            f"{row[c]:+.4f} +- {row[c + '_interval']:.4f}{share}" for c, share in zip(COLUMNS, shares, strict=True)
+        )
+        print(f"{name:>12}" + "".join(f"{cell:>30}" for cell in cells))
     print(about)
 
 

@@ -23,12 +23,13 @@ def audit(
     threads: int | None = None,
     json: bool = False,
 ) -> None:
-    """Attack a finished run and say what the attacks prove about its privacy, beside what its ledger claims.
+    """Attack a finished run, measure what its engine does, and hold both against what its ledger claims.
 
-    Three attacks: membership of clients in the released adapter; canary clients through the run's own aggregation, for a
+    Three attacks: membership of clients in the released adapter; canary clients through the engine's own rounds, for a
     lower bound on epsilon with its confidence; and what a single update gives away in the clear, masked, summed and
-    noised. Prints tables; writes audit/audit.json and audit/audit.png into the run's folder. Ends with an error if the
-    bound exceeds the ledger's epsilon.
+    noised. While the canaries play, noise, clipping, cohorts and charges are measured. Prints tables; writes audit/audit.json
+    and audit/audit.png into the run's folder. Ends with an error if the engine doesn't do what the ledger accounts for or the
+    bound exceeds the ledger's epsilon; says "inconclusive" where the canaries could not have found that.
 
     Args:
         run: folder of a finished `fedtalk fit`.

@@ -7,6 +7,7 @@ composition is Gaussian itself and epsilon has a closed form (`gaussian_epsilon`
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -124,7 +125,16 @@ def _rdp(history: History, delta: float, orders: Sequence[float]) -> float:
         return max(0.0, float(accountant.get_epsilon(delta, alphas=list(orders))))
 
 
-ACCOUNTANTS: dict[str, Callable[[History, float], float]] = {"prv": prv_epsilon, "rdp": rdp_epsilon}
+def _remembered(epsilon: Callable[[History, float], float]) -> Callable[[History, float], float]:
+    """The same, each answer computed once in a process: runs of one config have the same histories."""
+    known = functools.lru_cache(maxsize=4096)(epsilon)
+    return lambda history, delta: known(tuple(history), delta)
+
+
+ACCOUNTANTS: dict[str, Callable[[History, float], float]] = {
+    "prv": _remembered(prv_epsilon),
+    "rdp": _remembered(rdp_epsilon),
+}
 
 
 def bound(history: History, delta: float, accountant: str) -> float:

@@ -47,8 +47,8 @@ def check_parameters(privacy: Privacy, names: Iterable[str]) -> None:
     factors = [factor for factor in ("lora_A", "lora_B") if any(factor in name for name in names)]
     if privacy.noised and len(factors) == 2 and not privacy.both_factors:
         raise ConfigurationError(
-            "adapter.aggregation: noise on both LoRA factors multiplies, (B + x)(A + y): expected 'freeze_a' with differential "
-            "privacy, got both factors. Set model.adapter.aggregation: freeze_a, or say privacy.both_factors: true."
+            "adapter.aggregation: noise on both LoRA factors multiplies, (B + x)(A + y): expected 'freeze_a' or 'fedsvd' with "
+            "differential privacy, got both factors. Set model.adapter.aggregation: freeze_a, or say privacy.both_factors: true."
         )
 
 

@@ -41,6 +41,21 @@ def test_plans_differ_in_seed_and_privacy_alone(utility: ModuleType, tmp_path: P
     assert four["trainer"]["callbacks"] == given["trainer"]["callbacks"]
 
 
+def test_adapters_are_compared_seed_by_seed(utility: ModuleType, tmp_path: Path) -> None:
+    config = ROOT / "configs" / "private.yaml"
+    plans = {adapter: utility.planned(config, tmp_path, "8", 0, adapter) for adapter in ("freeze_a", "fedsvd")}
+    chosen = {name: plan["model"]["init_args"]["adapter"].pop("aggregation") for name, plan in plans.items()}
+    assert chosen == {"freeze_a": "freeze_a", "fedsvd": "fedsvd"} and plans["freeze_a"] == plans["fedsvd"]
+    found = {
+        f"{adapter} 8": [
+            {"released": {c: [base + seed, base + seed + 1] for c in utility.COLUMNS}} for seed in (0, 5, 9)
+        ]
+        for adapter, base in (("freeze_a", 1.0), ("fedsvd", 1.25))
+    }
+    row = utility.difference(found, ["freeze_a", "fedsvd"], "8")
+    assert row["error"] == 0.25 and row["error_interval"] == 0.0, "what seeds have in common cancels"
+
+
 def test_rows_are_means_over_people_with_student_intervals_over_seeds(utility: ModuleType) -> None:
     without = {column: [1.0, 2.0] for column in utility.COLUMNS}
     runs = [

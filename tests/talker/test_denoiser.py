@@ -136,7 +136,7 @@ def test_motion_modules_start_as_the_identity_and_can_learn() -> None:
     modules = {name: m for name, m in unet.named_modules() if "motion_modules" in name and name.endswith("proj_out")}
     assert len(modules) >= 5
     assert all(not m.weight.any() and not m.bias.any() for m in modules.values())
-    inputs = torch.randn(1, 17, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    inputs = torch.randn(1, 13, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     tokens = torch.randn(3, 2, 16, generator=torch.Generator().manual_seed(2))
     other = inputs.clone()
     other[:, :, 2] += 1.0
@@ -158,7 +158,7 @@ def test_a_widened_first_layer_keeps_the_pretrained_function(pretrained_images: 
     """Whatever references and mask say, the network starts as the one that was saved."""
     flat = UNet2DConditionModel.from_pretrained(pretrained_images["unet"])
     wide = pretrained_unet(str(pretrained_images["unet"]), str(pretrained_images["motion"]), 4)
-    assert isinstance(wide, UNetMotionModel) and wide.config.in_channels == 17
+    assert isinstance(wide, UNetMotionModel) and wide.config.in_channels == 13
     g = torch.Generator().manual_seed(0)
     noisy, extra = torch.randn(1, 4, 1, 8, 8, generator=g), torch.randn(2, 1, 13, 1, 8, 8, generator=g)
     tokens = torch.randn(1, 5, 24, generator=g)
@@ -168,7 +168,7 @@ def test_a_widened_first_layer_keeps_the_pretrained_function(pretrained_images: 
         zero_motion_output(wide)  # a random motion adapter does something; a flat picture has none
         still = wide(torch.cat([noisy, extra[0]], 1), 300, tokens).sample
         torch.testing.assert_close(still[:, :, 0], flat(noisy[:, :, 0], 300, tokens).sample, atol=1e-5, rtol=1e-4)
-    assert wide.conv_in.weight.requires_grad and wide.conv_in.weight.shape[1] == 17
+    assert wide.conv_in.weight.requires_grad and wide.conv_in.weight.shape[1] == 13
 
 
 def test_pretrained_parts_that_do_not_fit_are_refused(pretrained_images: dict[str, Path], tmp_path: Path) -> None:

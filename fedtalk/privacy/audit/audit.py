@@ -12,7 +12,7 @@ from typing import Any
 
 from fedtalk.data.source import ClipData
 from fedtalk.errors import FedTalkError
-from fedtalk.privacy.audit.canary_audit import CanaryBound, CanaryPlan, audit_canaries, without_privacy
+from fedtalk.privacy.audit.canary_audit import CanaryBound, CanaryPlan, as_made, audit_canaries, without_privacy
 from fedtalk.privacy.audit.guarantee import guarantee_of
 from fedtalk.privacy.audit.mechanism import Setup
 from fedtalk.privacy.audit.membership import MembershipResult, audit_membership
@@ -21,8 +21,9 @@ from fedtalk.privacy.audit.plot import plot_audit
 from fedtalk.privacy.audit.progress import stage
 from fedtalk.privacy.audit.reconstruction import Reconstruction, audit_updates, steps_of
 from fedtalk.privacy.audit.report import print_audit
-from fedtalk.privacy.audit.result import OFF, RUN, Audit
+from fedtalk.privacy.audit.result import Audit
 from fedtalk.privacy.audit.settings import AuditSettings
+from fedtalk.privacy.audit.verdict import OFF, RUN, Verdict
 from fedtalk.randomness import numpy_generator
 from fedtalk.storage import write_json
 
@@ -30,7 +31,7 @@ log = logging.getLogger("fedtalk")
 
 
 class BrokenGuarantee(FedTalkError):
-    """An attack proved more than the ledger allows: the mechanism does not keep its promise."""
+    """The engine doesn't do what its ledger accounts for, or an attack proved more than that allows."""
 
 
 def audit_run(
@@ -48,7 +49,8 @@ def audit_run(
     Raises:
         ArtifactError: the folder is not that of a finished run with adapters.
         ConfigurationError: non-members are needed and not given, or too few for the settings.
-        BrokenGuarantee: the canary bound exceeds the ledger's epsilon; the files are written before.
+        BrokenGuarantee: a premise of the accounting doesn't hold in the engine's rounds, or the canary bound exceeds the
+            ledger's epsilon; the files are written before.
     """
     started = time.monotonic()
     run = open_run(folder, threads)
@@ -70,11 +72,11 @@ def audit_run(
         print(json.dumps(as_json(audit)))
     else:
         print_audit(audit)
-    if audit.broken:
+    verdict, reasons = audit.judged
+    if verdict is Verdict.BROKEN:
         raise BrokenGuarantee(
-            f"the canaries prove epsilon >= {audit.bound:.3f} (confidence {settings.confidence:g}, delta {delta:g}), the "
-            f"ledger claims {guarantee.epsilon:.3f}: the run does not keep its guarantee. Look for a missing clip, noise "
-            "that is too small, or cohorts that are not sampled as accounted."
+            f"{folder}: the run does not keep its guarantee (confidence {settings.confidence:g}, delta {delta:g}). "
+            + " ".join(reasons)
         )
     return audit
 
@@ -82,14 +84,15 @@ def audit_run(
 def _canaries(run: OpenedRun, setup: Setup, settings: AuditSettings, delta: float) -> dict[str, CanaryBound]:
     if not settings.canaries:
         return {}
-    setups = {RUN: setup}
-    if setup.privacy is not None:
-        setups[OFF] = without_privacy(setup)
+    privacy = as_made(setup.privacy, setup.noise_multiplier)
+    played = {RUN: (run.federation, privacy)}
+    if privacy is not None:
+        played[OFF] = (without_privacy(run.federation), None)
     bounds = {}
-    for name, one in setups.items():
-        plan = CanaryPlan.of(settings, one, len(run.data.clients), run.rounds)
+    for name, (federation, promised) in played.items():
+        plan = CanaryPlan.of(settings, federation, promised, run.rounds)
         with stage(f"canary rounds, {name}", plan.total_rounds(settings.canaries)) as advance:
-            bounds[name] = audit_canaries(one, plan, settings, delta, advance)
+            bounds[name] = audit_canaries(federation, promised, plan, settings, delta, advance)
     return bounds
 
 
@@ -124,7 +127,8 @@ def as_json(audit: Audit) -> dict[str, Any]:
             "epsilon": None if math.isinf(audit.guarantee.epsilon) else audit.guarantee.epsilon,
         },
         "epsilon_lower_bound": audit.bound,
-        "broken": audit.broken,
+        "verdict": audit.judged[0].value,
+        "reasons": audit.judged[1],
         "membership": dataclasses.asdict(audit.membership),
         "canaries": {name: dataclasses.asdict(bound) for name, bound in audit.canaries.items()},
         "reconstruction": None

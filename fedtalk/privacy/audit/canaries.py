@@ -1,15 +1,15 @@
 """Canary clients: made-up participants whose updates are as visible as the mechanism allows, each in or out by a coin.
 
-A canary that is in takes part like any client: the run's cohort sampler draws it, its update of norm C is clipped,
-weighted, sealed and summed with the others'. Updates of different canaries are orthogonal (each has coordinates of its
-own, with public random signs), so that the score of one, the dot product of the released sums with its direction, holds
-nothing of the others: one run tests many. All else that a worst-case adversary may know is known here: the other
-clients send zeros.
+A canary that is in takes part like any client: the run draws it, its update of norm C is clipped, weighted, sealed and summed
+with the others'. In the place of one that is out there is a client that sends zeros, as all others do: all that a worst-case
+adversary may know is known here. Updates of different canaries are orthogonal (each has coordinates of its own, with public
+random signs), so that the score of one, the dot product of the opened sums with its direction, holds nothing of the others: one
+run tests many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,13 +25,13 @@ _LEAST_DEVIATION = 0.05
 """In units of an update's norm; below it the noise no longer matters, and likelihood ratios would overflow."""
 
 
-class Mechanism(Protocol):
+class Game(Protocol):
     """The rounds of one run, from clear updates to what the server sees."""
 
     dimension: int
 
-    def release(self, round_number: int, updates: Iterator[tuple[str, np.ndarray]]) -> np.ndarray | None:
-        """The opened, noisy sum (dimension,) of one round, or None if there is none."""
+    def play_round(self, update_of: Callable[[str], np.ndarray]) -> np.ndarray | None:
+        """Draw a cohort, and open the sum of its updates: (dimension,) in units of C, or None if there is none."""
         ...
 
 
@@ -82,51 +82,53 @@ class CanaryOutcome:
 
 
 def play_canaries(
-    mechanism: Callable[[int], Mechanism],
+    begin: Callable[[int, Sequence[str]], Game],
     sampler: CohortSampler,
     *,
     canaries: int,
     per_run: int,
     rounds: int,
-    norm: float,
-    fillers: int,
+    sent: float,
+    clients: int,
     seed: int,
-    sent: float | None = None,
     on_round: Callable[[], None] | None = None,
 ) -> CanaryOutcome:
     """Run the mechanism with canaries and score them.
 
     Args:
-        mechanism: begins a fresh run of the mechanism, from the run's seed.
-        sampler: draws cohorts, as in the run under audit.
+        begin: a fresh run of the mechanism, by the run's number, with these clients.
+        sampler: by which the mechanism draws; for the rate alone.
         canaries: in all; rounded up to whole runs.
         per_run: canaries of one run; 1 gives independent runs, one trial each.
         rounds: of a run.
-        norm: C, what a canary's update weighs in the sum.
-        fillers: other clients, who send zeros.
-        seed: of coins, cohorts and signs.
-        sent: L2 norm of a canary's update before it is clipped to C; C by default.
+        sent: L2 norm of a canary's update before it is clipped to C.
+        clients: of a run, at least ``per_run``.
+        seed: of coins and signs.
         on_round: called after every round.
     """
     for name, value in (("canaries", canaries), ("per_run", per_run), ("rounds", rounds)):
         if value < 1:
             raise ConfigurationError(f"{name}: expected at least 1, got {value}")
+    if clients < per_run:
+        raise ConfigurationError(f"clients: expected at least {per_run}, the canaries of a run, got {clients}")
+    names = [f"client-{number}" for number in range(clients)]
     runs = -(-canaries // per_run)
     coins, seen, spare = [], [], []
     for run in range(runs):
         run_seed = derive_seed(seed, "canary run", run)
-        game = mechanism(run_seed)
+        game = begin(run, names)
         included = numpy_generator(run_seed, "coins").random(per_run) < 0.5
         directions = CanaryDirections(per_run + _SPARE, game.dimension, run_seed)
+        own = {name: index for index, name in enumerate(names[:per_run]) if included[index]}
+
+        def update_of(name: str, own: dict[str, int] = own, directions: CanaryDirections = directions) -> np.ndarray:
+            return sent * directions.vector(own[name]) if name in own else np.zeros(directions.dimension)
+
         products = np.full((rounds, per_run + _SPARE), np.nan)
         for number in range(rounds):
-            # Canaries that are out don't exist: the sampler sees those that are in, as it would any client.
-            everyone = registered(per_run, fillers)
-            members = [name for name, present in zip(everyone, [*included, *[True] * fillers], strict=True) if present]
-            cohort = sampler.draw(run_seed, number, members)
-            total = game.release(number, _updates(cohort, directions, sent or norm))
+            total = game.play_round(update_of)
             if total is not None:
-                products[number] = directions.dot(total) / norm
+                products[number] = directions.dot(total)
             if on_round is not None:
                 on_round()
         coins.append(included)
@@ -134,21 +136,17 @@ def play_canaries(
         spare.append(products[:, per_run:])
     outside = np.concatenate([part[np.isfinite(part)] for part in spare])
     deviation = float(np.sqrt(np.mean(outside**2))) if len(outside) else 0.0
-    scores = [likelihood_ratio(part, inclusion_rate(sampler, fillers, per_run), deviation) for part in seen]
+    scores = [likelihood_ratio(part, inclusion_rate(sampler, clients), deviation) for part in seen]
     return CanaryOutcome(np.concatenate(coins), np.concatenate(scores), deviation, runs)
 
 
-def registered(per_run: int, fillers: int) -> list[str]:
-    """Names of all who may take part in a run: the canaries, in or out, and the other clients."""
-    return [f"canary-{i}" for i in range(per_run)] + [f"filler-{i}" for i in range(fillers)]
-
-
-def inclusion_rate(sampler: CohortSampler, fillers: int, per_run: int) -> float:
-    """Probability that a canary that is in takes part in a round; for fixed cohorts at the expected number of clients."""
+def inclusion_rate(sampler: CohortSampler, clients: int) -> float:
+    """Probability that a client takes part in a round; where it is no matter of chance, its share of the rounds."""
     rate = getattr(sampler, "rate", None)
     if rate is not None:
         return float(rate)
-    return min(1.0, getattr(sampler, "size", 1) / max(1.0, fillers + per_run / 2))
+    every = getattr(sampler, "every", None)
+    return 1.0 / every if every else min(1.0, getattr(sampler, "size", 1) / max(1, clients))
 
 
 def likelihood_ratio(products: np.ndarray, rate: float, deviation: float) -> np.ndarray:
@@ -170,12 +168,3 @@ def likelihood_ratio(products: np.ndarray, rate: float, deviation: float) -> np.
         ratio = np.logaddexp(np.log1p(-rate), np.log(rate) + exponent)
     # Rounds that gave nothing say nothing.
     return np.where(np.isnan(products), 0.0, ratio).sum(0)
-
-
-def _updates(cohort: list[str], directions: CanaryDirections, norm: float) -> Iterator[tuple[str, np.ndarray]]:
-    for client in cohort:
-        kind, index = client.split("-")
-        if kind == "canary":
-            yield client, norm * directions.vector(int(index))
-        else:
-            yield client, np.zeros(directions.dimension)

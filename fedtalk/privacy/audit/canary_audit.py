@@ -1,23 +1,35 @@
-"""The canary audit of a run: its aggregation as configured, and the same without privacy as the control of the attack."""
+"""The canary audit of a run: its own rounds as configured, and the same without privacy as the control of the attack."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from fedtalk.privacy.audit.canaries import play_canaries, registered
+import numpy as np
+
+from fedtalk.federation.federation import Federation
+from fedtalk.federation.module import copy_state, load_state
+from fedtalk.privacy.audit.canaries import play_canaries
+from fedtalk.privacy.audit.engine_checks import Check, EngineRecord, check_engine
+from fedtalk.privacy.audit.engine_game import EngineGame
 from fedtalk.privacy.audit.guessing import one_run_bound
-from fedtalk.privacy.audit.mechanism import AggregationMechanism, Setup
 from fedtalk.privacy.audit.repeated import repeated_bound
 from fedtalk.privacy.audit.settings import AuditSettings
+from fedtalk.privacy.private_rounds import PrivateRounds
+from fedtalk.privacy.settings import Privacy
 
 PER_RUN = 16
 """Canaries of one run where nothing depends on the number of clients. Runs are independent, so that more of them only make
 more canaries; few a run keep cohorts, and with them the cost of sealing, small."""
-FILLERS = 3
+OTHERS = 3
 """Other clients in such a run, so that no cohort is a canary alone."""
-_LOUD = 100.0
+LOUD = 100.0
+"""Norm of a canary's update as it is sent, in units of the clipping bound, which may move."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,8 @@ class CanaryBound:
     """Standard deviation of the noise along a canary's update, in units of the update's norm."""
     detail: dict[str, Any]
     """Guesses and hits by the method."""
+    checks: list[Check] = field(default_factory=list)
+    """Premises of the accounting, where there is noise."""
 
 
 @dataclass(frozen=True)
@@ -43,60 +57,84 @@ class CanaryPlan:
 
     per_run: int
     """Canaries, in or out."""
-    fillers: int
-    """Other clients, who send zeros."""
-    norm: float
-    """What a canary's update weighs: the run's (first) clipping bound, 1 without one."""
-    sent: float
-    """Norm of its update as it is sent: far above the bound where there is one, for the bound may move."""
+    clients: int
+    """In all: those that are no canaries send zeros."""
     rounds: int
 
     @classmethod
-    def of(cls, settings: AuditSettings, setup: Setup, clients: int, rounds: int) -> CanaryPlan:
-        """For a mechanism without privacy few clients are enough; with it, as many as the run has are registered.
+    def of(cls, settings: AuditSettings, federation: Federation, privacy: Privacy | None, rounds: int) -> CanaryPlan:
+        """For a mechanism without privacy few clients are enough; with it there are as many as in the run.
 
         Args:
             settings: of the audit.
-            setup: of the mechanism.
-            clients: of the run.
+            federation: of the run.
+            privacy: of the mechanism that is played.
             rounds: that the run had.
         """
-        rounds, privacy = min(settings.rounds, rounds), setup.privacy
+        rounds, clients = min(settings.rounds, rounds), len(federation.data.clients)
         most = max(1, clients // 2) if privacy else PER_RUN
         per_run = 1 if settings.method == "repeated" else min(most, settings.canaries)
         if privacy is None:
             # Rounds with too few clients are void: where the run asks for many, many are there.
-            return cls(per_run, FILLERS if setup.minimum_clients == 1 else clients, 1.0, 1.0, rounds)
-        return cls(per_run, max(0, clients - per_run), privacy.clip_norm, _LOUD * privacy.clip_norm, rounds)
+            clients = per_run + (OTHERS if federation.minimum_clients == 1 else clients)
+        return cls(per_run, clients, rounds)
 
     def total_rounds(self, canaries: int) -> int:
         """Rounds of aggregation in all."""
         return self.rounds * -(-canaries // self.per_run)
 
 
+class _Watched:
+    """An `EngineGame` as a game for canaries; what the checks need is written down."""
+
+    def __init__(self, game: EngineGame, record: EngineRecord) -> None:
+        self._game, self._record, self.dimension = game, record, game.dimension
+
+    def play_round(self, update_of: Callable[[str], np.ndarray]) -> np.ndarray | None:
+        played = self._game.play(update_of)
+        sealed = self._game.sealed
+        if isinstance(sealed, PrivateRounds) and sealed.ledger is not None:
+            self._record.note(self._game, played)
+        return None if played.total is None else played.total[: self.dimension]
+
+
 def audit_canaries(
-    setup: Setup,
+    federation: Federation,
+    privacy: Privacy | None,
     plan: CanaryPlan,
     settings: AuditSettings,
     delta: float,
     on_round: Callable[[], None] | None = None,
 ) -> CanaryBound:
-    """Play the canaries and bound epsilon.
+    """Play the canaries through the engine's own rounds, bound epsilon, and check what the accounting rests on.
 
     Args:
-        setup: of the mechanism.
+        federation: of the run.
+        privacy: as `as_made` gives it; None for the control.
         plan: of its canary runs.
         settings: number of canaries, method, confidence, seed.
         delta: of the guarantee under test.
         on_round: called after each round.
     """
-    names = registered(plan.per_run, plan.fillers)
-    setup = replace(setup, rounds=plan.rounds)
-    outcome = play_canaries(
-        lambda seed: AggregationMechanism(setup, names, seed), setup.sampler, canaries=settings.canaries,
-        per_run=plan.per_run, rounds=plan.rounds, norm=plan.norm, sent=plan.sent, fillers=plan.fillers, seed=settings.seed,
-        on_round=on_round,
-    )  # fmt: skip
+    records: list[EngineRecord] = []
+    module = federation.module
+    before = copy_state(module.exchanged_parameters())
+    with TemporaryDirectory(prefix="fedtalk-audit-") as temporary, _quietly():
+
+        def begin(run: int, names: Sequence[str]) -> _Watched:
+            load_state(module.exchanged_parameters(), before)
+            game = EngineGame(federation, privacy, names, plan.rounds, Path(temporary) / str(run))
+            records.append(EngineRecord())
+            return _Watched(game, records[-1])
+
+        try:
+            outcome = play_canaries(
+                begin, federation.cohort, canaries=settings.canaries, per_run=plan.per_run, rounds=plan.rounds,
+                sent=1.0 if privacy is None else LOUD * privacy.clip_norm, clients=plan.clients, seed=settings.seed,
+                on_round=on_round,
+            )  # fmt: skip
+        finally:
+            load_state(module.exchanged_parameters(), before)
     detail: dict[str, Any]
     if settings.method == "one_run":
         bound = one_run_bound(outcome.included, outcome.scores, delta, settings.confidence)
@@ -106,9 +144,32 @@ def audit_canaries(
         repeated = repeated_bound(outcome.included, outcome.scores, delta, settings.confidence)
         epsilon, most = repeated.epsilon, repeated.most
         detail = {**asdict(repeated.rates), "epsilon_if_gaussian": repeated.epsilon_gaussian}
-    return CanaryBound(epsilon, most, len(outcome.scores), outcome.runs, plan.rounds, outcome.deviation, detail)
+    checks = []
+    if privacy is not None and privacy.noised:
+        assert privacy.noise_multiplier is not None
+        checks = check_engine(records, privacy.noise_multiplier)
+    return CanaryBound(epsilon, most, len(outcome.scores), outcome.runs, plan.rounds, outcome.deviation, detail, checks)
 
 
-def without_privacy(setup: Setup) -> Setup:
+def as_made(privacy: Privacy | None, noise_multiplier: float | None) -> Privacy | None:
+    """A run's privacy with the noise that it was made with, not solved for anew, and no budget to stop at."""
+    if privacy is None or not privacy.noised:
+        return privacy
+    return replace(privacy, target_epsilon=None, epsilon_budget=None, noise_multiplier=noise_multiplier)
+
+
+def without_privacy(federation: Federation) -> Federation:
     """Plain averaging, sealed but neither clipped nor noised: against it the canaries must be found."""
-    return replace(setup, privacy=None, noise_multiplier=None, minimum_clients=1)
+    return replace(federation, minimum_clients=1)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Hundreds of rounds don't tell what each has spent, nor of void ones."""
+    log = logging.getLogger("fedtalk")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

@@ -8,6 +8,7 @@ Differential Privacy", ICML 2015, theorem 2.1):
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from scipy.stats import binomtest
 from fedtalk.errors import ConfigurationError
 
 
+@functools.lru_cache(maxsize=4096)
 def rate_at_least(hits: int, trials: int, confidence: float) -> float:
     """Clopper-Pearson lower bound of a success probability; one-sided.
 
@@ -31,6 +33,7 @@ def rate_at_least(hits: int, trials: int, confidence: float) -> float:
     return float(binomtest(hits, trials, alternative="greater").proportion_ci(confidence).low)
 
 
+@functools.lru_cache(maxsize=4096)
 def rate_at_most(hits: int, trials: int, confidence: float) -> float:
     """Clopper-Pearson upper bound of a success probability; one-sided, arguments as in `rate_at_least`.
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedtalk.privacy.audit.result import Audit
+from fedtalk.privacy.spent import ADAPTERS
 from fedtalk.storage import atomic_path
 
 _FOUND, _CLAIMED, _REACH, _CHANCE = "#1f6f8b", "#b3261e", "#d9e4e8", "#777777"
@@ -60,7 +61,7 @@ def _draw_bounds(axes: Axes, audit: Audit) -> None:
         axes.set_title(f"epsilon at delta {audit.delta:g}; ledger: no guarantee", fontsize=10)
     else:
         top = max(top, claimed)
-        axes.axhline(claimed, color=_CLAIMED, linestyle="--", label=f"ledger: at most {claimed:.2f}")
+        axes.axhline(claimed, color=_CLAIMED, linestyle="--", label=f"ledger, {ADAPTERS}: at most {claimed:.2f}")
         axes.set_title(f"epsilon at delta {audit.delta:g}", fontsize=10)
     axes.set_ylim(0, top * 1.45)
     axes.set_ylabel("epsilon")

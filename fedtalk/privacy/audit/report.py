@@ -7,7 +7,14 @@ import math
 from rich.console import Console
 from rich.table import Table
 
+from fedtalk.privacy.audit.engine_checks import Check
 from fedtalk.privacy.audit.result import Audit
+from fedtalk.privacy.spent import ADAPTERS
+
+_ABOUT_MEMBERSHIP = (
+    "(*) takes people for independent trials, which a single run does not make sure; the canary bound needs no such "
+    "assumption."
+)
 
 
 def print_audit(audit: Audit, console: Console | None = None) -> None:
@@ -22,8 +29,12 @@ def print_audit(audit: Audit, console: Console | None = None) -> None:
     console.print(_membership(audit))
     if audit.reconstruction is not None:
         console.print(_views(audit))
-    for line in verdict(audit):
+    checks = [check for bound in audit.canaries.values() for check in bound.checks]
+    if checks:
+        console.print(_checks(checks))
+    for line in audit.judged[1]:
         console.print(line, markup=False)
+    console.print(_ABOUT_MEMBERSHIP, markup=False)
     console.print(f"written: {audit.run / 'audit'}/audit.json and audit.png, {audit.seconds:.0f} s", markup=False)
 
 
@@ -35,7 +46,7 @@ def _bounds(audit: Audit) -> Table:
     for column in ("", "epsilon", "in reach", "evidence"):
         table.add_column(column, justify="right" if column in ("epsilon", "in reach") else "left")
     claim = "no guarantee" if math.isinf(audit.guarantee.epsilon) else f"<= {audit.guarantee.epsilon:.3f}"
-    table.add_row("ledger (upper bound)", claim, "", audit.guarantee.note)
+    table.add_row(f"ledger, {ADAPTERS}", claim, "", audit.guarantee.note)
     for name, bound in audit.canaries.items():
         detail = bound.detail
         if "guesses" in detail:
@@ -86,28 +97,11 @@ def _views(audit: Audit) -> Table:
     return table
 
 
-def verdict(audit: Audit) -> list[str]:
-    """What follows from the numbers, a sentence a line."""
-    lines = []
-    if audit.canaries:
-        claimed = audit.guarantee.epsilon
-        if audit.broken:
-            lines.append(f"BROKEN: the canaries prove epsilon >= {audit.bound:.3f}, above the ledger's {claimed:.3f}.")
-        elif math.isinf(claimed):
-            lines.append(
-                f"The run promises nothing, and the canaries show it: epsilon >= {audit.bound:.3f}."
-                if audit.bound > 1
-                else f"The run promises nothing; these canaries show little of it (epsilon >= {audit.bound:.3f})."
-            )
-        else:
-            lines.append(
-                f"Consistent: the canaries prove epsilon >= {audit.bound:.3f}, the ledger claims <= {claimed:.3f}."
-            )
-        control = audit.canaries.get("privacy off")
-        if control is not None and control.epsilon < min(control.most / 2, 2):
-            lines.append("The control failed: without privacy the canaries should be found. Use more --canaries.")
-    lines.append(
-        "(*) takes people for independent trials, which a single run does not make sure; the canary bound needs no such "
-        "assumption."
-    )
-    return lines
+def _checks(checks: list[Check]) -> Table:
+    table = Table(title="what the accounting rests on, measured in the engine's own rounds")
+    for column in ("", "holds", "evidence"):
+        table.add_column(column)
+    for check in checks:
+        holds = {True: "yes", False: "NO", None: "not told"}[check.holds]
+        table.add_row(check.name, holds, check.detail)
+    return table

@@ -10,8 +10,7 @@ from fedtalk.privacy.audit.guarantee import Guarantee
 from fedtalk.privacy.audit.membership import MembershipResult
 from fedtalk.privacy.audit.reconstruction import Reconstruction
 from fedtalk.privacy.audit.settings import AuditSettings
-
-RUN, OFF = "as configured", "privacy off"
+from fedtalk.privacy.audit.verdict import RUN, Verdict, judge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +33,6 @@ class Audit:
         return self.canaries[RUN].epsilon if self.canaries else 0.0
 
     @property
-    def broken(self) -> bool:
-        """Whether the bound exceeds what the ledger claims."""
-        return self.bound > self.guarantee.epsilon
+    def judged(self) -> tuple[Verdict, list[str]]:
+        """The verdict and its reasons."""
+        return judge(self.canaries, self.guarantee.epsilon)

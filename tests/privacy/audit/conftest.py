@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,20 +12,25 @@ from opacus.accountants import RDPAccountant
 
 @dataclass
 class GaussianSum:
-    """Clips to ``clip`` and adds noise of ``multiplier * clip``; replays nothing, one object a run."""
+    """Draws with ``rate``, clips to ``clip`` and adds noise of ``multiplier``, in units of the clip that is accounted for, 1;
+    replays nothing, one object a run."""
 
+    clients: Sequence[str]
     generator: np.random.Generator
     multiplier: float
+    rate: float = 1.0
     dimension: int = 64
     clip: float = 1.0
-    seen: list[int] = field(default_factory=list)
+    rounds: int = 0
 
-    def release(self, round_number: int, updates: Iterator[tuple[str, np.ndarray]]) -> np.ndarray:
-        self.seen.append(round_number)
+    def play_round(self, update_of: Callable[[str], np.ndarray]) -> np.ndarray:
+        self.rounds += 1
         total = np.zeros(self.dimension)
-        for _, update in updates:
-            total += update * min(1.0, self.clip / max(np.linalg.norm(update), 1e-12))
-        return total + self.multiplier * self.clip * self.generator.standard_normal(self.dimension)
+        for client in self.clients:
+            if self.generator.random() < self.rate:
+                update = update_of(client)
+                total += update * min(1.0, self.clip / max(np.linalg.norm(update), 1e-12))
+        return total + self.multiplier * self.generator.standard_normal(self.dimension)
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def audited(run: Path) -> dict:
 def test_without_privacy_the_canaries_are_found(audited: dict) -> None:
     assert audited["ledger"]["epsilon"] is None, "nothing is promised"
     assert audited["epsilon_lower_bound"] == audited["canaries"]["as configured"]["epsilon"] > 2
-    assert not audited["broken"]
+    assert audited["verdict"] == "no promise" and audited["canaries"]["as configured"]["checks"] == []
     detail = audited["canaries"]["as configured"]["detail"]
     assert detail["correct"] == detail["guesses"]
 
@@ -115,9 +115,13 @@ def test_with_privacy_the_bound_stays_below_the_ledger_and_the_control_is_found(
     found = read(private)
     assert found["ledger"]["delta"] == found["delta"] == 1e-5
     assert found["ledger"]["epsilon"] > 8, "at a smaller delta than the run's"
-    own = float(found["ledger"]["note"].split(" at the run's delta 0.01")[0])
+    own = float(found["ledger"]["note"].split()[0])
     assert 7 < own <= 8
-    assert found["epsilon_lower_bound"] < found["ledger"]["epsilon"] and not found["broken"]
+    assert found["epsilon_lower_bound"] < found["ledger"]["epsilon"]
+    # 96 canaries reach some 2.8, the ledger claims more than 8: whatever they find, they can't refute it.
+    assert found["verdict"] == "inconclusive" and "below the ledger's" in found["reasons"][0]
+    checks = {check["name"]: check["holds"] for check in found["canaries"]["as configured"]["checks"]}
+    assert checks == {"bound": True, "noise": True, "freshness": True, "secrecy": True, "charges": True}
     control = found["canaries"]["privacy off"]
     assert control["epsilon"] > 1 and control["detail"]["correct"] == control["detail"]["guesses"]
 
@@ -153,7 +157,8 @@ def test_a_guarantee_that_does_not_hold_is_an_error(
     arguments = [str(run), *SMALL, "--targets", "0", "--canaries", "120", "--rounds", "1", "--delta", "1e-4"]
     assert "does not keep its guarantee" in _error(arguments, capsys)
     found = read(run)
-    assert found["broken"] and found["epsilon_lower_bound"] > found["ledger"]["epsilon"]
+    assert found["verdict"] == "broken" and found["epsilon_lower_bound"] > found["ledger"]["epsilon"]
+    assert found["reasons"][0].startswith("BROKEN, noise: measured")
 
 
 def _error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

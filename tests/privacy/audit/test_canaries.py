@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import norm
 
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.cohort import FixedCohort, PoissonCohort
+from fedtalk.federation.cohort import FixedCohort, PoissonCohort, RotatingCohort
 from fedtalk.privacy.audit.canaries import CanaryDirections, inclusion_rate, likelihood_ratio, play_canaries
 from fedtalk.privacy.audit.guessing import one_run_bound
 from fedtalk.privacy.audit.repeated import repeated_bound
@@ -40,8 +40,9 @@ def test_scores_are_likelihood_ratios() -> None:
 
 
 def test_inclusion_rates() -> None:
-    assert inclusion_rate(PoissonCohort(0.3), 10, 20) == 0.3
-    assert inclusion_rate(FixedCohort(5), 10, 20) == 0.25
+    assert inclusion_rate(PoissonCohort(0.3), 20) == 0.3
+    assert inclusion_rate(FixedCohort(5), 20) == 0.25
+    assert inclusion_rate(RotatingCohort(8), 20) == 0.125
 
 
 def _play(
@@ -55,8 +56,8 @@ def _play(
 ) -> tuple[np.ndarray, np.ndarray]:
     noise = np.random.default_rng(1000 + seed)
     outcome = play_canaries(
-        lambda _: mechanism(noise, multiplier), PoissonCohort(rate), canaries=canaries, per_run=per_run, rounds=rounds,
-        norm=1.0, fillers=3, seed=seed,
+        lambda _, names: mechanism(names, noise, multiplier, rate), PoissonCohort(rate), canaries=canaries, per_run=per_run,
+        rounds=rounds, sent=1.0, clients=per_run, seed=seed,
     )  # fmt: skip
     return outcome.included, outcome.scores
 
@@ -86,11 +87,11 @@ def test_the_one_run_bound_finds_much_where_there_is_much(
 
 
 def test_a_mechanism_that_forgets_to_clip_is_found_out(gaussian_sum: type, true_epsilon: Callable[..., float]) -> None:
-    """Noise for clip 1, but the clip is 30: many runs of one canary prove more than the accountant claims."""
+    """Noise for clip 1, but the clip is 90: many runs of one canary prove more than the accountant claims."""
     noise = np.random.default_rng(5)
     outcome = play_canaries(
-        lambda _: gaussian_sum(noise, multiplier=1 / 30, clip=30.0), PoissonCohort(1.0), canaries=400, per_run=50,
-        rounds=1, norm=30.0, fillers=3, seed=5,
+        lambda _, names: gaussian_sum(names, noise, multiplier=3.0, clip=90.0), PoissonCohort(1.0), canaries=400, per_run=50,
+        rounds=1, sent=90.0, clients=53, seed=5,
     )  # fmt: skip
     claimed = true_epsilon(3.0, 1.0, 1, DELTA)
     assert one_run_bound(outcome.included, outcome.scores, DELTA, 0.95).epsilon > claimed
@@ -130,14 +131,14 @@ def test_the_threshold_is_not_chosen_on_the_runs_it_is_tested_on() -> None:
         repeated_bound(np.ones(4, bool), np.arange(4.0), DELTA, 0.95)
 
 
-def test_same_seed_same_coins_and_cohorts_and_every_round_is_played(gaussian_sum: type) -> None:
+def test_same_seed_same_coins_and_every_round_is_played(gaussian_sum: type) -> None:
     games, ticks = [], itertools.count()
 
-    def begin(seed: int) -> object:
-        games.append(gaussian_sum(np.random.default_rng(0), 0.5))
+    def begin(run: int, names: list[str]) -> object:
+        games.append(gaussian_sum(names, np.random.default_rng(run), 0.25, 0.5))
         return games[-1]
 
-    arguments = {"canaries": 30, "per_run": 20, "rounds": 3, "norm": 2.0, "fillers": 1}
+    arguments = {"canaries": 30, "per_run": 20, "rounds": 3, "sent": 2.0, "clients": 21}
     first = play_canaries(begin, PoissonCohort(0.5), seed=4, on_round=lambda: next(ticks), **arguments)
     second = play_canaries(begin, PoissonCohort(0.5), seed=4, **arguments)
     other = play_canaries(begin, PoissonCohort(0.5), seed=5, **arguments)
@@ -145,6 +146,7 @@ def test_same_seed_same_coins_and_cohorts_and_every_round_is_played(gaussian_sum
     np.testing.assert_array_equal(first.scores, second.scores)
     assert (first.included != other.included).any()
     assert first.runs == 2 and len(first.scores) == 40, "whole runs"
-    assert next(ticks) == 6 and all(game.seen == [0, 1, 2] for game in games)
-    # The deviation is in units of C: multiplier 0.5 at clip 1, updates of norm 2.
+    assert next(ticks) == 6 and all(game.rounds == 3 and len(game.clients) == 21 for game in games)
     assert first.deviation == pytest.approx(0.25, rel=0.4)
+    with pytest.raises(ConfigurationError, match="clients: expected at least 20, the canaries of a run, got 19"):
+        play_canaries(begin, PoissonCohort(0.5), seed=4, **{**arguments, "clients": 19})

@@ -160,7 +160,7 @@ def test_a_widened_first_layer_keeps_the_pretrained_function(pretrained_images: 
     wide = pretrained_unet(str(pretrained_images["unet"]), str(pretrained_images["motion"]), 4)
     assert isinstance(wide, UNetMotionModel) and wide.config.in_channels == 13
     g = torch.Generator().manual_seed(0)
-    noisy, extra = torch.randn(1, 4, 1, 8, 8, generator=g), torch.randn(2, 1, 13, 1, 8, 8, generator=g)
+    noisy, extra = torch.randn(1, 4, 1, 8, 8, generator=g), torch.randn(2, 1, 9, 1, 8, 8, generator=g)
     tokens = torch.randn(1, 5, 24, generator=g)
     with torch.no_grad():
         one, other = (wide(torch.cat([noisy, part], 1), 300, tokens).sample for part in extra)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from fedtalk.cores import usable_cores
 from fedtalk.data.prepare import prepare as prepare_clients
 
@@ -10,7 +12,7 @@ def prepare(
     raw: str,
     clients: str,
     layout: str = "folder",
-    size: int = 64,
+    size: int | None = None,
     clip_seconds: float | None = 2.0,
     finder: str = "dlib",
     detect_every: int = 5,
@@ -24,7 +26,7 @@ def prepare(
         raw: folder with one folder a person, each with videos in any format that ffmpeg reads.
         clients: folder to write; also gets rejects.csv, which says what was left out and why.
         layout: how RAW is laid out: folder (one folder a person), cremad, grid, hdtf, lrs3, ravdess or voxceleb2.
-        size: height and width of the clips in pixels.
+        size: height and width of the clips in pixels; the shipped backbone's by default.
         clip_seconds: length of a clip; null for whole stretches with one face throughout.
         finder: face finder: dlib (needs no download), yunet or face-alignment.
         detect_every: find the face in every n-th frame and follow it in between.
@@ -34,6 +36,15 @@ def prepare(
         overwrite: make clips again that are there already.
     """
     prepare_clients(
-        raw, clients, layout=layout, size=size, clip_seconds=clip_seconds, finder=finder, detect_every=detect_every,
-        face=face, jobs=usable_cores() if jobs is None else jobs, overwrite=overwrite,
+        raw, clients, layout=layout, size=_shipped_size() if size is None else size, clip_seconds=clip_seconds,
+        finder=finder, detect_every=detect_every, face=face, jobs=usable_cores() if jobs is None else jobs,
+        overwrite=overwrite,
     )  # fmt: skip
+
+
+def _shipped_size() -> int:
+    """Height and width of the frames that the shipped backbone makes."""
+    from fedtalk.talker.backbone import shipped_folder  # imports the networks' libraries, which take seconds
+
+    stored = json.loads((shipped_folder() / "backbone.json").read_text(encoding="utf-8"))
+    return int(stored["architecture"]["size"])

@@ -41,7 +41,8 @@ class SpeechFeatures(ABC):
 
     def at_level(self, audio: Tensor, level: float) -> Tensor:
         """The same for part of a longer sound, whose root mean square is ``level``."""
-        return self._features(audio * (0.1 / max(level, 1e-4)))
+        # In single precision throughout: the same sound gives the same bits, whether its level was a tensor or is told.
+        return self._features(audio * (0.1 / torch.tensor(level, dtype=torch.float32).clamp_min(1e-4)))
 
     @abstractmethod
     def _features(self, audio: Tensor) -> Tensor: ...

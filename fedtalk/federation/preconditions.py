@@ -12,6 +12,7 @@ from lightning.pytorch import Callback
 from fedtalk.callbacks.aggregation import Aggregation
 from fedtalk.errors import ConfigurationError, OutputError
 from fedtalk.federation.federation import Federation
+from fedtalk.federation.placement import Placements
 from fedtalk.privacy.settings import Privacy
 
 
@@ -105,6 +106,29 @@ def check_enough(enough: float, privacy: Privacy | None) -> None:
         )
 
 
+def check_apart(privacy: Privacy | None, placements: Placements) -> None:
+    """Refuse clients in one batch where one client more or less may change its own vector only.
+
+    In a batch they share steps, a deadline and memory, so one that is slow or too large takes the others out of the sum; and
+    the others' vectors come out in other last bits beside it than without it, each of which may round to another element of
+    the ring. Either is more than the one vector that the noise is sized for.
+
+    Args:
+        privacy: of the run.
+        placements: of its clients.
+
+    Raises:
+        ConfigurationError: with noise, a placement has clients train together.
+    """
+    for key, placed in placements:
+        if privacy is not None and privacy.noised and placed.together > 1:
+            raise ConfigurationError(
+                f"{key}: clients that train in one batch share its time, its memory and the rounding of its sums, so one client "
+                "more or less changes more than one vector, which is not accounted for: expected together: 1 with differential "
+                f"privacy, got {placed.together}. Use trainer.workers to train several at once"
+            )
+
+
 def check_placements(federation: Federation) -> None:
     """Refuse placements that can't be run; the module itself is asked for what only it knows.
 
@@ -118,6 +142,7 @@ def check_placements(federation: Federation) -> None:
             "trainer.local.keep_optimizer: clients train other factors in every round, for which the state of the round before "
             "is of no use: expected false with model.adapter.aggregation: fedsvd, got true"
         )
+    check_apart(federation.privacy, federation.placements)
     for key, placed in federation.placements:
         if placed.together > 1 and not module.trains_together:
             raise ConfigurationError(

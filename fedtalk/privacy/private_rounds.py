@@ -206,13 +206,14 @@ class PrivateRounds(SealedRounds):
         return Masked(self._bounded_sum(round_number), ring_sum, len(cohort))
 
     def member(self, client: str, last_round: int = -1) -> Enrolled:
-        """A client's half of the protocol between rounds, kept from the first time that it is asked for.
+        """A client's half of the protocol between rounds, kept from the first time that it is asked for. Its id is its
+        invitation's.
 
         Args:
             client: whose.
             last_round: newest round that it took part in before this object was made; -1 for none.
         """
-        return self._members.setdefault(client, Enrolled(self.ids[client], self.settings, last_round=last_round))
+        return self._members.setdefault(client, Enrolled(None, self.settings, last_round=last_round))
 
     def encoding(self, round_number: int) -> ClientEncoding:
         """What a client makes of its vector before it is masked."""

@@ -80,6 +80,8 @@ def walk(folder: Path) -> tuple[list[tuple[Path, str]], list[tuple[str, str]]]:
                 continue
             seen[real] = name
             if path.is_dir():
+                if is_video(path):
+                    others.append((name, "a folder with a video's name; what lies in it is looked at"))
                 descend(path, f"{name}/")
             else:
                 files.append((path, name))

@@ -148,7 +148,8 @@ def _declared_seconds(container: Any, stream: Any) -> float | None:
         return None
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else None
+    # the container counts from zero to its end, wherever its tracks begin
+    return (container.duration - max(0, container.start_time or 0)) / av.time_base if container.duration else None
 
 
 def _at_frame_rate(container: Any, tracks: Tracks, path: Path) -> Iterator[np.ndarray]:

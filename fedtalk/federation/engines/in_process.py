@@ -66,6 +66,14 @@ class Engine(ABC):
     sealed: SealedRounds
     """What seals the rounds, with all secrets; it stays in this process."""
 
+    isolates = False
+    """Whether each client's work is in a process that can be ended without another one's."""
+
+    @property
+    def at_once(self) -> int:
+        """Clients that train at the same time, at most."""
+        return 1
+
     def start(self, federation: Federation, check_stop: Callable[[], None]) -> None:
         """Get ready, before the first round.
 

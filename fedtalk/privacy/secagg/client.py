@@ -17,8 +17,11 @@ import numpy as np
 from fedtalk.errors import ConfigurationError
 from fedtalk.privacy.secagg import envelope, keys, masks, messages, packing, shamir
 from fedtalk.privacy.secagg.errors import InvalidInput, RefusedMessage
-from fedtalk.privacy.secagg.graph import GraphChoice, neighbours_of
+from fedtalk.privacy.secagg.graph import GraphChoice
 from fedtalk.privacy.secagg.settings import AggregationSettings
+
+LARGEST_COHORT = 2**20
+"""Above it a count isn't believed: the graph's bounds are computed from it, and take their time."""
 
 
 class _State:
@@ -60,14 +63,15 @@ class _Round:
 class Enrolled:
     """A client between rounds: waits for an invitation, and takes part in each round at most once."""
 
-    def __init__(self, client: int, settings: AggregationSettings, *, last_round: int = -1) -> None:
+    def __init__(self, client: int | None, settings: AggregationSettings, *, last_round: int = -1) -> None:
         """
         Args:
-            client: this client's id, 0 to 2**32 - 1, as the server's transport knows it.
+            client: this client's id, 0 to 2**32 - 1, as the server's transport knows it; None to take in each round the one
+                that its invitation gives, so that no id is met twice.
             settings: the run's settings, which the client has from its own configuration, not from the server.
             last_round: newest round this client took part in, from its own storage; -1 for none.
         """
-        if not 0 <= client <= messages.LARGEST_CLIENT_ID:
+        if client is not None and not 0 <= client <= messages.LARGEST_CLIENT_ID:
             raise ConfigurationError(f"client id: expected 0 to {messages.LARGEST_CLIENT_ID}, got {client}")
         self._client, self._settings = client, settings
         self._last_round = last_round
@@ -89,7 +93,8 @@ class Enrolled:
                 f"invitation: expected a round after {self._last_round}, got {message.round_number}; joining a round "
                 "twice could open this client's vector"
             )
-        round_ = _Round(self._client, self._settings, message.round_number)
+        own = message.client if self._client is None else self._client
+        round_ = _Round(own, self._settings, message.round_number)
         round_.check_address(message)
         if message.settings != self._settings.fingerprint():
             raise RefusedMessage(
@@ -116,48 +121,46 @@ class Advertised(_State):
         """Share the mask key and the seed of the own mask among the neighbours.
 
         Raises:
-            RefusedMessage: garbage, wrong address, this client missing, a cohort too small for the settings, neighbours
-                other than the graph gives, a public key used twice or of small order, a second roster.
+            RefusedMessage: garbage, wrong address, a cohort too small for the settings, more or fewer neighbours than its
+                graph gives, this client among them, a public key used twice or of small order, a second roster.
         """
         self._begin()
         message = messages.Roster.decode(roster)
         self._round.check_address(message)
-        choice, near = self._check(message)
+        choice = self._check(message)
         round_, own = self._round, self._round.client
-        context = keys.roster_digest(
+        context = keys.roster_context(
             keys.round_digest(round_.settings.session, round_.number, round_.settings.fingerprint()),
-            message.graph_seed,
-            message.clients,
+            message.count,
+            message.digest,
         )
         peers = {}
-        for peer in near:
-            sealing_public, mask_public = message.neighbour_keys[peer]
+        for peer, (sealing_public, mask_public) in message.neighbour_keys.items():
             agreed = self._sealing.agree(sealing_public)
             peers[peer] = _Peer(
                 seal_to=keys.sealing_key(agreed, own, peer, context),
                 open_from=keys.sealing_key(agreed, peer, own, context),
                 pair_mask=keys.pair_mask_key(self._masking, own, mask_public, peer, context),
             )
-        place = {client: position for position, client in enumerate(message.clients, start=1)}
         seed = keys.fresh_secret()
-        points = [place[peer] for peer in near]
+        points = range(1, len(peers) + 1)
         key_shares = shamir.split(self._masking.secret(), points, choice.threshold)
         seed_shares = shamir.split(seed, points, choice.threshold)
         envelopes = {
-            peer: envelope.seal(envelope.SharePair(key_shares[place[peer]], seed_shares[place[peer]]), known.seal_to)
-            for peer, known in peers.items()
+            peer: envelope.seal(envelope.SharePair(key_shares[point], seed_shares[point]), known.seal_to)
+            for point, (peer, known) in enumerate(peers.items(), start=1)
         }
         commitment = keys.seed_commitment(seed, context, own)
         reply = messages.SealedShares(own, round_.settings.session, round_.number, envelopes, commitment)
         self._finish()
         self_mask = keys.self_mask_key(seed, context, own)
-        return Shared(round_, message.clients, choice, peers, self_mask), reply.encode()
+        return Shared(round_, choice, peers, self_mask), reply.encode()
 
-    def _check(self, message: messages.Roster) -> tuple[GraphChoice, tuple[int, ...]]:
-        """The graph's choice and this client's neighbours, if the roster is in order."""
-        own, settings, count = self._round.client, self._round.settings, len(message.clients)
-        if own not in message.clients:
-            raise RefusedMessage(f"roster: expected client {own} among its clients, got a list without it")
+    def _check(self, message: messages.Roster) -> GraphChoice:
+        """The graph's choice, if the roster is in order."""
+        own, settings, count = self._round.client, self._round.settings, message.count
+        if count > LARGEST_COHORT:
+            raise RefusedMessage(f"roster: expected at most {LARGEST_COHORT} clients, got {count}")
         if count < settings.survivors_needed(count):
             raise RefusedMessage(
                 f"roster: expected at least {settings.survivors_needed(count)} clients, got {count}; too few to hide in"
@@ -166,18 +169,17 @@ class Advertised(_State):
             choice = settings.graph(count)
         except ConfigurationError as error:
             raise RefusedMessage(f"roster refused: {error}") from error
-        near = neighbours_of(own, message.clients, choice.degree, message.graph_seed)
-        if tuple(message.neighbour_keys) != near:
+        if len(message.neighbour_keys) != choice.degree or own in message.neighbour_keys:
             raise RefusedMessage(
-                f"roster: expected the keys of the neighbours {list(near[:8])}… that its seed gives, "
-                f"got those of {list(message.neighbour_keys)[:8]}…"
+                f"roster: expected the keys of {choice.degree} neighbours of client {own} among {count}, got "
+                f"{len(message.neighbour_keys)}, of {list(message.neighbour_keys)[:8]}…"
             )
         used = {self._sealing.public, self._masking.public}
         for peer, pair in message.neighbour_keys.items():
             if used.intersection(pair) or pair[0] == pair[1]:
                 raise RefusedMessage(f"roster: expected fresh public keys of client {peer}, got one that is used twice")
             used.update(pair)
-        return choice, near
+        return choice
 
 
 @dataclass(frozen=True)
@@ -195,19 +197,18 @@ class Shared(_State):
     def __init__(
         self,
         round_: _Round,
-        roster: tuple[int, ...],
         choice: GraphChoice,
         peers: Mapping[int, _Peer],
         self_mask: bytes,
     ) -> None:
         super().__init__()
-        self._round, self._roster, self._choice = round_, roster, choice
+        self._round, self._choice = round_, choice
         self._peers, self._self_mask = peers, self_mask
 
     @property
     def roster_size(self) -> int:
-        """Clients among which the masks are agreed, as this client's own roster lists them."""
-        return len(self._roster)
+        """Clients among which the masks are agreed, as this client's own roster counts them."""
+        return self._choice.clients
 
     def receive_shares(self, delivery: bytes, vector: np.ndarray) -> tuple[Submitted, bytes]:
         """Mask ``vector`` with its own mask and one for each neighbour that shared, and send it.
@@ -246,7 +247,7 @@ class Shared(_State):
         held = {peer: (self._peers[peer].open_from, sealed) for peer, sealed in message.envelopes.items()}
         silent = frozenset(self._peers) - held.keys()
         reply = messages.MaskedInput(own, settings.session, self._round.number, packed)
-        return Submitted(self._round, self._roster, self._choice, held, silent), reply.encode()
+        return Submitted(self._round, self._choice, held, silent), reply.encode()
 
     def _pair_masks(self, peers: Iterable[int]) -> list[masks.Mask]:
         """What this client adds for each of these neighbours; the neighbour adds the opposite."""
@@ -259,13 +260,12 @@ class Submitted(_State):
     def __init__(
         self,
         round_: _Round,
-        roster: tuple[int, ...],
         choice: GraphChoice,
         held: Mapping[int, tuple[bytes, bytes]],
         silent: frozenset[int],
     ) -> None:
         super().__init__()
-        self._round, self._roster, self._choice = round_, roster, choice
+        self._round, self._choice = round_, choice
         self._held, self._silent = held, silent
 
     def reveal(self, request: bytes) -> bytes:
@@ -274,9 +274,9 @@ class Submitted(_State):
         A share that was spoilt on its way is left out; the others' are enough.
 
         Raises:
-            RefusedMessage: garbage, wrong address, this client not among the survivors, a client both survivor and
-                dropped, an id that is not on the roster, a neighbour in neither list or one that never shared, too few
-                survivors in all or among the neighbours, a second request.
+            RefusedMessage: garbage, wrong address, a client both survivor and dropped, an id that is no neighbour's, a
+                neighbour in neither list or one that never shared, a count that the lists can't have, too few survivors in
+                all or among the neighbours, a second request.
         """
         self._begin()
         message = messages.RevealRequest.decode(request)
@@ -296,23 +296,28 @@ class Submitted(_State):
         return messages.RevealedShares(own, settings.session, self._round.number, seeds, mask_keys).encode()
 
     def _check(self, message: messages.RevealRequest) -> set[int]:
-        """The survivors, if the request is in order."""
-        own, needed = self._round.client, self._round.settings.survivors_needed(len(self._roster))
-        survivors, dropped, known = set(message.survivors), set(message.dropped), set(self._roster)
+        """The surviving neighbours, if the request is in order."""
+        own, choice = self._round.client, self._choice
+        needed = self._round.settings.survivors_needed(choice.clients)
+        survivors, dropped, known = set(message.survivors), set(message.dropped), self._held.keys() | self._silent
         both = sorted(survivors & dropped)
         if both:
             raise RefusedMessage(
                 f"request: expected each client to have survived or dropped out, got both for {both[:8]}; both "
                 "kinds of share would open their vectors"
             )
-        if own not in survivors:
-            raise RefusedMessage(f"request: expected client {own}, which sent its vector, among the survivors, got not")
         forged = sorted((survivors | dropped) - known)
         if forged:
-            raise RefusedMessage(f"request: expected clients of the roster only, got {forged[:8]} besides")
-        if len(survivors) < needed:
+            raise RefusedMessage(f"request: expected neighbours of client {own} only, got {forged[:8]} besides")
+        fewest, whole = len(survivors) + 1, choice.degree == choice.clients - 1
+        if not fewest <= message.count <= (fewest if whole else choice.clients - len(dropped)):
             raise RefusedMessage(
-                f"request: expected at least {needed} survivors, got {len(survivors)}; too few to hide in"
+                f"request: expected as many survivors as its lists allow, got {message.count} with {fewest - 1} beside client "
+                f"{own} and {len(dropped)} dropped, of {choice.clients} with {choice.degree} neighbours each"
+            )
+        if message.count < needed:
+            raise RefusedMessage(
+                f"request: expected at least {needed} survivors, got {message.count}; too few to hide in"
             )
         near = self._held.keys()
         missing = sorted(near - survivors - dropped)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeVar
 
 from fedtalk.privacy.secagg import messages
@@ -30,14 +29,10 @@ class Roster:
     context: bytes
     """32 bytes that stand for round and roster in every derived key."""
 
-    @cached_property
-    def places(self) -> dict[int, int]:
-        """The point of each client in the secret sharing: its place in the list, from 1."""
-        return {client: position for position, client in enumerate(self.clients, start=1)}
-
     def holders(self, client: int, among: Collection[int]) -> dict[int, int]:
-        """Neighbours of ``client`` that are ``among`` the given, with their points in the secret sharing."""
-        return {peer: self.places[peer] for peer in self.near[client] if peer in among}
+        """Neighbours of ``client`` that are ``among`` the given, with their points in the sharing of its secrets: each one's
+        place among its neighbours, from 1."""
+        return {peer: point for point, peer in enumerate(self.near[client], start=1) if peer in among}
 
 
 class Collecting:

@@ -157,18 +157,12 @@ def neighbours(clients: Sequence[int], degree: int, seed: bytes) -> dict[int, tu
     """The neighbours of each client, ascending, in the graph that ``seed`` draws.
 
     Args:
-        clients: ids, ascending; both sides list them alike.
+        clients: ids, ascending.
         degree: even and below ``len(clients)``, or ``len(clients) - 1``.
-        seed: 32 public bytes, drawn by the server from the operating system once the ids are fixed.
+        seed: 32 bytes, drawn by the server from the operating system once the ids are fixed.
     """
     circle = _circle(clients, seed)
     return {client: _beside(circle, place, degree) for place, client in enumerate(circle)}
-
-
-def neighbours_of(client: int, clients: Sequence[int], degree: int, seed: bytes) -> tuple[int, ...]:
-    """The neighbours of one client, without those of all the others; arguments as in `neighbours`."""
-    circle = _circle(clients, seed)
-    return _beside(circle, circle.index(client), degree)
 
 
 def _circle(clients: Sequence[int], seed: bytes) -> list[int]:

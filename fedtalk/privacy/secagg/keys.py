@@ -57,10 +57,16 @@ def round_digest(session: bytes, round_number: int, settings: bytes) -> bytes:
     return hashlib.sha256(_SALT + b"round" + session + struct.pack("<Q", round_number) + settings).digest()
 
 
-def roster_digest(round_context: bytes, graph_seed: bytes, clients: tuple[int, ...]) -> bytes:
-    """32 bytes that stand for one round with its roster: who takes part and in which graph."""
+def roster_digest(graph_seed: bytes, clients: tuple[int, ...]) -> bytes:
+    """32 bytes that stand for who takes part and in which graph, and tell it to nobody who doesn't have the seed."""
     ids = struct.pack(f"<{len(clients)}I", *clients)
-    return hashlib.sha256(_SALT + b"roster" + round_context + graph_seed + ids).digest()
+    return hashlib.sha256(_SALT + b"roster" + graph_seed + ids).digest()
+
+
+def roster_context(round_context: bytes, count: int, digest: bytes) -> bytes:
+    """32 bytes that stand for one round with its roster, in every key that is derived in it: whoever was told of another
+    roster has other keys."""
+    return hashlib.sha256(_SALT + b"context" + round_context + struct.pack("<I", count) + digest).digest()
 
 
 def self_mask_key(seed: bytes, context: bytes, client: int) -> bytes:

@@ -17,7 +17,7 @@ from fedtalk.privacy.secagg.envelope import SEALED_BYTES
 from fedtalk.privacy.secagg.errors import MalformedMessage
 from fedtalk.privacy.secagg.shamir import PRIME, SHARE_BYTES
 
-VERSION = 1
+VERSION = 2
 SESSION_BYTES = 16
 LARGEST_CLIENT_ID = 2**32 - 1
 LARGEST_ROUND = 2**64 - 1
@@ -111,27 +111,27 @@ class KeyAdvertisement(Message):
 
 @dataclass(frozen=True)
 class Roster(Message):
-    """Server to client: who takes part, in which graph, and the public keys of your neighbours."""
+    """Server to client: how many take part, and the public keys of your neighbours among them; of the others nothing."""
 
     KIND = 3
-    graph_seed: bytes
-    """32 bytes that place the clients in the graph."""
-    clients: tuple[int, ...]
-    """All who take part."""
+    count: int
+    """Clients that take part."""
+    digest: bytes
+    """32 bytes that stand for who they are and in which graph, without saying it."""
     neighbour_keys: dict[int, tuple[bytes, bytes]]
     """(sealing, mask) public keys of each neighbour of the recipient."""
 
     def _body(self) -> Iterable[bytes]:
-        yield self.graph_seed
-        yield _pack_ids(self.clients)
+        yield struct.pack("<I", self.count)
+        yield self.digest
         yield _pack_ids(self.neighbour_keys)
         for sealing_public, mask_public in self.neighbour_keys.values():
             yield sealing_public + mask_public
 
     @classmethod
     def _parse(cls, reader: _Reader) -> Iterable[object]:
-        seed, clients, ids = reader.take(_KEY_BYTES), reader.ids(), reader.ids()
-        return [seed, clients, {peer: (reader.take(_KEY_BYTES), reader.take(_KEY_BYTES)) for peer in ids}]
+        count, digest, ids = reader.number(), reader.take(_KEY_BYTES), reader.ids()
+        return [count, digest, {peer: (reader.take(_KEY_BYTES), reader.take(_KEY_BYTES)) for peer in ids}]
 
 
 @dataclass(frozen=True)
@@ -190,20 +190,22 @@ class MaskedInput(Message):
 
 @dataclass(frozen=True)
 class RevealRequest(Message):
-    """Server to client: these sent their vectors and these dropped out; reveal what removes their masks."""
+    """Server to client: these neighbours sent their vectors and these dropped out; reveal what removes their masks."""
 
     KIND = 7
+    count: int
+    """Clients whose vectors are in the sum, the recipient's among them."""
     survivors: tuple[int, ...]
-    """All whose vectors are in the sum: the seeds of their own masks are wanted."""
+    """The recipient's neighbours among these: the seeds of their own masks are wanted."""
     dropped: tuple[int, ...]
-    """All who shared but sent no vector: their mask keys are wanted."""
+    """Neighbours who shared but sent no vector: their mask keys are wanted."""
 
     def _body(self) -> Iterable[bytes]:
-        return [_pack_ids(self.survivors), _pack_ids(self.dropped)]
+        return [struct.pack("<I", self.count), _pack_ids(self.survivors), _pack_ids(self.dropped)]
 
     @classmethod
     def _parse(cls, reader: _Reader) -> Iterable[object]:
-        return [reader.ids(), reader.ids()]
+        return [reader.number(), reader.ids(), reader.ids()]
 
 
 @dataclass(frozen=True)
@@ -249,9 +251,14 @@ class _Reader:
         self._position = len(self._data)
         return part
 
+    def number(self) -> int:
+        """A count."""
+        (count,) = struct.unpack("<I", self.take(4))
+        return int(count)
+
     def ids(self) -> tuple[int, ...]:
         """A counted list of client ids."""
-        (count,) = struct.unpack("<I", self.take(4))
+        count = self.number()
         ids = struct.unpack(f"<{count}I", self.take(4 * count))
         if any(later <= earlier for earlier, later in itertools.pairwise(ids)):
             raise MalformedMessage(

@@ -77,7 +77,7 @@ class CollectingKeys(Collecting):
         self._answered.add(sender)
 
     def close(self) -> tuple[CollectingShares, dict[int, bytes]]:
-        """Draw the graph over those who answered, and send each the keys of its neighbours.
+        """Draw the graph over those who answered, and send each the keys of its neighbours; nobody learns of more.
 
         Raises:
             AbortedRound: too few answered.
@@ -91,8 +91,9 @@ class CollectingKeys(Collecting):
         graph_seed = secrets.token_bytes(32)
         near = neighbours(clients, choice.degree, graph_seed)
         settings = self._settings
-        context = keys.roster_digest(
-            keys.round_digest(settings.session, self._number, settings.fingerprint()), graph_seed, clients
+        digest = keys.roster_digest(graph_seed, clients)
+        context = keys.roster_context(
+            keys.round_digest(settings.session, self._number, settings.fingerprint()), count, digest
         )
         mask_publics = {client: self._keys[client][1] for client in clients}
         roster = Roster(clients, choice, near, mask_publics, context)
@@ -101,8 +102,8 @@ class CollectingKeys(Collecting):
                 client,
                 settings.session,
                 self._number,
-                graph_seed,
-                clients,
+                count,
+                digest,
                 {peer: self._keys[peer] for peer in near[client]},
             ).encode()
             for client in clients
@@ -203,10 +204,14 @@ class CollectingInputs(Collecting):
         needed = self._settings.survivors_needed(len(self._roster.clients))
         survivors = self._close("masked vectors", needed)
         dropped = tuple(sorted(self.waiting_for))
+        lost, sent, near = set(dropped), set(survivors), self._roster.near
         outgoing = {
-            client: messages.RevealRequest(client, self._settings.session, self._number, survivors, dropped).encode()
+            client: messages.RevealRequest(
+                client, self._settings.session, self._number, len(survivors),
+                tuple(peer for peer in near[client] if peer in sent), tuple(peer for peer in near[client] if peer in lost),
+            ).encode()
             for client in survivors
-        }
+        }  # fmt: skip
         state = CollectingReveals(
             self._settings, self._number, self._roster, self._commitments, dropped, survivors, self._sum.total()
         )

@@ -151,7 +151,7 @@ def picture_file(kind: str) -> Callable[[Path], object]:
 
 
 def many_faces(index: int) -> np.ndarray:
-    return np.maximum(face(index, 18, 40, 50), face(index, 18, 120, 50))
+    return np.concatenate([face(index, 18, 40, 50)[:, :80], face(index, 18, 120, 50)[:, 80:]], axis=1)
 
 
 def wide(picture: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -163,6 +163,7 @@ def wide(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 NOISE = np.random.default_rng(0).bytes(5_000)
 NAN = tone(0.56)
 NAN[:, 1000] = np.nan
+OPPOSITE = np.float32([[1], [-1]])
 TEXT = b"<!doctype html><title>404</title>" * 20
 
 ODDITIES: dict[str, tuple[str, Callable[[Path], object], str]] = {
@@ -199,7 +200,7 @@ ODDITIES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no times": ("a.mp4", raw(lambda b: b.replace(b"stts", b"xtts")), EITHER),
     "no codec data": ("a.mp4", raw(lambda b: b.replace(b"avcC", b"xvcC")), REJECT),
     "unknown picture": ("a.mp4", raw(lambda b: b.replace(b"avc1", b"xyz1")), REJECT),
-    "unknown sound": ("a.mp4", raw(lambda b: b.replace(b"mp4a", b"xyza")), REJECT),
+    "sound of another tag": ("a.mp4", raw(lambda b: b.replace(b"mp4a", b"xyza")), CLIPS),
     "twice": ("a.mp4", raw(lambda b: b + b), CLIPS),
     "tail": ("a.mp4", raw(lambda b: b + NOISE), CLIPS),
     "named avi": ("a.avi", raw(lambda b: b), CLIPS),
@@ -209,14 +210,14 @@ ODDITIES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "letters": ("übung 練習 🎬.mp4", raw(lambda b: b), CLIPS),
     "new line": ("a\nb.mp4", raw(lambda b: b), CLIPS),
     "dash": ("-rf.mp4", raw(lambda b: b), CLIPS),
-    "markup": ("x[/b].mp4", raw(lambda b: b), CLIPS),
+    "markup": ("[red]x[b].mp4", raw(lambda b: b), CLIPS),
     "colon": ("http:__x.mp4", raw(lambda b: b), CLIPS),
     "percent": ("a%03d.mp4", raw(lambda b: b), CLIPS),
     "quotes": ("a'b\"c`.mp4", raw(lambda b: b), CLIPS),
     "formula": ("=1+1.mp4", raw(lambda b: b), CLIPS),
     "long name": ("n" * 240 + ".mp4", raw(lambda b: b), CLIPS),
     "no utf-8": (os.fsdecode(b"caf\xe9.mp4"), raw(lambda b: b), CLIPS),
-    "folder": ("a.mp4", lambda p: p.mkdir(), EITHER),
+    "folder": ("a.mp4", lambda p: p.mkdir(), REJECT),
     "pipe": ("a.mp4", lambda p: os.mkfifo(p), REJECT),
     "link to nothing": ("a.mp4", link("nowhere.mp4"), REJECT),
     "link to itself": ("a.mp4", link("a.mp4"), REJECT),
@@ -255,7 +256,7 @@ ODDITIES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "8 kHz": ("a.mkv", film(sound_rate=8000, sound_codec="pcm_s16le"), CLIPS),
     "96 kHz": ("a.mkv", film(sound_rate=96_000, sound_codec="pcm_s16le"), CLIPS),
     "5.1": ("a.mkv", film(layout="5.1", sound_rate=48_000, sound_codec="ac3"), CLIPS),
-    "cancelling": ("a.mkv", film(layout="stereo", sound=tone(0.56) * [[1], [-1]], sound_codec="pcm_s16le"), CLIPS),
+    "cancelling": ("a.mkv", film(layout="stereo", sound=tone(0.56) * OPPOSITE, sound_codec="pcm_s16le"), CLIPS),
     "one NaN": ("a.mkv", film(sound=NAN, sound_codec="pcm_f32le"), CLIPS),
     "all NaN": ("a.mkv", film(sound=NAN * np.nan, sound_codec="pcm_f32le"), REJECT),
     "integer scale": ("a.mkv", film(sound=tone(0.56) * 32768, sound_codec="pcm_f32le"), CLIPS),

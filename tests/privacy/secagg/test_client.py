@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedtalk.errors import ConfigurationError
-from fedtalk.privacy.secagg import Assumptions, Enrolled, InvalidInput, MalformedMessage, RefusedMessage
+from fedtalk.privacy.secagg import Assumptions, Enrolled, InvalidInput, MalformedMessage, RefusedMessage, envelope
 from fedtalk.privacy.secagg.envelope import SEALED_BYTES
 from fedtalk.privacy.secagg.graph import neighbours
 from fedtalk.privacy.secagg.keys import KeyPair
@@ -56,6 +56,12 @@ class TestEnrolled:
             with pytest.raises(RefusedMessage, match=f"after 7, got {number}"):
                 client.join(altered(cohort.invitations[OWN], Invitation, round_number=number))
         client.join(altered(cohort.invitations[OWN], Invitation, round_number=8))
+
+    def test_takes_the_id_of_the_round_where_it_has_none_of_its_own(self, cohort) -> None:
+        client = Enrolled(None, cohort.settings)
+        for number, given in ((7, 40), (8, 3)):
+            invitation = altered(cohort.invitations[40], Invitation, client=given, round_number=number)
+            assert KeyAdvertisement.decode(client.join(invitation)[1]).client == given
 
     def test_refuses_a_round_it_joined_before_a_restart(self, cohort) -> None:
         with pytest.raises(RefusedMessage, match="after 7"):
@@ -130,22 +136,36 @@ class TestAdvertised:
             cohort.advertised[OWN].receive_roster(roster)
         cohort.advertised[OWN].receive_roster(cohort.rosters[OWN])  # nothing was done: the right one still goes
 
-    def test_refuses_a_roster_without_itself(self, cohort) -> None:
-        self.refuses(cohort, lambda roster: {"clients": (3, 8, 40, 77, 99)}, "client 21 among")
+    def test_refuses_itself_as_a_neighbour(self, cohort) -> None:
+        keys = (KeyPair().public, KeyPair().public)
+        self.refuses(
+            cohort,
+            lambda roster: {"neighbour_keys": dict(sorted({**roster.neighbour_keys, OWN: keys}.items())[1:])},
+            "neighbours of client 21 among 5, got 4",
+        )
+
+    @pytest.mark.parametrize("count", [4, 6, 2**32 - 1])
+    def test_refuses_a_count_that_its_neighbours_dont_fit(self, cohort, count) -> None:
+        self.refuses(cohort, lambda roster: {"count": count}, "expected the keys of|at most")
+
+    def test_another_roster_gives_other_keys(self, cohort) -> None:
+        """A server that tells clients of different rosters can't have their shares opened by each other."""
+        roster = self.change_roster(cohort, lambda roster: {"digest": b"z" * 32})
+        _, told = cohort.advertised[OWN].receive_roster(roster)
+        peer, _ = cohort.advertised[8].receive_roster(cohort.rosters[8])
+        sealed = SealedShares.decode(told).envelopes[8]
+        assert envelope.unseal(sealed, peer._peers[OWN].open_from) is None
 
     def test_refuses_too_small_a_cohort(self, cohort) -> None:
         keys = (KeyPair().public, KeyPair().public)
-        self.refuses(cohort, lambda roster: {"clients": (3, OWN), "neighbour_keys": {3: keys}}, "at least 3")
-
-    def test_refuses_an_id_that_appears_twice(self, cohort) -> None:
-        self.refuses(cohort, lambda roster: {"clients": (3, 8, 8, 21, 40, 77)}, "each once")
+        self.refuses(cohort, lambda roster: {"count": 2, "neighbour_keys": {3: keys}}, "at least 3")
 
     def test_refuses_a_missing_neighbour(self, cohort) -> None:
-        self.refuses(cohort, lambda roster: {"neighbour_keys": dict(list(roster.neighbour_keys.items())[1:])}, "seed")
+        self.refuses(cohort, lambda roster: {"neighbour_keys": dict(list(roster.neighbour_keys.items())[1:])}, "got 3")
 
-    def test_refuses_a_neighbour_that_the_graph_does_not_give(self, cohort) -> None:
+    def test_refuses_a_neighbour_more_than_the_graph_gives(self, cohort) -> None:
         fresh = (KeyPair().public, KeyPair().public)
-        self.refuses(cohort, lambda roster: {"neighbour_keys": {**roster.neighbour_keys, 99: fresh}}, "seed")
+        self.refuses(cohort, lambda roster: {"neighbour_keys": {**roster.neighbour_keys, 99: fresh}}, "got 5")
 
     def test_refuses_one_key_for_two_clients(self, cohort) -> None:
         self.refuses(
@@ -177,7 +197,7 @@ class TestAdvertised:
         state, _ = client.join(Invitation(1, settings.session, 0, settings.fingerprint()).encode())
         keys = {peer: (KeyPair().public, KeyPair().public) for peer in (0, 2, 3)}
         with pytest.raises(RefusedMessage, match="2 colluding and 1 dropping"):
-            state.receive_roster(Roster(1, settings.session, 0, b"g" * 32, (0, 1, 2, 3), keys).encode())
+            state.receive_roster(Roster(1, settings.session, 0, 4, b"g" * 32, keys).encode())
 
 
 class TestShared:
@@ -253,47 +273,55 @@ class TestSubmitted:
         revealed = RevealedShares.decode(cohort.submitted[OWN].reveal(cohort.requests[OWN]))
         assert tuple(revealed.seeds) == (3, 40, 77) and tuple(revealed.mask_keys) == (8,)
 
-    def refuses(self, cohort, survivors: tuple[int, ...], dropped: tuple[int, ...], match: str) -> None:
-        wrong = altered(cohort.requests[OWN], RevealRequest, survivors=survivors, dropped=dropped)
+    def refuses(
+        self, cohort, survivors: tuple[int, ...], dropped: tuple[int, ...], match: str, count: int | None = None
+    ) -> None:
+        count = len(survivors) + 1 if count is None else count
+        wrong = altered(cohort.requests[OWN], RevealRequest, count=count, survivors=survivors, dropped=dropped)
         with pytest.raises(RefusedMessage, match=match):
             cohort.submitted[OWN].reveal(wrong)
         cohort.submitted[OWN].reveal(cohort.requests[OWN])  # nothing was revealed: the right one still goes
 
     def test_refuses_both_kinds_of_share_for_one_peer(self, cohort) -> None:
         cohort.to_request(without=[8])
-        self.refuses(cohort, (3, 8, 21, 40, 77), (8,), r"both for \[8\]")
+        self.refuses(cohort, (3, 8, 40, 77), (8,), r"both for \[8\]")
 
     def test_refuses_the_other_kind_in_a_second_request(self, cohort) -> None:
         cohort.to_request()
         cohort.submitted[OWN].reveal(cohort.requests[OWN])
-        other = altered(cohort.requests[OWN], RevealRequest, survivors=(3, 8, 21, 40), dropped=(77,))
+        other = altered(cohort.requests[OWN], RevealRequest, count=4, survivors=(3, 8, 40), dropped=(77,))
         for request in (other, cohort.requests[OWN]):
             with pytest.raises(RefusedMessage, match="second"):
                 cohort.submitted[OWN].reveal(request)
 
-    def test_refuses_when_it_is_not_a_survivor_itself(self, cohort) -> None:
+    def test_refuses_itself_in_a_list(self, cohort) -> None:
         cohort.to_request()
-        self.refuses(cohort, (3, 8, 40, 77), (OWN,), "client 21, which sent")
+        self.refuses(cohort, (3, 8, 40, 77), (OWN,), r"\[21\] besides")
+
+    @pytest.mark.parametrize("count", [0, 4, 6, 2**32 - 1])
+    def test_refuses_a_count_that_its_lists_cant_have(self, cohort, count) -> None:
+        cohort.to_request()
+        self.refuses(cohort, (3, 8, 40, 77), (), "as its lists allow", count)
 
     def test_refuses_forged_ids(self, cohort) -> None:
         cohort.to_request()
-        self.refuses(cohort, (3, 8, 21, 40, 77, 99), (), r"\[99\]")
+        self.refuses(cohort, (3, 8, 40, 77, 99), (), r"\[99\]")
 
     def test_refuses_repeated_ids(self, cohort) -> None:
         cohort.to_request()
-        self.refuses(cohort, (3, 8, 21, 40, 40, 77), (), "each once")
+        self.refuses(cohort, (3, 8, 40, 40, 77), (), "each once")
 
     def test_refuses_too_small_a_survivor_set(self, cohort) -> None:
         cohort.to_request()
-        self.refuses(cohort, (3, 21, 40), (8, 77), "at least 4 survivors, got 3")
+        self.refuses(cohort, (3, 40), (8, 77), "at least 4 survivors, got 3")
 
     def test_refuses_lists_that_leave_a_neighbour_out(self, cohort) -> None:
         cohort.to_request()
-        self.refuses(cohort, (3, 8, 21, 40), (), r"none with \[77\]")
+        self.refuses(cohort, (3, 8, 40), (), r"none with \[77\]")
 
     def test_refuses_word_of_a_neighbour_that_never_shared(self, cohort) -> None:
         cohort.to_request(never_shared=[77])
-        self.refuses(cohort, (3, 8, 21, 40, 77), (), r"never shared, got \[77\]")
+        self.refuses(cohort, (3, 8, 40, 77), (), r"never shared, got \[77\]")
 
     def test_refuses_too_few_surviving_neighbours(self, settings_of) -> None:
         """On a sparse graph enough may survive in all and too few beside this client."""
@@ -303,15 +331,16 @@ class TestSubmitted:
         head = (OWN, settings.session, 0)
         advertised, _ = Enrolled(OWN, settings).join(Invitation(*head, settings.fingerprint()).encode())
         keys = {peer: (KeyPair().public, KeyPair().public) for peer in near}
-        shared, _ = advertised.receive_roster(Roster(*head, b"g" * 32, ids, keys).encode())
+        shared, _ = advertised.receive_roster(Roster(*head, 100, b"g" * 32, keys).encode())
         delivery = ShareDelivery(*head, {peer: bytes(SEALED_BYTES) for peer in near}).encode()
         submitted, _ = shared.receive_shares(delivery, np.zeros(4, dtype="<u4"))
         dropped = near[: choice.degree - choice.threshold + 1]
-        survivors = tuple(client for client in ids if client not in dropped)
-        assert len(survivors) >= needed
+        left = tuple(peer for peer in near if peer not in dropped)
+        assert 100 - len(dropped) >= needed
         with pytest.raises(RefusedMessage, match=f"at least {choice.threshold} surviving neighbours"):
-            submitted.reveal(RevealRequest(*head, survivors, dropped).encode())
-        submitted.reveal(RevealRequest(*head, tuple(sorted((*survivors, dropped[-1]))), dropped[:-1]).encode())
+            submitted.reveal(RevealRequest(*head, 100 - len(dropped), left, dropped).encode())
+        enough = tuple(sorted((*left, dropped[-1])))
+        submitted.reveal(RevealRequest(*head, 101 - len(dropped), enough, dropped[:-1]).encode())
 
     @pytest.mark.parametrize("wrong", WRONG_ADDRESS)
     def test_refuses_another_address(self, cohort, wrong) -> None:
@@ -330,7 +359,7 @@ class TestSubmitted:
         delivery = ShareDelivery.decode(cohort.deliveries[OWN])
         spoilt = {**delivery.envelopes, 8: bytes(len(delivery.envelopes[8]))}
         state, _ = cohort.shared[OWN].receive_shares(replace(delivery, envelopes=spoilt).encode(), cohort.vectors[OWN])
-        request = RevealRequest(OWN, cohort.settings.session, 7, cohort.ids, ()).encode()
+        request = RevealRequest(OWN, cohort.settings.session, 7, 5, OTHERS, ()).encode()
         assert tuple(RevealedShares.decode(state.reveal(request)).seeds) == (3, 40, 77)
 
     def test_an_envelope_for_one_client_is_of_no_use_to_another(self, cohort) -> None:
@@ -340,5 +369,5 @@ class TestSubmitted:
         stolen = ShareDelivery.decode(cohort.deliveries[40]).envelopes[8]
         swapped = {**delivery.envelopes, 8: stolen}
         state, _ = cohort.shared[OWN].receive_shares(replace(delivery, envelopes=swapped).encode(), cohort.vectors[OWN])
-        request = RevealRequest(OWN, cohort.settings.session, 7, cohort.ids, ()).encode()
+        request = RevealRequest(OWN, cohort.settings.session, 7, 5, OTHERS, ()).encode()
         assert 8 not in RevealedShares.decode(state.reveal(request)).seeds

@@ -12,6 +12,7 @@ from fedtalk.privacy.secagg.keys import (
     derive_key,
     fresh_secret,
     pair_mask_key,
+    roster_context,
     roster_digest,
     round_digest,
     sealing_key,
@@ -76,7 +77,7 @@ def test_no_two_derivations_from_one_secret_agree() -> None:
     """Label, session, round, settings, roster, clients and direction: each alone changes the key."""
     secret = b"s" * 32
     contexts = [
-        roster_digest(round_digest(session, number, settings), seed, clients)
+        roster_context(round_digest(session, number, settings), len(clients), roster_digest(seed, clients))
         for session, number, settings, seed, clients in [
             (b"a" * 16, 1, b"x" * 32, b"g" * 32, (1, 2, 3)),
             (b"b" * 16, 1, b"x" * 32, b"g" * 32, (1, 2, 3)),

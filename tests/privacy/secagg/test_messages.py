@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,13 +26,19 @@ KEYS = (b"a" * 32, b"b" * 32)
 EXAMPLES: list[Message] = [
     Invitation(*HEAD, b"f" * 32),
     KeyAdvertisement(*HEAD, *KEYS),
-    Roster(*HEAD, b"g" * 32, (1, 5, 9), {1: KEYS, 9: KEYS}),
+    Roster(*HEAD, 7, b"g" * 32, {1: KEYS, 9: KEYS}),
     SealedShares(*HEAD, {1: b"x" * SEALED_BYTES, 9: b"y" * SEALED_BYTES}, b"c" * 32),
     ShareDelivery(*HEAD, {1: b"x" * SEALED_BYTES}),
     MaskedInput(*HEAD, b"packed"),
-    RevealRequest(*HEAD, (1, 5), (9,)),
+    RevealRequest(*HEAD, 4, (1, 5), (9,)),
     RevealedShares(*HEAD, {1: bytes(SHARE_BYTES)}, {9: (PRIME - 1).to_bytes(SHARE_BYTES, "big")}),
 ]
+
+
+def _ids(ids: tuple[int, ...]) -> bytes:
+    return struct.pack(f"<{len(ids) + 1}I", len(ids), *ids)
+
+
 KINDS = [type(example) for example in EXAMPLES]
 by_kind = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: type(example).__name__)
 
@@ -43,7 +51,7 @@ def test_a_message_survives_the_wire(example: Message) -> None:
 @by_kind
 def test_the_header_is_the_one_described(example: Message) -> None:
     data = example.encode()
-    assert data[0] == 1 and data[1] == type(example).KIND and data[2:4] == bytes(2)
+    assert data[0] == 2 and data[1] == type(example).KIND and data[2:4] == bytes(2)
     assert data[4:8] == (5).to_bytes(4, "little")
     assert data[8:24] == b"s" * 16 and data[24:32] == (9).to_bytes(8, "little")
 
@@ -83,11 +91,13 @@ def test_a_message_is_read_as_its_own_kind_only(example: Message) -> None:
 
 @pytest.mark.parametrize("ids", [(5, 1), (1, 1), (1, 5, 5)])
 def test_ids_out_of_order_or_repeated_are_refused(ids: tuple[int, ...]) -> None:
-    for wrong in (RevealRequest(*HEAD, ids, ()), RevealRequest(*HEAD, (), ids)):
+    for wrong in (RevealRequest(*HEAD, 2, ids, ()), RevealRequest(*HEAD, 2, (), ids)):
         with pytest.raises(MalformedMessage, match="ascending"):
             RevealRequest.decode(wrong.encode())
     with pytest.raises(MalformedMessage, match="ascending"):
-        Roster.decode(Roster(*HEAD, b"g" * 32, ids, {}).encode())
+        Roster.decode(
+            Roster(*HEAD, 3, b"g" * 32, dict.fromkeys(ids, KEYS)).encode()[:68] + _ids(ids) + b"k" * 64 * len(ids)
+        )
 
 
 def test_a_share_outside_the_field_is_refused() -> None:
@@ -98,11 +108,11 @@ def test_a_share_outside_the_field_is_refused() -> None:
 
 def test_a_count_beyond_the_message_is_refused_without_memory() -> None:
     with pytest.raises(MalformedMessage, match="cut short"):
-        RevealRequest.decode(RevealRequest(*HEAD, (), ()).encode()[:32] + b"\xff" * 8)
+        RevealRequest.decode(RevealRequest(*HEAD, 2, (), ()).encode()[:36] + b"\xff" * 8)
 
 
 @given(st.binary(max_size=300), st.sampled_from(EXAMPLES))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=1000, deadline=None)
 def test_garbage_gives_a_refusal_or_the_very_same_bytes(garbage: bytes, example: Message) -> None:
     for data in (garbage, example.encode()[:32] + garbage):
         try:

@@ -54,8 +54,8 @@ def differences(server: Mapping[str, Any], site: Mapping[str, str]) -> list[str]
     ]
 
 
-def check_sealed(privacy: Privacy | None) -> None:
-    """Across organisations nothing but secure aggregation keeps a client's update from the server.
+def check_sealed(privacy: Privacy | None) -> Privacy:
+    """The privacy, which across organisations has secure aggregation: nothing else keeps a client's update from the server.
 
     Raises:
         ConfigurationError: it is off.
@@ -67,6 +67,7 @@ def check_sealed(privacy: Privacy | None) -> None:
             f"clear: expected privacy with secure_aggregation: true, got {got}. Set it in the config of all sides; within one "
             "organisation `fedtalk fit` does without."
         )
+    return privacy
 
 
 def _object(value: object) -> str:

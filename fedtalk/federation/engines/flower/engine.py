@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 
 from safetensors.torch import save
@@ -11,37 +11,21 @@ from torch import Tensor
 
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.engines.flower.agreement import agreement_of, check_sealed
-from fedtalk.federation.engines.flower.messages import Message
+from fedtalk.federation.engines.flower.messages import MOST_NAME, STATE, Message, MessageError
+from fedtalk.federation.engines.flower.post import Post
 from fedtalk.federation.engines.flower.roster import SiteClients
 from fedtalk.federation.engines.in_process import Engine, RoundSum
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.local_work import OnStep
 from fedtalk.privacy.private_rounds import PrivateRounds
 from fedtalk.privacy.secagg.errors import AbortedRound, RefusedMessage
+from fedtalk.privacy.secagg.messages import LARGEST_CLIENT_ID
 from fedtalk.privacy.secagg.server import CollectingInputs, CollectingKeys, CollectingShares
 from fedtalk.privacy.secagg.unmasking import CollectingReveals
 
 log = logging.getLogger("fedtalk")
 
 Collector = CollectingKeys | CollectingShares | CollectingInputs | CollectingReveals
-
-
-class Post(ABC):
-    """Carries requests to sites and their answers back."""
-
-    @abstractmethod
-    def connected(self) -> list[str]:
-        """Sites that can be reached, by name."""
-
-    @abstractmethod
-    def ask(self, requests: Mapping[str, bytes], seconds: float, check: Callable[[], None]) -> dict[str, bytes]:
-        """Send each site its request; the answers that came within ``seconds``.
-
-        Args:
-            requests: by site; a site that can't be reached gives no answer.
-            seconds: to wait, at most.
-            check: called while waiting; may raise to stop.
-        """
 
 
 def gather(
@@ -61,12 +45,15 @@ def gather(
             raise FedTalkError(
                 f"site {site}: expected an answer within {seconds:g} s, got none; see its own log, then start again"
             )
-        answer = Message.decode(answers[site])
-        if answer.kind == "refused":
-            raise ConfigurationError(f"site {site}: {answer.get('why', str)}")
-        clients = answer.get("clients", list)
-        if not clients or not all(isinstance(client, str) for client in clients):
-            raise ConfigurationError(f"site {site}: expected the names of its clients, got {clients!r:.80}")
+        try:
+            answer = Message.decode(answers[site])
+            if answer.kind == "refused":
+                raise ConfigurationError(answer.why)
+            clients = answer.get("clients", list)
+            if not clients or not all(isinstance(client, str) and 0 < len(client) <= MOST_NAME for client in clients):
+                raise MessageError(f"expected the names of its clients, got {clients!r:.80}")
+        except FedTalkError as error:
+            raise ConfigurationError(f"site {site}: {error}") from error
         clients_of[site] = clients
         log.info("site %s: %d clients", site, len(clients))
     return clients_of
@@ -76,14 +63,15 @@ class FlowerEngine(Engine):
     """Sites do their clients' part, this process the server's; what passes between them is `Message` in bytes.
 
     A round: (1) charge the ledger; (2) broadcast state and invitations, sites train and advertise keys; (3) shares; (4)
-    masked vectors; (5) reveal; (6) open and decode the sum. A site that is late has dropped out with its clients.
+    masked vectors; (5) reveal; (6) open and decode the sum. A site that is late has dropped out with its clients. In the
+    protocol clients have ids that are drawn for each round, so that rosters tell sites nothing from one round to the next.
     """
 
     def __init__(self, post: Post, training_seconds: float, answer_seconds: float) -> None:
         """
         Args:
             post: to the sites.
-            training_seconds: for a site's training of a round, all of its clients together.
+            training_seconds: for a site's training of a round, all of its clients together; the site gives each its slot.
             answer_seconds: for each of the other answers.
         """
         self._post, self._training_seconds, self._answer_seconds = post, training_seconds, answer_seconds
@@ -135,10 +123,12 @@ class FlowerEngine(Engine):
         needed: int,
         result: RoundSum,
     ) -> None:
-        collecting_keys = CollectingKeys([private.ids[client] for client in cohort], private.settings, number)
+        drawn = secrets.SystemRandom().sample(range(LARGEST_CLIENT_ID + 1), len(cohort))
+        self._ids = dict(zip(cohort, drawn, strict=True))
+        collecting_keys = CollectingKeys(drawn, private.settings, number)
         run = {
-            "agreement": self._agreement, "session": private.settings.session.hex(), "registered": len(private.ids),
-            "clip_norm": private.clip_norm,
+            "agreement": self._agreement, "registered": len(private.ids), "clip_norm": private.clip_norm,
+            "seconds": self._training_seconds,
         }  # fmt: skip
         invitations = collecting_keys.invitations()
         members = self._exchange("train", collecting_keys, invitations, number, needed, run, save(dict(state)))
@@ -169,18 +159,15 @@ class FlowerEngine(Engine):
         Raises:
             AbortedRound: they are fewer than ``needed``.
         """
-        ids = self._private.ids
-        names = {number_: client for client, number_ in ids.items()}
+        ids, names = self._ids, {drawn: client for client, drawn in self._ids.items()}
+        session = self._private.settings.session.hex()
         parts: dict[str, dict[str, bytes]] = {}
         for client_id, part in outgoing.items():
             parts.setdefault(self._site_of[names[client_id]], {})[names[client_id]] = part
         requests = {}
         for site, own in parts.items():
-            fields: dict[str, object] = {"round": number}
-            if run is not None:
-                fields |= run
-                fields["ids"] = {client: ids[client] for client, where in self._site_of.items() if where == site}
-            requests[site] = Message(kind, fields, own if state is None else {"state": state, **own}).encode()
+            fields = {"session": session, "round": number, **(run or {})}
+            requests[site] = Message(kind, fields, own if state is None else {STATE: state, **own}).encode()
         seconds = self._training_seconds if kind == "train" else self._answer_seconds
         answers = self._post.ask(requests, seconds, self.check_stop)
         taken = []
@@ -188,7 +175,7 @@ class FlowerEngine(Engine):
             try:
                 answer = Message.decode(data)
                 if answer.kind != "answer":
-                    raise RefusedMessage(f"it refused: {answer.get('why', str)}")
+                    raise RefusedMessage(f"it refused: {answer.why}")
                 if answer.get("round", int) != number:
                     raise RefusedMessage(f"it answered in round {answer.get('round', int)}")
             except FedTalkError as error:
@@ -209,10 +196,17 @@ class FlowerEngine(Engine):
 
     def finish(self, state: Mapping[str, Tensor]) -> list[str]:
         """Give every site the adapter that the run ended with; returns the sites that took it."""
-        request = Message("finish", {"agreement": self._agreement}, {"state": save(dict(state))}).encode()
+        fields = {"agreement": self._agreement, "session": self._private.settings.session.hex()}
+        request = Message("finish", fields, {STATE: save(dict(state))}).encode()
         sites = sorted(set(self._site_of.values()))
         answers = self._post.ask(dict.fromkeys(sites, request), self._answer_seconds, self.check_stop)
-        took = [site for site in sites if site in answers and Message.decode(answers[site]).kind == "answer"]
-        for site in sorted(set(sites) - set(took)):
+        took = []
+        for site in sites:
+            try:
+                if site in answers and Message.decode(answers[site]).kind == "answer":
+                    took.append(site)
+                    continue
+            except MessageError as error:
+                log.warning("site %s: %s", site, error)
             log.warning("site %s did not take the final adapter; it is in RUN/adapters/released", site)
         return took

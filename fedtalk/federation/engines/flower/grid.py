@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedtalk.federation.engines.flower.engine import Post
+from fedtalk.federation.engines.flower.post import Post
 
 log = logging.getLogger("fedtalk")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import ipaddress
 import os
 import ssl
@@ -30,7 +31,8 @@ DAYS = 365
 
 
 def write_keys(folder: Path, hosts: Sequence[str], sites: Sequence[str]) -> list[Path]:
-    """Write ``authority.crt``, ``server.crt`` and ``server.key``, and for each site ``sites/SITE.key`` and ``SITE.pub``.
+    """Write ``authority.crt``, ``server.crt`` and ``server.key`` for TLS, ``signing.key`` and ``server.pub`` by which sites know
+    what the server says, and for each site ``sites/SITE.key`` and ``SITE.pub``.
 
     Files that are there already stay; the authority's own key is not kept, so a new server certificate takes a new folder.
 
@@ -65,17 +67,18 @@ def write_keys(folder: Path, hosts: Sequence[str], sites: Sequence[str]) -> list
         write(folder / "authority.crt", authority.public_bytes(Encoding.PEM))
         write(folder / "server.crt", server.public_bytes(Encoding.PEM))
         write(folder / "server.key", _private(server_key, PrivateFormat.PKCS8), private=True)
-    for site in sites:
-        path = folder / "sites" / f"{site}.key"
+    pairs = {folder / "signing.key": folder / "server.pub"}
+    pairs |= {folder / "sites" / f"{site}.key": folder / "sites" / f"{site}.pub" for site in sites}
+    for path, public in pairs.items():
         if not path.exists():
             key = ec.generate_private_key(ec.SECP384R1())
             write(path, _private(key, PrivateFormat.OpenSSH), private=True)
-            write(path.with_suffix(".pub"), key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH))
+            write(public, key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH))
     return written
 
 
-def read_public_key(path: Path) -> bytes:
-    """A site's public key as Flower registers it, in PEM, from a file in OpenSSH's format.
+def read_public_key(path: Path) -> ec.EllipticCurvePublicKey:
+    """The public key of a site or of the server, from a file in OpenSSH's format.
 
     Raises:
         ArtifactError: there is none, or it isn't of an elliptic curve that Flower takes.
@@ -91,7 +94,17 @@ def read_public_key(path: Path) -> bytes:
         raise ArtifactError(
             f"public key {path}: expected an elliptic curve of NIST's (ecdsa), got {type(key).__name__}"
         )
+    return key
+
+
+def in_pem(key: ec.EllipticCurvePublicKey) -> bytes:
+    """A public key as Flower registers it."""
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
+    """SHA-256 of a public key, in hexadecimal."""
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 def read_authority(path: str) -> bytes:
@@ -122,19 +135,25 @@ def check_certificate(certificate: str, private_key: str) -> None:
         raise _unfit(f"{certificate} with {private_key}", "certificate", what, error) from error
 
 
-def check_private_key(path: str) -> None:
-    """
+def read_private_key(path: str, name: str = "private_key") -> ec.EllipticCurvePrivateKey:
+    """A private key, from a file in OpenSSH's format.
+
+    Args:
+        path: the file.
+        name: of the setting that names it.
+
     Raises:
         ArtifactError: it is none that Flower takes.
     """
     what = "a private key in OpenSSH's format, of an elliptic curve of NIST's (ecdsa), without a passphrase"
-    content = _read(path, "private_key", what)
+    content = _read(path, name, what)
     try:
         key = load_ssh_private_key(content, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _unfit(path, "private_key", what, error) from error
+        raise _unfit(path, name, what, error) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ArtifactError(f"flower.private_key: expected {what}, got {type(key).__name__} in {path}")
+        raise ArtifactError(f"flower.{name}: expected {what}, got {type(key).__name__} in {path}")
+    return key
 
 
 def _read(path: str, name: str, what: str) -> bytes:

@@ -26,7 +26,12 @@ class Child:
     """One of Flower's programs, running until the block is left."""
 
     def __init__(
-        self, program: str, arguments: Sequence[str], folder: Path, meanings: Mapping[str, str] | None = None
+        self,
+        program: str,
+        arguments: Sequence[str],
+        folder: Path,
+        meanings: Mapping[str, str] | None = None,
+        module: str | None = None,
     ) -> None:
         """
         Args:
@@ -34,6 +39,7 @@ class Child:
             arguments: of its command line.
             folder: for its home and its log, PROGRAM.log.
             meanings: by a phrase of its last words, what that means here; the first that fits is told instead of them.
+            module: of Python, that is run in the program's place.
 
         Raises:
             ConfigurationError: the program isn't installed.
@@ -41,21 +47,22 @@ class Child:
         self.program, self._arguments, self._folder = program, list(arguments), folder
         self._meanings = dict(meanings or {})
         self.log_file = folder / f"{program}.log"
-        self._path = Path(sysconfig.get_path("scripts")) / program
-        if not self._path.exists():
-            raise ConfigurationError(f'{self._path} does not exist; expected Flower: pip install "fedtalk[flower]"')
+        path = Path(sysconfig.get_path("scripts")) / program
+        if not path.exists():
+            raise ConfigurationError(f'{path} does not exist; expected Flower: pip install "fedtalk[flower]"')
+        self._command = [str(path)] if module is None else [sys.executable, "-m", module]
 
     def __enter__(self) -> Child:
         self._folder.mkdir(parents=True, exist_ok=True)
         self.start()
         return self
 
-    def start(self) -> None:
-        """Start it, also after it has ended."""
+    def start(self, *further: str) -> None:
+        """Start it, also after it has ended; with ``further`` arguments, which go before earlier ones of the same name."""
         environment = {**FLOWER_ENVIRONMENT, "FLWR_HOME": str(self._folder.absolute()), **os.environ}
         with self.log_file.open("wb") as output:
             self._process = subprocess.Popen(
-                [str(self._path), *self._arguments], stdout=output, stderr=subprocess.STDOUT,
+                [*self._command, *self._arguments, *further], stdout=output, stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL, env=environment, preexec_fn=_end_with_parent if sys.platform == "linux" else None,
                 start_new_session=True,  # Ctrl-C reaches us alone, and we end it when we are ready
             )  # fmt: skip
@@ -71,6 +78,10 @@ class Child:
     @property
     def ended(self) -> bool:
         return self._process.poll() is not None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def last_words(self) -> str:
         """What it said last, without its chatter, or what is known to be meant by that."""

@@ -4,36 +4,41 @@ A round at a site: (1) ``train``: join each of the round's clients, train it on 
 ``shares``: share each client's secrets among its neighbours; (3) ``input``: encode, add the noise share, mask; (4)
 ``reveal``: help to remove the masks. Training comes first, so that whoever fails or is slow in it is gone before masks are
 agreed. Updates, losses, scores, keys and the reasons of failures stay in this object.
+
+Each client is by itself: it has a slot of the time that the server gives, whatever the others do with theirs, and an answer
+of its own in the site's message. What one client does (fail, hang, run out of memory, break the protocol, reach the end of
+its budget) takes it alone out of the sum.
 """
 
 from __future__ import annotations
 
-import json
 import logging
+import math
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
+from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.engines.flower.agreement import agreement_of, check_sealed, differences
-from fedtalk.federation.engines.flower.messages import Message, MessageError
+from fedtalk.federation.engines.flower.messages import STATE, Message, MessageError
+from fedtalk.federation.engines.flower.site_session import SiteAccount, SiteSession, session_of
 from fedtalk.federation.engines.in_process import Engine, Failure, InProcess
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.module import load_state
-from fedtalk.privacy.private_rounds import PrivateRounds
-from fedtalk.privacy.rounds import rounds_of
+from fedtalk.federation.preconditions import check_placements
 from fedtalk.privacy.secagg.client import Advertised, Shared, Submitted
-from fedtalk.storage import write_json
 
 log = logging.getLogger("fedtalk")
 
-JOINED = "joined.json"
-"""In the site's run folder: the newest round that was joined, so that a restart doesn't join it again."""
+ANSWERING = 0.1
+"""Share of the server's time for training that a site keeps for its answer's way."""
+RESTARTS = 2.0
+"""Starts of a process that a client's slot allows for, if the client before it has taken its process down."""
 
 
 class SiteRefusal(FedTalkError):
@@ -52,26 +57,35 @@ class _Taking:
 class Site:
     """All clients of one data folder."""
 
-    def __init__(self, federation: Federation, engine: Engine, check_stop: Callable[[], None]) -> None:
+    def __init__(
+        self, federation: Federation, engine: Engine, account: SiteAccount, check_stop: Callable[[], None]
+    ) -> None:
         """
         Args:
             federation: with the site's own placements; its module is held for the whole run.
             engine: for clients on this machine, not yet started.
+            account: what the site's people may give, and have given.
             check_stop: called often; raises where the site was asked to stop.
 
         Raises:
-            ConfigurationError: the config has no secure aggregation.
+            ConfigurationError: the config has no secure aggregation, or noise and clients that can take each other down.
         """
-        check_sealed(federation.privacy)
+        privacy = check_sealed(federation.privacy)
+        check_placements(federation)
         self.federation, self.module, self.data = federation, federation.module, federation.data
-        self._agreement, self._check_stop = agreement_of(federation), check_stop
+        self._agreement, self._account, self._check_stop = agreement_of(federation), account, check_stop
         if not isinstance(engine, InProcess):
             raise ConfigurationError(f"engine: expected one for clients on this machine, got {type(engine).__name__}")
-        self._engine = engine
+        if privacy.noised and len(self.data.clients) > 1 and not engine.isolates:
+            raise ConfigurationError(
+                f"trainer.workers: with noise a client's trouble must cost its own update alone, but here "
+                f"{len(self.data.clients)} clients train in one process, which the one that hangs or runs out of memory would "
+                "take down: expected processes of their own, got workers: 1. Set trainer.workers: 2 at this site, or more"
+            )
+        self._engine, began = engine, time.monotonic()
         engine.start(federation, check_stop)
-        self._joined = federation.run_dir / JOINED
-        self._session: bytes | None = None
-        self._private: PrivateRounds | None = None
+        self._start_seconds = time.monotonic() - began
+        self._session: SiteSession | None = None
         self._round, self._taking = -1, dict[str, _Taking]()
         self.final_state: dict[str, Tensor] | None = None
         """The adapter that the run ended with, once the server has said so."""
@@ -118,30 +132,64 @@ class Site:
 
     def _train(self, message: Message) -> Message:
         self._check_agreement(message)
-        private = self._private_rounds(message)
-        number = message.get("round", int)
-        state = self._state(message)
-        invitations = self._own(message.parts, but="state")
-        joined = {
-            client: private.member(client, self._last_round()).join(invitation)
-            for client, invitation in invitations.items()
-        }
-        write_json(self._joined, {"session": private.settings.session.hex(), "round": number})
+        session, number, state = self._session_of(message), message.get("round", int), self._state(message)
+        invitations = self._own(message.parts, but=STATE)
+        clip_norm, slot = self._clip_norm(message), self._slot(message, len(invitations))
+        joined: dict[str, tuple[Advertised, bytes]] = {}
+        for client, invitation in invitations.items():
+            try:
+                refused = session.refusal(client, number)
+                if refused is not None:
+                    raise SiteRefusal(refused)
+                joined[client] = session.private.member(client, session.last_round).join(invitation)
+            except Exception as error:
+                why = self._left_out(number, client, error)
+        if not joined:
+            raise SiteRefusal(why)
+        session.join(number)
         self._round, self._taking = number, {}
-        private.clip_norm = self._clip_norm(message)
+        session.private.clip_norm = clip_norm
         keys: dict[str, bytes] = {}
         log.info("round %d: %s train", number, ", ".join(joined))
-        for client, update in self._engine.updates(number, list(joined), state, self._after_step):
-            if isinstance(update, Failure):  # whatever its data or device does, it costs its own update only
-                log.warning("round %d: client %s failed and is left out: %s", number, client, update)
-                continue
-            advertised, advertisement = joined[client]
-            self._taking[client] = _Taking(advertised, update.contribution)
-            keys[client] = advertisement
+        local = self.federation.local
+        local = replace(local, deadline_seconds=min(slot, local.deadline_seconds or math.inf))
+        self._engine.federation = replace(self.federation, local=local)
+        try:
+            for client, update in self._engine.updates(number, list(joined), state, self._after_step):
+                if isinstance(update, Failure):
+                    self._left_out(number, client, update)
+                    continue
+                advertised, advertisement = joined[client]
+                self._taking[client] = _Taking(advertised, update.contribution)
+                keys[client] = advertisement
+        finally:
+            self._engine.federation = self.federation
         return Message("answer", {"round": number}, keys)
 
     def _after_step(self, client: str, step: int, losses: dict[str, float]) -> None:
         self._check_stop()
+
+    def _slot(self, message: Message, clients: int) -> float:
+        """Seconds that each client has, so that all of them have as long whatever the others do.
+
+        Raises:
+            SiteRefusal: none are left of the server's time.
+        """
+        seconds, engine = float(message.get("seconds", (int, float))), self._engine
+        in_turn = math.ceil(max(1, clients) / engine.at_once)
+        slot = seconds * (1 - ANSWERING) / in_turn - (RESTARTS * self._start_seconds if engine.isolates else 0.0)
+        if not 0 < slot < math.inf:
+            raise SiteRefusal(
+                f"flower.training_seconds: expected time for {clients} clients, {engine.at_once} at once, of which each may "
+                f"have to start its process anew ({self._start_seconds:.0f} s), got {seconds:g} s"
+            )
+        return slot
+
+    def _left_out(self, number: int, client: str, why: object) -> str:
+        """One client takes no further part; the others do. What is told of it, in this site's own log."""
+        log.warning("round %d: client %s is left out: %s", number, client, why)
+        self._taking.pop(client, None)
+        return str(why) if isinstance(why, FedTalkError) else "an error at the site; its own log says which"
 
     def _shares(self, message: Message) -> Message:
         def share(client: str, taking: _Taking, roster: bytes) -> bytes:
@@ -152,13 +200,14 @@ class Site:
         return self._each(message, Advertised, share)
 
     def _input(self, message: Message) -> Message:
-        private = self._private
+        session = self._session
 
         def submit(client: str, taking: _Taking, delivery: bytes) -> bytes:
-            assert isinstance(taking.state, Shared) and private is not None and taking.vector is not None
-            elements = private.encoding(self._round).elements(client, taking.vector, taking.state.roster_size)
+            assert isinstance(taking.state, Shared) and session is not None and taking.vector is not None
+            elements = session.private.encoding(self._round).elements(client, taking.vector, taking.state.roster_size)
             taking.state, reply = taking.state.receive_shares(delivery, elements)
             taking.vector = None
+            session.give([client], self._round)
             return reply
 
         return self._each(message, Shared, submit)
@@ -174,46 +223,57 @@ class Site:
 
     def _finish(self, message: Message) -> Message:
         self._check_agreement(message)
+        if self._session is not None and session_of(message) != self._session.id:
+            raise SiteRefusal("finish: expected the session under way, got another one's")
         self.final_state = self._state(message)
         load_state(self.module.exchanged_parameters(), self.final_state)
         return Message("answer")
 
     def _each(self, message: Message, expected: type, step: Callable[[str, _Taking, bytes], bytes]) -> Message:
-        """Take a step of the protocol with each client that is at that step; one that refuses has dropped out.
+        """Take a step of the protocol with each client that is at that step; the others have dropped out.
 
         Raises:
-            SiteRefusal: the round isn't the one under way, a client isn't this site's or doesn't take part, or a step is
-                asked for out of turn.
+            SiteRefusal: the round isn't the one under way, or nobody of this site takes this step in it.
         """
         number, parts = message.get("round", int), self._own(message.parts)
-        if number != self._round:
+        if self._session is None or session_of(message) != self._session.id or number != self._round:
             raise SiteRefusal(f"{message.kind}: expected round {self._round}, the one under way, got {number}")
-        for client in parts:
-            if client not in self._taking or not isinstance(self._taking[client].state, expected):
-                at = type(self._taking[client].state).__name__ if client in self._taking else "not taking part"
-                raise SiteRefusal(f"{message.kind}: expected client {client} to be {expected.__name__}, got it {at}")
-        replies = {}
+        replies, why = {}, ""
         for client, part in parts.items():
             try:
-                replies[client] = step(client, self._taking[client], part)
-            except FedTalkError as error:
-                log.warning("round %d: client %s takes no further part: %s", number, client, error)
-                self._taking.pop(client, None)
+                taking = self._taking.get(client)
+                if taking is None or not isinstance(taking.state, expected):
+                    at = "not taking part" if taking is None else type(taking.state).__name__
+                    raise SiteRefusal(
+                        f"{message.kind}: expected client {client} to be {expected.__name__}, got it {at}"
+                    )
+                replies[client] = step(client, taking, part)
+            except Exception as error:
+                why = self._left_out(number, client, error)
+        if not replies:
+            raise SiteRefusal(why)
         return Message("answer", {"round": number}, replies)
 
     def _own(self, parts: Mapping[str, bytes], but: str = "") -> dict[str, bytes]:
-        """The parts of clients, all of whom must be this site's."""
-        mine = {client: part for client, part in parts.items() if client != but}
-        strangers = sorted(mine.keys() - set(self.data.clients))
+        """The parts of this site's clients.
+
+        Raises:
+            SiteRefusal: there are none.
+        """
+        theirs = {client: part for client, part in parts.items() if client != but}
+        mine = {client: part for client, part in theirs.items() if client in set(self.data.clients)}
+        strangers = sorted(theirs.keys() - mine.keys())
         if strangers:
-            raise SiteRefusal(f"expected clients of this site only, got {strangers[:8]}")
+            log.warning("the server asks for clients that are not of this site (any more): %s", strangers[:8])
+        if not mine:
+            raise SiteRefusal(f"expected clients of this site, got {strangers[:8]}")
         return mine
 
     def _state(self, message: Message) -> dict[str, Tensor]:
         """The broadcast state, in the order of this module's own parameters."""
         expected = {name: tuple(value.shape) for name, value in self.module.exchanged_parameters().items()}
         try:
-            state = load(message.parts.get("state", b""))
+            state = load(message.parts.get(STATE, b""))
         except SafetensorError as error:
             raise MessageError(f"{message.kind}: its state can't be read ({error})") from error
         if {name: tuple(value.shape) for name, value in state.items()} != expected:
@@ -226,35 +286,10 @@ class Site:
             raise MessageError(f"{message.kind}: expected a finite clip_norm above 0, got {clip_norm}")
         return float(clip_norm)
 
-    def _private_rounds(self, message: Message) -> PrivateRounds:
-        """This run's clipping, encoding and noise, made from this site's own config when its session is first heard of."""
-        session = bytes.fromhex(message.get("session", str))
-        if session == self._session and self._private is not None:
-            return self._private
-        registered, ids = message.get("registered", int), message.get("ids", dict)
-        if ids.keys() != set(self.data.clients) or len(set(ids.values())) != len(ids):
-            raise SiteRefusal(
-                f"expected a number for each of this site's clients {self.data.clients[:8]}, got {list(ids)[:8]}; if clips were "
-                "added or removed since the run began, start it again"
-            )
-        names = [f"#{number}" for number in range(registered)]  # of clients elsewhere nothing but their number is known
-        for client, number in ids.items():
-            if type(number) is not int or not 0 <= number < registered:
-                raise SiteRefusal(f"client {client}: expected a number below {registered}, got {number!r}")
-            names[number] = client
-        private = rounds_of(self.federation.privacy, self.federation.plan(names, session))
-        assert isinstance(private, PrivateRounds)  # its privacy was checked at the start
-        self._private = self._engine.sealed = private
-        self._session, self._round, self._taking = session, -1, {}
-        return private
-
-    def _last_round(self) -> int:
-        """The newest round of this session that was joined before this process was started."""
-        if not self._joined.exists():
-            return -1
-        try:
-            saved: dict[str, Any] = json.loads(self._joined.read_text(encoding="utf-8"))
-            same = saved["session"] == (self._session or b"").hex()
-            return int(saved["round"]) if same else -1
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{self._joined} can't be read ({type(error).__name__}); remove it") from error
+    def _session_of(self, message: Message) -> SiteSession:
+        """The session that a message is of, made when it is first heard of."""
+        if self._session is None or session_of(message) != self._session.id:
+            self._session = SiteSession(message, self.federation, self._agreement, self._account)
+            self._engine.sealed = self._session.private
+            self._round, self._taking = -1, {}
+        return self._session

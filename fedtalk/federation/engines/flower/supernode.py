@@ -7,29 +7,16 @@ that holds the site already, and it never looks at the bundle.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
-from flwr.app import Message
-from flwr.common.constant import SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest  # type: ignore[attr-defined]
-from flwr.supercore.constant import TaskType
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
-from flwr.supercore.interceptors import (
-    RuntimeTokenHttpInterceptor,
-    RuntimeVersionHttpInterceptor,
-    SuperExecAuthHttpInterceptor,
-)
-from flwr.supercore.retry import make_simple_http_retry_invoker
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
+from fedtalk.federation.engines.flower.flwr_internals import Tasks, work
 from fedtalk.federation.engines.flower.grid import pack, unpack
 from fedtalk.federation.engines.flower.processes import Child
-from fedtalk.federation.engines.flower.superlink import ACQUIRE, UNREACHABLE_SECONDS
 
 log = logging.getLogger("fedtalk")
 
@@ -44,7 +31,7 @@ SENDING_SECONDS = 5.0
 def serve(
     node: Child,
     address: str,
-    secret: bytes,
+    secret: Path,
     answer: Callable[[bytes], bytes],
     done: Callable[[], bool],
     check: Callable[[], None],
@@ -52,7 +39,8 @@ def serve(
 ) -> None:
     """Answer what the SuperNode receives until ``done``; start it again where it ends.
 
-    It ends where the SuperLink doesn't know its key, be it not yet or, after the server was started again, not any more.
+    It ends where the SuperLink can't be reached or doesn't know its key, be it not yet or, after the server was started
+    again, not any more. No start lasts beyond the patience that is left.
 
     Args:
         node: the SuperNode.
@@ -66,58 +54,30 @@ def serve(
     Raises:
         FedTalkError: the SuperNode ended, and nothing had come for that long.
     """
-    version = RuntimeVersionHttpInterceptor(component_name="fedtalk")
-    executor = RuntimeHttpClient.from_server_address(
-        address, True, None, [version, SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=ACQUIRE)]
-    )
-    wanted, heard, told = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]), time.monotonic(), ""
+    tasks, heard, told = Tasks(address, secret, server=False), time.monotonic(), ""
     try:
         while not done():
             check()
             if node.ended:
-                if time.monotonic() - heard > patience_seconds:
+                left = patience_seconds - (time.monotonic() - heard) - RESTART_SECONDS
+                if left <= 0:
                     node.check()
                 if told != (told := node.last_words()):
                     log.info("the SuperNode ended and is started again: %s", told)
                 time.sleep(RESTART_SECONDS)
-                node.start()
+                node.start("--max-wait-time", f"{min(left, MOST_WAIT_SECONDS):g}")
             try:
-                response = executor.AcquireTask(wanted)
+                taken = tasks.take()
             except httpx.HTTPError:  # it is still coming up, has just ended, or another program has its port
                 time.sleep(POLL_SECONDS)
                 continue
-            if response.HasField("task") and response.token:
-                try:
-                    _work(address, response.token, answer)
-                except httpx.HTTPError as error:  # the SuperNode has ended, or given the task up
-                    log.warning("an answer could not be handed over: %s", error)
-                heard = time.monotonic()
-            else:
+            if taken is None:
                 time.sleep(POLL_SECONDS)
+                continue
+            try:
+                work(address, taken[0], lambda content: pack(answer(unpack(content))))
+            except httpx.HTTPError as error:  # the SuperNode has ended, or given the task up
+                log.warning("an answer could not be handed over: %s", error)
+            heard = time.monotonic()
     finally:
-        executor.close()
-
-
-def _work(address: str, token: str, answer: Callable[[bytes], bytes]) -> None:
-    """One task: take its message, answer it, hand the answer to the SuperNode."""
-    retries = make_simple_http_retry_invoker()
-    retries.max_time = UNREACHABLE_SECONDS
-    client = RuntimeHttpClient.from_server_address(
-        address, True, None,
-        [RuntimeVersionHttpInterceptor(component_name="fedtalk"), RuntimeTokenHttpInterceptor(token)],
-        retry_invoker=retries,
-    )  # fmt: skip
-    beating = HeartbeatSender(make_task_heartbeat_fn_http(client))
-    outcome, context = SubStatus.FAILED, None
-    try:
-        beating.start()
-        message, context, _run, _bundle = pull_task_input(client)
-        push_message(client, Message(pack(answer(unpack(message.content))), reply_to=message), context)
-        outcome = SubStatus.COMPLETED
-    finally:
-        retries.max_tries = 1
-        with contextlib.suppress(httpx.HTTPError):
-            push_task_output(client, context, outcome, "")
-        if beating.is_running:
-            beating.stop()
-        client.close()
+        tasks.close()

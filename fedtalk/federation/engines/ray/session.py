@@ -18,6 +18,9 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",  # this engine says it in one line
     "RAY_prestart_worker_first_driver": "0",  # actors with an environment of their own couldn't use these processes
+    # Of a Ray that is started here: a machine that is busy is not a node that is lost.
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_agent_register_timeout_ms": "300000",
 }
 """Of Ray; a user's own come first. They count where they are set before Ray is imported."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,17 +12,25 @@ import torch
 from fedtalk.callbacks import ISFA
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.engines.flower.agreement import agreement_of
-from fedtalk.federation.engines.flower.engine import FlowerEngine, Post, gather
+from fedtalk.federation.engines.flower.engine import FlowerEngine, gather
 from fedtalk.federation.engines.flower.messages import Message
+from fedtalk.federation.engines.flower.post import Post
 from fedtalk.federation.engines.flower.roster import SiteClients
 from fedtalk.federation.engines.flower.site import Site
-from fedtalk.federation.engines.in_process import Engine
+from fedtalk.federation.engines.flower.site_session import SiteAccount
+from fedtalk.federation.engines.in_process import Engine, InProcess
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
 
 SEALED = {"clip_norm": 5.0, "assumptions": Assumptions(0.0, 0.3)}
+
+
+class Apart(InProcess):
+    """In process, for what is tested here of clients that work in processes of their own: what becomes of their vectors."""
+
+    isolates = True
 
 
 class DirectPost(Post):
@@ -31,6 +40,8 @@ class DirectPost(Post):
         self.sites = dict(sites)
         self.lost: Callable[[str, Message], str | None] = lambda site, request: None
         """By site and request: ``request`` or ``answer`` where that is lost, None where both arrive."""
+        self.spoil: Callable[[str, Message, bytes], bytes] = lambda site, request, answer: answer
+        """By site and request: what arrives in place of an answer."""
         self.passed: list[tuple[str, Message, Message | None]] = []
 
     def connected(self) -> list[str]:
@@ -45,7 +56,7 @@ class DirectPost(Post):
             answer = None if what == "request" else self.sites[site].answer(data)
             self.passed.append((site, request, None if answer is None else Message.decode(answer)))
             if answer is not None and what is None:
-                answers[site] = answer
+                answers[site] = self.spoil(site, request, answer)
         return answers
 
 
@@ -54,6 +65,15 @@ class Federation:
 
     def __init__(self, folder: Path, colours: type, colour_data: type) -> None:
         self.folder, self._colours, self._colour_data = folder, colours, colour_data
+
+    @staticmethod
+    def split(people: dict) -> dict[str, dict]:
+        """North has one person, south one, east two."""
+        names = sorted(people)
+        return {
+            "north": {names[0]: people[names[0]]}, "south": {names[1]: people[names[1]]},
+            "east": {name: people[name] for name in names[2:]},
+        }  # fmt: skip
 
     def trainer(self, name: str, privacy: Privacy | None, **changes: object) -> FederatedTrainer:
         values: dict = {
@@ -67,8 +87,10 @@ class Federation:
 
     def site(self, name: str, people: dict, privacy: Privacy | None, **changes: object) -> Site:
         trainer = self.trainer(name, privacy, **changes)
+        engine = Apart() if privacy is not None and privacy.noised else trainer.engine
         federation = trainer.connect(self._colours(), self._colour_data(people), "fit")
-        return Site(federation, trainer.engine, trainer.stop_signals.check)
+        account = SiteAccount(self.folder / f"ledger_{name}", "a server")
+        return Site(federation, engine, account, trainer.stop_signals.check)
 
     def post(self, sites: Mapping[str, dict], privacy: Privacy, **changes: object) -> DirectPost:
         return DirectPost({name: self.site(name, people, privacy, **changes) for name, people in sites.items()})
@@ -84,7 +106,7 @@ class Federation:
         trainer, module, data = self.trainer(folder, privacy, **changes), self._colours(), SiteClients()
         agreement = agreement_of(trainer.federate(module, data))
         data.enter(gather(post, agreement, post.connected(), 1.0, lambda: None))
-        trainer.engine = engine = FlowerEngine(post, 1.0, 1.0)
+        trainer.engine = engine = FlowerEngine(post, 1000.0, 1.0)
         trainer.fit(module, data, ckpt_path)
         state = {name: value.detach().clone() for name, value in module.exchanged_parameters().items()}
         engine.finish(state)
@@ -107,3 +129,10 @@ def federation(tmp_path: Path, colours: type, colour_data: type) -> Federation:
 @pytest.fixture
 def sealed() -> Privacy:
     return Privacy(**SEALED)
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

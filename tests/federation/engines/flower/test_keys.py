@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import ssl
 import stat
+import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_public_key, load_ssh_private_key
 
 from fedtalk.cli import main
 from fedtalk.errors import ArtifactError, ConfigurationError
-from fedtalk.federation.engines.flower import require_flower
-from fedtalk.federation.engines.flower.commands import site_keys, supernode_meanings
+from fedtalk.federation.engines.flower import proxy_variable, require_flower, spare_loopback
 from fedtalk.federation.engines.flower.keys import (
     check_certificate,
-    check_private_key,
     read_authority,
+    read_private_key,
     read_public_key,
     write_keys,
 )
+from fedtalk.federation.engines.flower.parties import site_keys, supernode_meanings
 from fedtalk.federation.engines.flower.processes import Child
 from fedtalk.federation.engines.flower.settings import ClientSettings, ServerSettings
 
@@ -41,7 +43,7 @@ def test_the_certificate_is_the_authoritys_and_names_the_host(tmp_path: Path) ->
 def test_private_keys_are_their_owners_alone_and_stay_what_they_are(tmp_path: Path) -> None:
     write_keys(tmp_path, ["localhost"], ["north"])
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.key")}
-    assert len(before) == 2 and all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in before)
+    assert len(before) == 3 and all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in before)
     written = write_keys(tmp_path, ["localhost"], ["north", "south"])
     assert [path.name for path in written] == ["south.key", "south.pub"]
     assert all(path.read_bytes() == content for path, content in before.items())
@@ -49,9 +51,9 @@ def test_private_keys_are_their_owners_alone_and_stay_what_they_are(tmp_path: Pa
 
 def test_the_public_half_is_the_private_ones(tmp_path: Path) -> None:
     write_keys(tmp_path, ["localhost"], ["north"])
-    private = load_ssh_private_key((tmp_path / "sites" / "north.key").read_bytes(), None)
-    public = load_pem_public_key(read_public_key(tmp_path / "sites" / "north.pub"))
-    assert private.public_key() == public and public.curve.name == "secp384r1"
+    for private, public in (("sites/north.key", "sites/north.pub"), ("signing.key", "server.pub")):
+        key = read_public_key(tmp_path / public)
+        assert read_private_key(str(tmp_path / private)).public_key() == key and key.curve.name == "secp384r1"
 
 
 def test_what_is_no_key_or_no_name_is_refused(tmp_path: Path) -> None:
@@ -74,17 +76,17 @@ def test_files_that_dont_fit_are_named_before_anything_starts(tmp_path: Path) ->
     garbage, north = tmp_path / "garbage", tmp_path / "sites" / "north.key"
     garbage.write_text("garbage")
     read_authority(str(tmp_path / "authority.crt"))
-    check_private_key(str(north))
+    read_private_key(str(north))
     check_certificate(str(tmp_path / "server.crt"), str(tmp_path / "server.key"))
     for path in (garbage, tmp_path / "none", tmp_path):
         with pytest.raises(ArtifactError, match=rf"flower\.authority: {path} can't be used .*expected a certificate"):
             read_authority(str(path))
         with pytest.raises(ArtifactError, match=rf"flower\.private_key: {path} can't be used .*expected a private key"):
-            check_private_key(str(path))
+            read_private_key(str(path))
         with pytest.raises(ArtifactError, match=rf"flower\.certificate: {path}.* can't be used"):
             check_certificate(str(path), str(tmp_path / "server.key"))
     with pytest.raises(ArtifactError, match=r"flower\.private_key: .*north\.pub can't be used"):
-        check_private_key(str(north.with_suffix(".pub")))
+        read_private_key(str(north.with_suffix(".pub")))
     write_keys(tmp_path / "other", ["localhost"], [])
     with pytest.raises(ArtifactError, match=r"flower\.certificate: .*its own unencrypted private key"):
         check_certificate(str(tmp_path / "server.crt"), str(tmp_path / "other" / "server.key"))
@@ -104,7 +106,7 @@ def test_two_sites_have_two_names_and_two_keys(tmp_path: Path) -> None:
 
 
 def test_what_a_supernode_says_is_told_in_words_of_the_settings(tmp_path: Path) -> None:
-    settings = ClientSettings("fed.example.org:9092", "authority.crt", "north.key", port=9097)
+    settings = ClientSettings("fed.example.org:9092", "authority.crt", "server.pub", "north.key", port=9097)
     said = {
         "[code: 2004] Failed to activate SuperNode. | see flower.ai": "does not take the key flower.private_key north.key",
         "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: unable": "does not fit flower.authority authority.crt",
@@ -132,8 +134,12 @@ def test_what_a_supernode_says_is_told_in_words_of_the_settings(tmp_path: Path) 
     ],
 )
 def test_wrong_settings_name_their_key(settings: type, changes: dict, message: str) -> None:
-    values = {"authority": "a", "private_key": "k"}
-    values |= {"certificate": "c", "sites": ["n.pub"]} if settings is ServerSettings else {"superlink": "localhost:1"}  # type: ignore[dict-item]
+    values: dict = {"private_key": "k"}
+    values |= (
+        {"certificate": "c", "signing_key": "s", "sites": ["n.pub"]}
+        if settings is ServerSettings
+        else {"superlink": "localhost:1", "authority": "a", "server": "s.pub"}
+    )
     settings(**values)
     with pytest.raises(ConfigurationError, match=message):
         settings(**values | changes)
@@ -152,10 +158,31 @@ def test_without_flower_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyP
         require_flower()
 
 
-def test_flower_reports_to_nobody_unless_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-    import sys
+def test_loopback_never_goes_by_a_proxy_and_anything_else_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    settings = ClientSettings("fed.example.org:9092", "authority.crt", "server.pub", "north.key")
+    node = Child("flower-supernode", [], tmp_path, supernode_meanings(settings))
+    node.log_file.write_text("WARNING :   Connection attempt failed, retrying\n")
+    assert "proxy" not in node.last_words()
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.org:3128")
+    monkeypatch.setenv("http_proxy", "http://proxy.example.org:3128")
+    monkeypatch.setenv("no_proxy", "intranet")
+    node = Child("flower-supernode", [], tmp_path, supernode_meanings(settings))
+    assert "HTTPS_PROXY sends it to the proxy http://proxy.example.org:3128" in node.last_words()
+    assert "fed.example.org in NO_PROXY" in node.last_words()
+    spare_loopback()
+    assert os.environ["no_proxy"] == "intranet,localhost,127.0.0.1,::1"
+    # By what Flower's own clients are made of.
+    through = httpx._utils.get_environment_proxies()
+    assert through["https://"] == "http://proxy.example.org:3128"
+    assert {"all://localhost", "all://127.0.0.1"} <= {host for host, proxy in through.items() if proxy is None}
+    assert proxy_variable("127.0.0.1") is None and proxy_variable("fed.example.org") == "HTTPS_PROXY"
 
+
+def test_flower_reports_to_nobody_unless_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
     if sys.version_info < (3, 11):
         pytest.skip("Flower needs Python 3.11")
     monkeypatch.delenv("FLWR_TELEMETRY_ENABLED", raising=False)

@@ -66,8 +66,7 @@ class Parties:
             self.running[name] = subprocess.Popen(
                 [sys.executable, "-m", "fedtalk.cli", "flower", command, "--config", str(self.folder / "config.yaml"),
                  "--trainer.default_root_dir", str(self.folder / f"run_{name}"),
-                 "--trainer.cache_dir", str(self.folder / f"cache_{name}"),
-                 "--flower.authority", str(self.folder / "keys" / "authority.crt"), *arguments],
+                 "--trainer.cache_dir", str(self.folder / f"cache_{name}"), *arguments],
                 cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
@@ -77,6 +76,7 @@ class Parties:
         options = {"host": "127.0.0.1", "port": self.port, "training_seconds": 120, "answer_seconds": 60, **settings}
         self.start("server", "server", [
             "--flower.certificate", str(keys / "server.crt"), "--flower.private_key", str(keys / "server.key"),
+            "--flower.signing_key", str(keys / "signing.key"),
             "--flower.sites", f"[{public}]", *[f"--flower.{name}={value}" for name, value in options.items()],
             *further,
         ])  # fmt: skip
@@ -85,6 +85,9 @@ class Parties:
         self.start(name, "client", [
             "--data.init_args.root", str(self.folder / (clips or name)),
             "--flower.superlink", f"127.0.0.1:{self.port}", "--flower.port", str(_free_port()),
+            "--flower.authority", str(self.folder / "keys" / "authority.crt"),
+            "--flower.server", str(self.folder / "keys" / "server.pub"),
+            "--flower.ledger", str(self.folder / f"ledger_{name}"),
             "--flower.private_key", str(self.folder / "keys" / "sites" / f"{name}.key"),
         ])  # fmt: skip
 
@@ -263,7 +266,7 @@ def test_asked_to_stop_both_sides_end_with_their_children_and_the_run_goes_on(pa
     federation.running["server"].send_signal(signal.SIGTERM)
     assert federation.end_of("server") == 143, federation.text("server")
     assert "--ckpt_path last" in federation.text("server")
-    assert not federation.pids("flower-superlink")
+    assert not federation.pids("superlink_program")
     federation.start_server("--ckpt_path", "last")  # the sites have gone on waiting
     assert federation.end_of("server") == 0, federation.text("server")
     for site in federation.sites:

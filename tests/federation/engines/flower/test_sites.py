@@ -10,7 +10,7 @@ import torch
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.engines.flower.engine import FlowerEngine, gather
-from fedtalk.federation.engines.flower.messages import Message
+from fedtalk.federation.engines.flower.messages import STATE, Message
 from fedtalk.federation.engines.flower.roster import SiteClients
 from fedtalk.federation.engines.in_process import InProcess
 from fedtalk.federation.local import LocalTraining
@@ -19,21 +19,12 @@ from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
 
 
-def _split(people: dict) -> dict[str, dict]:
-    """North has one person, south one, east two."""
-    names = sorted(people)
-    return {
-        "north": {names[0]: people[names[0]]}, "south": {names[1]: people[names[1]]},
-        "east": {name: people[name] for name in names[2:]},
-    }  # fmt: skip
-
-
 def _equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_over_sites_is_in_process_to_the_bit(federation, people, sealed) -> None:
-    post = federation.post(_split(people), sealed)
+    post = federation.post(federation.split(people), sealed)
     _, got = federation.over_sites(post, sealed)
     expected = federation.in_process(people, sealed)
     assert _equal(got, expected) and max(float(value.abs().max()) for value in got.values()) > 0.05
@@ -48,7 +39,7 @@ def test_with_noise_too_once_its_seed_is_given(federation, people, where: str) -
         clip_norm=5.0, assumptions=Assumptions(0.0, 0.3), noise_multiplier=0.7, delta=1e-2, accountant="rdp", where=where,
         adaptive_clipping=AdaptiveClipping(rate=1.0), insecure_noise_seed=5,
     )  # fmt: skip
-    trainer, got = federation.over_sites(federation.post(_split(crowd), privacy), privacy)
+    trainer, got = federation.over_sites(federation.post(federation.split(crowd), privacy), privacy)
     assert _equal(got, federation.in_process(crowd, privacy))
     assert trainer.fit_rounds.sealed.ledger.rounds == 2
     assert trainer.fit_rounds.sealed.clip_norm != 5.0
@@ -57,7 +48,7 @@ def test_with_noise_too_once_its_seed_is_given(federation, people, where: str) -
 @pytest.mark.parametrize("what", ["request", "answer"])
 @pytest.mark.parametrize("kind", ["train", "shares", "input"])
 def test_a_site_lost_at_any_step_is_a_client_that_failed(federation, people, sealed, kind: str, what: str) -> None:
-    post = federation.post(_split(people), sealed)
+    post = federation.post(federation.split(people), sealed)
     post.lost = lambda site, request: (
         what if (site, request.kind) == ("north", kind) and request.fields["round"] == 1 else None
     )
@@ -86,14 +77,14 @@ class _Failing(InProcess):
 
 
 def test_after_its_input_a_site_is_no_longer_needed(federation, people, sealed) -> None:
-    post = federation.post(_split(people), sealed)
+    post = federation.post(federation.split(people), sealed)
     post.lost = lambda site, request: "request" if (site, request.kind) == ("north", "reveal") else None
     assert _equal(federation.over_sites(post, sealed)[1], federation.in_process(people, sealed))
 
 
 def test_too_few_left_cost_the_round_and_never_the_run(federation, people, sealed) -> None:
     """East is two of four: with it gone in round 0, that round is void, and the next one counts."""
-    post = federation.post(_split(people), sealed)
+    post = federation.post(federation.split(people), sealed)
     post.lost = lambda site, request: "request" if site == "east" and request.fields.get("round") == 0 else None
     trainer, got = federation.over_sites(post, sealed)
     assert trainer.fit_rounds.faults.updated_rounds == 1 and trainer.round_number == 2
@@ -105,7 +96,7 @@ def test_too_few_left_cost_the_round_and_never_the_run(federation, people, seale
 def test_clip_trouble_stays_at_the_site(federation, people, sealed, caplog: pytest.LogCaptureFixture) -> None:
     name = sorted(people)[0]
     broken = {**people, name: replace(people[name], failure=OSError("secret of the clips"))}
-    post = federation.post(_split(broken), sealed)
+    post = federation.post(federation.split(broken), sealed)
     federation.over_sites(post, sealed)
     assert "secret of the clips" in caplog.text  # in the site's own log
     assert not any(b"secret" in answer.encode() for _, _, answer in post.passed if answer is not None)
@@ -113,7 +104,7 @@ def test_clip_trouble_stays_at_the_site(federation, people, sealed, caplog: pyte
 
 def test_what_leaves_a_site_is_the_protocols_and_of_the_protocols_length(federation, people, sealed) -> None:
     """Names once, then keys, shares, masked vectors and revealed shares: no loss, score or count of clips is among it."""
-    post = federation.post(_split(people), sealed)
+    post = federation.post(federation.split(people), sealed)
     trainer, _ = federation.over_sites(post, sealed)
     masked = set()
     for _, request, answer in post.passed:
@@ -127,11 +118,11 @@ def test_what_leaves_a_site_is_the_protocols_and_of_the_protocols_length(federat
 
 
 def test_a_run_goes_on_after_the_server_was_started_again(federation, people, sealed) -> None:
-    post = federation.post(_split(people), sealed)
+    post = federation.post(federation.split(people), sealed)
     federation.over_sites(post, sealed, rounds=2)
     for site in post.sites.values():
         longer = replace(site.federation, rounds=3)
-        site.__init__(longer, site._engine, lambda: None)  # the sites were started again, with a longer run
+        site.__init__(longer, site._engine, site._account, lambda: None)  # started again, with a longer run
     _, got = federation.over_sites(post, sealed, ckpt_path="last", rounds=3)
     assert _equal(got, federation.in_process(people, sealed, rounds=3))
 
@@ -140,11 +131,12 @@ def test_a_run_goes_on_after_the_server_was_started_again(federation, people, se
 
 
 def _request(site, kind: str, number: int, parts: dict, **fields: object) -> Message:
-    return Message.decode(site.answer(Message(kind, {"round": number, **fields}, parts).encode()))
+    fields = {"session": site._session.id.hex(), "round": number, **fields}
+    return Message.decode(site.answer(Message(kind, fields, parts).encode()))
 
 
 def test_a_site_refuses_what_no_honest_server_sends(federation, people, sealed) -> None:
-    post = federation.post(_split(people), sealed)
+    post = federation.post(federation.split(people), sealed)
     federation.over_sites(post, sealed, rounds=2)
     site = post.sites["north"]
     client, stranger = sorted(people)[:2]
@@ -157,11 +149,17 @@ def test_a_site_refuses_what_no_honest_server_sends(federation, people, sealed) 
         assert refused(Message.decode(site.answer(of_round[kind].encode())))
         assert "expected round 1" in refused(_request(site, kind, 7, {client: b""}))
         assert stranger in refused(_request(site, kind, 1, {stranger: b""}))
-    other = replace(of_round["train"], parts={**of_round["train"].parts, stranger: b""})
+    other = replace(of_round["train"], parts={STATE: of_round["train"].parts[STATE], stranger: b""})
     assert stranger in refused(Message.decode(site.answer(other.encode())))
     assert "this model" in refused(
-        Message.decode(site.answer(replace(of_round["train"], parts={"state": _state(4)}).encode()))
+        Message.decode(site.answer(replace(of_round["train"], parts={STATE: _state(4)}).encode()))
     )
+    past = replace(of_round["train"], fields={**of_round["train"].fields, "round": 2})
+    assert "round 2 of 2 that were agreed on" in refused(Message.decode(site.answer(past.encode())))
+    for name, wrong in (("session", "zz"), ("session", "00"), ("registered", 10**12), ("registered", 0), ("seconds", 0.0),
+                        ("clip_norm", 1e999), ("seconds", "1"), ("round", "1")):  # fmt: skip
+        fields = {**of_round["train"].fields, "session": "11" * 16, name: wrong}
+        assert refused(Message.decode(site.answer(replace(of_round["train"], fields=fields).encode())))
     assert refused(Message.decode(site.answer(b"garbage"))) and refused(
         Message.decode(site.answer(Message("answer").encode()))
     )
@@ -174,10 +172,10 @@ def _state(width: int) -> bytes:
 
 
 def test_a_restarted_site_doesnt_join_a_round_twice(federation, people, sealed) -> None:
-    post = federation.post(_split(people), sealed)
+    post = federation.post(federation.split(people), sealed)
     federation.over_sites(post, sealed)
     last = [request for name, request, _ in post.passed if name == "north" and request.kind == "train"][-1]
-    fresh = federation.post({"north": _split(people)["north"]}, sealed).sites["north"]
+    fresh = federation.post({"north": federation.split(people)["north"]}, sealed).sites["north"]
     answer = Message.decode(fresh.answer(last.encode()))
     assert answer.kind == "refused" and "expected a round after 1, got 1" in answer.fields["why"]
     newer = replace(last, fields={**last.fields, "session": "00" * 16})
@@ -199,8 +197,8 @@ def test_a_restarted_site_doesnt_join_a_round_twice(federation, people, sealed) 
 def test_a_site_that_is_configured_otherwise_is_named_with_the_difference(
     federation, people, sealed, changes: dict, topic: str
 ) -> None:
-    post = federation.post(_split(people), sealed)
-    post.sites["south"] = federation.site("south2", _split(people)["south"], sealed, **changes)
+    post = federation.post(federation.split(people), sealed)
+    post.sites["south"] = federation.site("south2", federation.split(people)["south"], sealed, **changes)
     with pytest.raises(ConfigurationError, match="site south: ") as raised:
         federation.over_sites(post, sealed)
     assert topic in str(raised.value)
@@ -213,14 +211,16 @@ def test_other_privacy_or_other_frozen_parameters_are_differences(federation, pe
     drawn = federation.site("b", people, sealed)
     with torch.no_grad():
         drawn.module.frozen.add_(1e-6)
-    drawn = type(drawn)(drawn.federation, drawn._engine, lambda: None)
+    drawn = type(drawn)(drawn.federation, drawn._engine, drawn._account, lambda: None)
     assert "frozen parameters: " in Message.decode(drawn.answer(hello.encode())).fields["why"]
 
 
 def test_placement_is_each_sites_own(federation, people, sealed) -> None:
-    post = federation.post(_split(people), sealed)
+    post = federation.post(federation.split(people), sealed)
     own = LocalTraining(steps=3, batch_size=2, learning_rate=0.05, deadline_seconds=1000.0)
-    post.sites["south"] = federation.site("south2", _split(people)["south"], sealed, precision="bf16-mixed", local=own)
+    post.sites["south"] = federation.site(
+        "south2", federation.split(people)["south"], sealed, precision="bf16-mixed", local=own
+    )
     trainer, _ = federation.over_sites(post, sealed)
     assert trainer.fit_rounds.faults.updated_rounds == 2
 
@@ -246,7 +246,7 @@ def test_without_secure_aggregation_nothing_begins(federation, people, privacy: 
 
 
 def test_a_silent_site_is_named(federation, people, sealed) -> None:
-    post = federation.post(_split(people), sealed)
+    post = federation.post(federation.split(people), sealed)
     post.lost = lambda site, request: "answer" if site == "south" else None
     with pytest.raises(FedTalkError, match="site south: expected an answer"):
         gather(post, federation.site("again", people, sealed)._agreement, post.connected(), 1.0, lambda: None)

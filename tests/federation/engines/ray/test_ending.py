@@ -32,6 +32,7 @@ def _alive(process: int) -> bool:
         return False
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     "number",
@@ -43,9 +44,10 @@ def test_nothing_outlives_the_main_process(number: int, tmp_path: Path) -> None:
         f"import sys; sys.path.insert(0, {str(PARTS)!r}); import worker_parts as p; from pathlib import Path; "
         f"p.fit(Path({str(tmp_path)!r}), {{n: p.Person(does='hang in step') for n in 'ab'}}, workers=2)"
     )
-    main = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.DEVNULL)
+    alone = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    main = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.DEVNULL, env=alone)
     try:
-        end = time.monotonic() + 250
+        end = time.monotonic() + 600
         # Prepared clips are there: the clients are in their first step, or about to be.
         while len(list((tmp_path / "cache").rglob("*.safetensors"))) < 4:
             assert time.monotonic() < end and main.poll() is None
@@ -57,7 +59,8 @@ def test_nothing_outlives_the_main_process(number: int, tmp_path: Path) -> None:
         else:
             main.send_signal(number)
         code = main.wait(timeout=60)
-        assert code in (-signal.SIGKILL, 1)  # an Interrupted, which the command line turns into 143 or 130
+        # An Interrupted is a KeyboardInterrupt, of which Python dies by SIGINT; the command line turns it into 143 or 130.
+        assert code == (-signal.SIGKILL if number == signal.SIGKILL else -signal.SIGINT)
         end = time.monotonic() + 60  # a step hangs for ten minutes
         while any(_alive(other) for other in others):
             assert time.monotonic() < end, [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in others if _alive(pid)]

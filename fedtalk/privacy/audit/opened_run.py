@@ -139,6 +139,5 @@ def _read_config(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(config, dict) or not {"model", "data", "trainer"} <= set(config):
         raise ArtifactError(f"config {path} is not one of a run; expected the sections model, data and trainer")
-    for argument in ("ckpt_path", "dry_run"):  # of the command line, not of the run
-        config.pop(argument, None)
-    return config
+    # The rest is of the command line that began the run, not of the run.
+    return {key: config[key] for key in ("seed_everything", "model", "data", "trainer") if key in config}

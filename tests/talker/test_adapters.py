@@ -158,7 +158,7 @@ def test_an_adapter_of_another_rank_is_refused(make_talker: MakeTalker, tmp_path
 
 
 def test_adapter_settings_name_their_key(make_talker: MakeTalker) -> None:
-    with pytest.raises(ConfigurationError, match=r"adapter\.rank: expected at least 1, got 0"):
+    with pytest.raises(ConfigurationError, match=r"adapter\.rank: expected a whole number of at least 1, got 0"):
         Adapter(rank=0)
     with pytest.raises(ConfigurationError, match=r"adapter\.aggregation: .*'flora'.*stacking, SVD"):
         Adapter(aggregation="flora")

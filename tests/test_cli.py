@@ -270,7 +270,7 @@ def _changed(tiny_backbone: Path, tmp_path: Path, *path_and_value: object) -> st
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("model", "init_args", "adapter", "rank", 0), "adapter.rank: expected at least 1, got 0"),
+        (("model", "init_args", "adapter", "rank", 0), "adapter.rank: expected a whole number of at least 1, got 0"),
         (("model", "init_args", "adapter", "aggregation", "flora"), "adapter.aggregation"),
         (("model", "init_args", "backbone", "/no/backbone"), "backbone /no/backbone can't be read"),
         (("model", "init_args", "window", 99), "model.window"),

@@ -281,11 +281,11 @@ class TestCause6MasksThatNeitherHideNorCancel:
         generator = np.random.default_rng(0)
         updates = {name: {"w": torch.from_numpy(generator.normal(0, 0.01, 64))} for name in self.NAMES}
         weights = {"anna": 0.2, "bert": 0.7, "cora": 1.0}
-        aggregation = ISFA()
         expected = sum(weights[name] * updates[name]["w"].numpy() for name in self.NAMES)
 
-        sealing = aggregation.open_round(0, self.NAMES, self.NAMES)
-        sealed = [sealing.seal(name, aggregation.contribution(updates[name], weights[name])) for name in self.NAMES]
+        sealing = PairwiseSealing(0, self.NAMES)
+        vectors = {name: np.append(weights[name] * updates[name]["w"].numpy(), weights[name]) for name in self.NAMES}
+        sealed = [sealing.seal(name, vectors[name]) for name in self.NAMES]
         opened = sealing.open_sum(sealed)
         np.testing.assert_allclose(opened[:-1], expected, atol=3 * STEP)
         assert opened[-1] == pytest.approx(1.9, abs=3 * STEP)

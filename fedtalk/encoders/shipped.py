@@ -64,7 +64,10 @@ class ShippedNetwork(nn.Module):
         if header.get("kind") != cls.kind:
             raise ArtifactError(f"{path}: expected a network of kind {cls.kind!r}, got {header.get('kind')!r}")
         try:
-            network = cls(**header["config"])
+            with torch.random.fork_rng(
+                devices=[]
+            ):  # what is drawn before the weights are loaded is nobody else's business
+                network = cls(**header["config"])
             network.load_state_dict(weights)
         except (TypeError, KeyError, RuntimeError) as error:
             raise ArtifactError(

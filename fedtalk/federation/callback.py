@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,9 +48,9 @@ class RoundTrainer(Trainer):
     engine: Engine
     stop_signals: StopSignals
 
+    @abstractmethod
     def federate(self, model: FederatedModule, datamodule: ClipData) -> Federation:
         """This trainer's settings with a module and data."""
-        raise NotImplementedError
 
 
 class RoundCallback(Callback):

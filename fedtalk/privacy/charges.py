@@ -44,7 +44,12 @@ class Stretch:
         )
 
     def as_json(self) -> dict[str, Any]:
-        return {"noise_multiplier": self.multiplier, "rate": self.rate, "rounds": self.rounds, "drawn": self.drawn}
+        return {
+            "noise_multiplier": self.multiplier,
+            "rate": self.rate,
+            "rounds": self.rounds,
+            "drawn": dict(self.drawn),
+        }
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Stretch:

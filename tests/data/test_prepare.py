@@ -25,7 +25,7 @@ GRID = sorted((Path(__file__).parents[3] / "shared" / "data" / "grid").glob("*.m
 
 
 def run(tmp_path: Path, **options: object) -> PrepareReport:
-    settings: dict = {"finder": DotFinder(), "clip_seconds": 1.0, "progress": False, **options}
+    settings: dict = {"finder": DotFinder(), "clip_seconds": 1.0, "progress": False, "size": 64, **options}
     return prepare(tmp_path / "raw", tmp_path / "clients", **settings)
 
 

@@ -100,6 +100,10 @@ class NativeFrame:
         return _upright(self.source, self.aspect)
 
 
+SEEK_MARGINS = (0.0, 2.0, 10.0)
+"""Seconds before the wanted time at which reading begins."""
+
+
 def native_frames(path: PathLike, start: float = 0.0) -> Iterator[NativeFrame]:
     """All pictures of a video from ``start`` seconds on (and the one that is shown at that time), in order.
 
@@ -112,17 +116,25 @@ def native_frames(path: PathLike, start: float = 0.0) -> Iterator[NativeFrame]:
     tracks = examine(path)
     if tracks.picture is None:
         raise MediaError(f"{path}: {tracks.no_picture}")
-    with opened(path) as container:
-        stream = container.streams[tracks.picture]
-        if start > 0 and not tracks.shifts and stream.time_base:
-            container.seek(int((start + tracks.origin) / stream.time_base), stream=stream, backward=True)
-        held: NativeFrame | None = None
-        for frame in _native(container, tracks, path):
-            if held is not None and frame.seconds > start:
+    # Files without an index are entered near the wanted place, at times behind it: then from farther back.
+    margins = [*SEEK_MARGINS, None] if start > 0 and not tracks.shifts else [None]
+    for margin in margins:
+        with opened(path) as container:
+            stream = container.streams[tracks.picture]
+            if margin is not None and stream.time_base:
+                at = max(0.0, start - margin) + tracks.origin
+                container.seek(int(at / stream.time_base), stream=stream, backward=True)
+            frames = _native(container, tracks, path)
+            held = next(frames, None)
+            if margin is not None and (held is None or held.seconds > start):
+                continue
+            for frame in frames:
+                if held is not None and frame.seconds > start:
+                    yield held
+                held = frame
+            if held is not None:
                 yield held
-            held = frame
-        if held is not None:
-            yield held
+            return
 
 
 def _native(container: Any, tracks: Tracks, path: Path) -> Iterator[NativeFrame]:

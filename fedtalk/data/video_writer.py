@@ -107,6 +107,7 @@ class VideoWriter:
         self._shape: tuple[int, ...] | None = None
         self._temporary: Path | None = None
         self._end = 0
+        self._ticks: dict[int, int] = {}
         self.frames = 0
         """Frames written so far."""
 
@@ -140,7 +141,8 @@ class VideoWriter:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
             picture.pts, picture.time_base, picture.duration = self._end, self._time_base, ticks
-            self._container.mux(self._video.encode(picture))
+            self._ticks[self._end] = ticks
+            self._mux_pictures(picture)
             self._end += ticks
             if self._sound is not None:
                 self._container.mux(self._sound.until(self._end * self._time_base))
@@ -163,7 +165,7 @@ class VideoWriter:
         if self._container is None:
             raise MediaError(f"video {self.path}: expected at least one frame, got none")
         with self._reported():
-            self._container.mux(self._video.encode(None))
+            self._mux_pictures(None)
             if self._sound is not None:
                 self._container.mux(self._sound.end())
             self._container.close()
@@ -171,6 +173,13 @@ class VideoWriter:
                 assert self._temporary is not None
                 signed = self._stack.enter_context(atomic_path(self._temporary))
                 sign(self._temporary, signed, self._provenance)
+
+    def _mux_pictures(self, picture: av.VideoFrame | None) -> None:
+        """Encode a picture, or what is left; packets get their own durations, for which the encoder takes the frame rate's."""
+        for packet in self._video.encode(picture):
+            if packet.pts in self._ticks and packet.time_base == self._time_base:
+                packet.duration = self._ticks.pop(packet.pts)
+            self._container.mux(packet)
 
     def _start(self, shape: tuple[int, ...]) -> None:
         height, width = shape[0] * self._scale, shape[1] * self._scale

@@ -62,7 +62,7 @@ def test_a_run_is_named_by_config_seed_and_code(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_code_version_follows_sources_and_weights() -> None:
-    root = Path(plan.fedtalk.__file__).parent
+    root = Path(plan.__file__).parents[1]
     assert len(plan.code_version()) == 64 and plan.code_version() == plan.code_version()
     assert list((root / "callbacks").rglob("*.py")), "the callbacks are part of what is hashed"
 

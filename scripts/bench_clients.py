@@ -27,15 +27,17 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from fedtalk.data.clip import Clip
 from fedtalk.data.synthtalk_data import SynthTalkData
-from fedtalk.federation.callback import RoundCallback, RoundOutcome
+from fedtalk.federation.callback import RoundCallback, RoundOutcome, RoundTrainer
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
+from fedtalk.federation.engines import in_process
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import FederatedModule, Prepared
 from fedtalk.federation.trainer import FederatedTrainer
@@ -67,48 +69,54 @@ class MeanColour(FederatedModule):
         return {"pull": (self.colour - batch["colour"]).square().sum() + self.rest.square().sum()}
 
 
-class TimedTrainer(FederatedTrainer):
-    """Notes when the latest round began, which is with the draw, and the time since then inside the clients."""
+class Stopwatch:
+    """When the latest round began, which is with the draw, and the time since then inside the clients."""
 
-    def __init__(self, clock: Callable[[], float], **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.first: float | None = None
         self.began = self.in_clients = 0.0
 
-    def _run_round(self, *arguments: Any) -> RoundOutcome:
+    def round_begins(self) -> None:
         self.began, self.in_clients = self.clock(), 0.0
         self.first = self.first or time.perf_counter()
-        return super()._run_round(*arguments)
 
-    def _client_half(self, *arguments: Any) -> ClientHalf:
-        half = super()._client_half(*arguments)
-        for name in ("work", "weigh"):
-            setattr(half, name, self._timed(getattr(half, name)))
-        return half
+    def of_clients(self, part: Callable[..., Any]) -> Callable[..., Any]:
+        """A part of the clients' half whose time is not the server's."""
 
-    def _timed(self, part: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*arguments: Any) -> Any:
+        def timed(*arguments: Any, **named: Any) -> Any:
             before = self.clock()
             try:
-                return part(*arguments)
+                return part(*arguments, **named)
             finally:
                 self.in_clients += self.clock() - before
 
         return timed
 
 
+class TimedCohort(PoissonCohort):
+    """Tells the stopwatch of each draw."""
+
+    def __init__(self, rate: float, watch: Stopwatch) -> None:
+        super().__init__(rate)
+        self.watch = watch
+
+    def draw(self, seed: int, round_number: int, clients: Sequence[str]) -> list[str]:
+        self.watch.round_begins()
+        return super().draw(seed, round_number, clients)
+
+
 class ServerTime(RoundCallback):
     """The server's seconds a client, by round; listed last, so that they hold checkpoint, monitor and other callbacks."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Stopwatch) -> None:
+        self.watch = watch
         self.seconds: list[float] = []
         self.sampled = 0
 
-    def on_round_end(self, trainer: FederatedTrainer, module: object, outcome: RoundOutcome) -> None:
-        assert isinstance(trainer, TimedTrainer)
+    def on_round_end(self, trainer: RoundTrainer, module: object, outcome: RoundOutcome) -> None:
         if outcome.reports:
-            self.seconds.append((trainer.clock() - trainer.began - trainer.in_clients) / len(outcome.reports))
+            self.seconds.append((self.watch.clock() - self.watch.began - self.watch.in_clients) / len(outcome.reports))
             self.sampled += len(outcome.reports)
 
 
@@ -116,23 +124,28 @@ def measure(clients: int, rounds: int, dimension: int, clock: Callable[[], float
     """Run ``rounds`` rounds in this process."""
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    times, imported_mb = ServerTime(), peak_mb()
+    watch = Stopwatch(clock)
+    times, imported_mb = ServerTime(watch), peak_mb()
     with tempfile.TemporaryDirectory(prefix="fedtalk-clients-") as folder:
         began = time.perf_counter()
         data = SynthTalkData(speakers=clients, clips=1, held_out=1, frames=8, size=32)
-        trainer = TimedTrainer(
-            clock, rounds=rounds, cohort=PoissonCohort(COHORT / clients), local=LocalTraining(steps=1, batch_size=1),
+        trainer = FederatedTrainer(
+            rounds=rounds, cohort=TimedCohort(COHORT / clients, watch), local=LocalTraining(steps=1, batch_size=1),
             validate_every=rounds, switch_off=["progress", "videos", "adapters"], callbacks=[times], accelerator="cpu", threads=1,
             default_root_dir=f"{folder}/run", cache_dir=f"{folder}/cache",
         )  # fmt: skip
-        trainer.fit(MeanColour(dimension), data)
+        with (
+            patch.object(ClientHalf, "work", watch.of_clients(ClientHalf.work)),
+            patch.object(in_process, "weigh", watch.of_clients(in_process.weigh)),
+        ):
+            trainer.fit(MeanColour(dimension), data)
     return {
         "clients": clients,
         "sampled": times.sampled,
         "server_s_per_client": round(statistics.median(times.seconds), 6),
         "peak_mb": round(peak_mb(), 1),
         "grown_mb": round(peak_mb() - imported_mb, 1),
-        "start_s": round((trainer.first or 0.0) - began, 3),
+        "start_s": round((watch.first or 0.0) - began, 3),
     }
 
 

@@ -101,7 +101,7 @@ def within_budget(
         seconds: budget.
         worth: by (client, clip); see `fedtalk.data.informative`.
 
-    >>> rows = [{"client": "a", "clip": str(n), "source": "s", "start": "0", "seconds": "2"} for n in range(3)]
+    >>> rows = [{"client": "a", "clip": str(n), "source": "s", "start": str(n), "seconds": "2"} for n in range(3)]
     >>> [row["clip"] for row in within_budget(rows, 4, {("a", "0"): 0.1, ("a", "1"): 0.2, ("a", "2"): 0.9})]
     ['1', '2']
     """

@@ -114,8 +114,8 @@ def test_repeated_runs_stay_below_the_accountant_and_come_near_it(
 def test_repeated_runs_find_much_where_there_is_much(gaussian_sum: type) -> None:
     included, scores = _play(gaussian_sum, 0.02, 1.0, 1, seed=0, canaries=400, per_run=1)
     bound = repeated_bound(included, scores, DELTA, 0.95)
-    assert bound.epsilon == bound.most > 3
-    assert bound.rates.true_positives == bound.rates.positives
+    assert 3 < bound.epsilon <= bound.most  # fifty thresholds are tried, not all of them
+    assert bound.rates.true_positives > 0.9 * bound.rates.positives and bound.rates.false_positives == 0
 
 
 def test_the_threshold_is_not_chosen_on_the_runs_it_is_tested_on() -> None:

@@ -16,6 +16,7 @@ pytest.importorskip("ray")
 
 
 @pytest.mark.timeout(1100)
+@pytest.mark.slow
 def test_a_lost_node_costs_updates_and_another_one_is_used(tmp_path: Path) -> None:
     script = Path(__file__).with_name("cluster_fit.py")
     done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=1000)

@@ -32,11 +32,12 @@ def _alive(process: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     "number",
-    [signal.SIGKILL, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGINT))],
+    [signal.SIGKILL, signal.SIGTERM, signal.SIGINT],
 )
 def test_nothing_outlives_the_main_process(number: int, tmp_path: Path) -> None:
     """Both workers hang in a step when the signal comes."""

@@ -46,6 +46,7 @@ def test_several_workers_that_take_a_client_together_give_its_adapter(alone: Any
         assert not torch.equal(value, alone.start[parameter])
 
 
+@pytest.mark.slow
 def test_what_happens_to_a_worker_costs_its_client_only(
     alone: Any, pool: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -65,6 +66,7 @@ def test_what_happens_to_a_worker_costs_its_client_only(
     assert all(_same(found[name], expected[name]) for name in GOOD)
 
 
+@pytest.mark.slow
 def test_of_workers_that_take_a_client_together_one_may_die(pool: Any) -> None:
     found = pool.results(["ddp: die in step", "ddp: raise", "ddp: steady"])
     assert str(found["ddp: die in step"]).startswith("WorkerError: the worker that trained it ended")
@@ -72,6 +74,7 @@ def test_of_workers_that_take_a_client_together_one_may_die(pool: Any) -> None:
     assert isinstance(found["ddp: steady"], LocalResult), found["ddp: steady"]
 
 
+@pytest.mark.slow
 def test_work_that_nobody_wants_any_more_is_given_up(
     pool: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -86,6 +89,7 @@ def test_work_that_nobody_wants_any_more_is_given_up(
     assert caplog.text.count("it is started again") == 1
 
 
+@pytest.mark.slow
 def test_a_callback_that_fails_costs_the_clients_update(pool: Any) -> None:
     def fail(name: str, step: int, losses: dict[str, float]) -> None:
         if name == GOOD[1]:

@@ -17,7 +17,7 @@ def check(load_script: Callable[[str], ModuleType]) -> ModuleType:
 def test_in_one_batch_as_apart(check: ModuleType, tiny_backbone: Path, tmp_path: Path) -> None:
     found = check.compare(str(tiny_backbone), str(tmp_path), [1], 1, 2, (1, 1))
     assert found["exact"]["worst"] < 1e-9 and found["exact"]["clients"] == 4
-    assert found["together"]["median"] < 1e-4
+    assert found["together"]["median"] < 1e-2  # rounding, which AdamW makes larger; mixed-up clients differ by about 1
 
 
 def test_mixed_up_clients_show(

@@ -80,7 +80,7 @@ class PublicData(ClipData):
         return self._held_out
 
     def _add_people(self, root: Path, left_out: list[str], most: int, pieces: int, frames: int, seed: int) -> None:
-        folders = {path.name: sorted(path.glob("*.npz")) for path in sorted(root.glob("*/"))}
+        folders = {path.name: sorted(path.glob("*.npz")) for path in sorted(root.glob("[!.]*/"))}
         missing = sorted(set(left_out) - set(folders))
         if not folders or missing:
             raise ArtifactError(

@@ -18,6 +18,7 @@ from fedtalk.encoders.speech import frame_windows
 from fedtalk.errors import ConfigurationError
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.batches import encode, heard, surrounded
+from fedtalk.talker.lids import blinks
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.pose import swaying_eyes
 from fedtalk.talker.puppet import puppet
@@ -118,7 +119,7 @@ class Generation:
             audio: (640 F,) float32, 16 kHz.
             reference: the picture of the person.
             seed: of the noise, and of the head's sway.
-            eyes: (F, 2, 2) eye centres in pixels that say how the head is held; a slow sway (`swaying_eyes`) by default.
+            eyes: (F, 2, 2) eye centres in pixels that say how the head is held; by default it sways slowly and the eyes blink.
 
         Yields:
             F frames (H, W, 3) uint8.
@@ -129,13 +130,20 @@ class Generation:
             raise ConfigurationError(
                 f"portrait: expected eyes ({count}, 2, 2) for {count} frames of audio, got {held.shape}"
             )
-        for frame in self.portrait_faces(held, reference, self.windows(audio), seed):
+        closed = blinks(count, seed) if eyes is None else None
+        for frame in self.portrait_faces(held, reference, self.windows(audio), seed, closed):
             yield frame.permute(1, 2, 0)
 
     def portrait_faces(
-        self, eyes: np.ndarray, reference: Reference, windows: Iterator[Tensor], seed: int = 0
+        self,
+        eyes: np.ndarray,
+        reference: Reference,
+        windows: Iterator[Tensor],
+        seed: int = 0,
+        closed: np.ndarray | None = None,
     ) -> Iterator[Tensor]:
-        """The same from audio features that are read as they are needed; yields (3, H, W) uint8."""
+        """The same from audio features that are read as they are needed, and from how far the lids are ``closed`` (F,); yields
+        (3, H, W) uint8."""
         cells = self.backbone.cells
         everywhere = torch.ones(1, cells, cells, device=self.device)
         windows, ahead = itertools.tee(windows)
@@ -144,7 +152,8 @@ class Generation:
             for first in range(0, len(eyes), PART):
                 part = eyes[first : first + PART]
                 lips = heard(self.backbone, list(itertools.islice(ahead, len(part))))
-                for moved in encode(self.backbone, puppet(reference, part, lips), self.device):
+                shut = None if closed is None else closed[first : first + PART]
+                for moved in encode(self.backbone, puppet(reference, part, lips, shut), self.device):
                     yield moved, everywhere
 
         yield from self._sample(windows, len(eyes), reference, conditions(), seed)

@@ -33,7 +33,11 @@ class SpeechNetwork(ShippedNetwork):
     kind = "speech"
 
     def __init__(
-        self, width: int = 192, dilations: Sequence[int] = (1, 2, 3, 4, 4, 3, 2), dimension: int = 96, dropout: float = 0.1
+        self,
+        width: int = 192,
+        dilations: Sequence[int] = (1, 2, 3, 4, 4, 3, 2),
+        dimension: int = 96,
+        dropout: float = 0.1,
     ) -> None:
         """
         Args:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fedtalk.data.clip import Clip
 from fedtalk.data.sound_data import Sound
 from fedtalk.encoders.face_module import draw_integer
-from fedtalk.encoders.mel import ROWS_PER_FRAME, log_mel
+from fedtalk.encoders.mel import LOWEST, ROWS_PER_FRAME, log_mel
 from fedtalk.encoders.speech_network import LIPS, PER_FRAME, SpeechNetwork
 from fedtalk.errors import ArtifactError
 from fedtalk.federation.module import FederatedModule, Prepared
@@ -34,6 +34,7 @@ class SpeechModule(FederatedModule):
         lips_weight: float = 1.0,
         feature_noise: float = 0.4,
         colour: float = 0.3,
+        silence: float = 0.25,
     ) -> None:
         """
         Args:
@@ -43,6 +44,8 @@ class SpeechModule(FederatedModule):
             lips_weight: weight of each of the lips' terms.
             feature_noise: standard deviation of noise on the teacher's features from which lips are learned, in their own.
             colour: standard deviation of a random smooth tone that windows of sound are given, in the log-mel's.
+            silence: share of windows in which a stretch falls silent; lips close there, whatever people do who wait for
+                their cue.
         """
         super().__init__()
         self.save_hyperparameters()
@@ -77,6 +80,12 @@ class SpeechModule(FederatedModule):
         batch["mel"] = batch["mel"] + self.hparams["colour"] * curve
         noise = torch.randn(batch["teacher"].shape, generator=generator)
         batch["noise"] = self.hparams["feature_noise"] * batch["teacher"].std() * noise
+        batch["silent"] = torch.zeros(size, frames)
+        for silent, mel in zip(batch["silent"], batch["mel"], strict=True):
+            if torch.rand((), generator=generator) < self.hparams["silence"]:
+                start, length = (draw_integer(frames // 2, generator) for _ in range(2))
+                silent[start : start + length] = 1
+                mel[start * ROWS_PER_FRAME : (start + length) * ROWS_PER_FRAME] = LOWEST
         return batch
 
     def loss_terms(self, batch: Prepared) -> dict[str, Tensor]:
@@ -84,16 +93,18 @@ class SpeechModule(FederatedModule):
         features, heard = network(batch["mel"])
         teacher = batch["teacher"][..., :count]
         told = network.lips_of(teacher + batch["noise"][..., :count])
-        seen = batch["seen"][..., None]
+        seen, silent = batch["seen"][..., None], batch["silent"][..., None]
         error = ((told - batch["lips"]) / network.lip_deviation).square() * seen
         network.lips.eval()  # what it says of the teacher without noise and without dropout
         with torch.no_grad():
             known = network.lips_of(teacher)
         network.lips.train(network.training)
+        spoken = 1 - silent.repeat_interleave(PER_FRAME, 1)
         return {
-            "features": (features - teacher).square().mean() / teacher.square().mean(),
+            "features": ((features - teacher).square() * spoken).mean() / teacher.square().mean(),
             "lips": self.hparams["lips_weight"] * error.sum() / (len(LIPS) * seen.sum()).clamp_min(1),
-            "heard": self.hparams["lips_weight"] * ((heard - known) / network.lip_deviation).square().mean(),
+            "heard": self.hparams["lips_weight"]
+            * ((heard - known * (1 - silent)) / network.lip_deviation).square().mean(),
         }
 
     def held_out_metrics(self, clips: Sequence[Prepared], generator: torch.Generator) -> dict[str, float]:

@@ -26,9 +26,9 @@ from fedtalk.talker.sampler import Frame, sample
 
 Conditions = Iterator[tuple[Tensor, Tensor]]
 """By frame: the moved reference (C, h, w), the mask (1, h, w)."""
-SHARED = 0.9
-"""Share of the noise's variance that all frames have in common. Training has a half; what differs from frame to frame is seen
-as flicker where few steps are taken."""
+NOISE = 0.3
+"""Standard deviation of the noise that sampling starts from, apart for each frame. Training has 1; from less the network's answer
+is nearer to what it expects: on people never trained on the mouth's PSNR is 0.3 dB higher than from 1."""
 PART = 32
 """Frames that are encoded at a time."""
 DECODED = 8
@@ -183,13 +183,11 @@ class Generation:
         picture = to_unit(torch.from_numpy(reference.frame).permute(2, 0, 1))[None].to(self.device)
         latent = self.backbone.codec.encode(picture)
         generator = torch.Generator().manual_seed(seed)
-        shared = torch.randn(channels, cells, cells, generator=generator)
 
         def frames() -> Iterator[Frame]:
             # Features stop with the last frame, conditions with the last that was read.
             for window, (moved, mask) in zip(windows, conditions, strict=False):
-                own = torch.randn(channels, cells, cells, generator=generator)
-                noise = SHARED**0.5 * shared + (1 - SHARED) ** 0.5 * own
+                noise = NOISE * torch.randn(channels, cells, cells, generator=generator)
                 yield Frame(noise.to(self.device), moved, mask, window.to(self.device))
 
         def predict(groups: list[list[Frame]], timestep: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ LAYERS = (
         "fedtalk.federation.run_folder",
     ),
     ("fedtalk.privacy",),
-    ("fedtalk.callbacks", "fedtalk.callbacks.aggregation", "fedtalk.evaluation"),
+    ("fedtalk.callbacks", "fedtalk.callbacks.aggregation", "fedtalk.callbacks.baselines", "fedtalk.evaluation"),
     ("fedtalk.federation", "fedtalk.callbacks.*", "fedtalk.planning", "fedtalk.federation.engines.flower.agreement"),
     ("fedtalk.federation.trainer",),
     (

@@ -19,11 +19,19 @@ from fedtalk.data.clip import Clip, Reference
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.module import CommonForm, FederatedModule, Prepared, load_state, with_sum
 from fedtalk.talker import batches
-from fedtalk.talker.adapters import Adapter, adapter_parameters, add_adapter, load_adapter, save_adapter
+from fedtalk.talker.adapters import (
+    Adapter,
+    adapter_parameters,
+    add_adapter,
+    load_adapter,
+    save_adapter,
+    trained_parameters,
+)
 from fedtalk.talker.backbone import SHIPPED, Architecture, Backbone
 from fedtalk.talker.fedsvd import factors_of, refactored
 from fedtalk.talker.generation import Generation
 from fedtalk.talker.objectives import DiffusionLoss, Objective, Prediction, TemporalDenoisingConsistency
+from fedtalk.talker.quality import identity_encoder, quality
 from fedtalk.talker.reliability import identity_and_stability
 from fedtalk.talker.schedule import NoiseSchedule, make_schedule
 from fedtalk.talker.stacked_adapters import own_factors
@@ -102,7 +110,10 @@ class Talker(FederatedModule):
     # What a round exchanges
 
     def exchanged_parameters(self) -> dict[str, nn.Parameter]:
-        return {name: value for name, value in self.backbone.denoiser.named_parameters() if value.requires_grad}
+        return trained_parameters(self.backbone.denoiser, self.adapter, shared=True)
+
+    def kept_parameters(self) -> dict[str, nn.Parameter]:
+        return trained_parameters(self.backbone.denoiser, self.adapter, shared=False)
 
     def fingerprint(self) -> str:
         return self._fingerprint
@@ -263,17 +274,11 @@ class Talker(FederatedModule):
         batch["timestep"][:] = len(self.noise_schedule.signal) // 2
         prediction = self.predict_windows({name: value.to(self.device) for name, value in batch.items()})
         known = torch.stack([clip["latents"][0].float() for clip in training]).to(self.device)
-        return identity_and_stability(
-            prediction.frames_hat, self.backbone.codec.decode(known), self._identity_encoder()
-        )
+        decode = self.backbone.codec.decode  # what it gives is looked at on the CPU, where clips are prepared
+        return identity_and_stability(prediction.frames_hat.cpu(), decode(known).cpu(), identity_encoder())
 
-    def _identity_encoder(self) -> nn.Module:
-        from fedtalk.encoders.identity import IdentityEncoder
-
-        if not hasattr(self, "_encoder"):
-            # Kept out of the module's own parameters: it belongs to the measuring, not to the model.
-            self.__dict__["_encoder"] = IdentityEncoder.shipped().eval().requires_grad_(False).to(self.device)
-        return self.__dict__["_encoder"]
+    def quality(self, training: Sequence[Prepared]) -> float:
+        return quality(training)
 
     # Generation
 

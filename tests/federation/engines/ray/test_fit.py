@@ -31,7 +31,7 @@ class Rounds(RoundCallback):
 
 def _fit(parts, people: dict, folder: Path, aggregation: Aggregation | None = None, **settings: object):
     rounds, module = Rounds(), parts.Pull(dropout=0.3)
-    aggregation = aggregation or ISFA(gamma=1.0)
+    aggregation = aggregation or ISFA(gamma=1.0, scores="paper")
     parts.trainer(folder, [aggregation, rounds], **settings).fit(module, parts.People(people))
     return copy_state(module.exchanged_parameters()), rounds
 

@@ -37,8 +37,8 @@ Evidence = list[dict[str, Tensor]]
 Group = dict[str, dict[str, Evidence]]
 """By client, by condition (``ok`` or a fault), the evidence of its clips."""
 OK = "ok"
-HIGH, LOW = 1.0, 4.0
-"""The score is 1 from so many standard deviations below the public mean, and 0 from so many."""
+AGAINST = {"sharpness": "blurred", "steadiness": "flicker", "lips": "shifted_audio", "identity": WRONG_PERSON}
+"""Which fault a signal is for."""
 SPAN = 40
 """Frames of a clip."""
 
@@ -124,15 +124,23 @@ def group_of(clients: Iterator[tuple[str, str, Callable[[], list[Clip]]]], work:
 
 
 def limits_of(groups: Sequence[Group]) -> dict[str, Limits]:
-    """By signal those of the group with the lower ones."""
+    """By signal: 0 from one deviation above the mean of those with its fault, 1 from one deviation below the reliable ones',
+    of the group in which the latter is lower.
+    """
     found = {}
-    for signal in SIGNALS:
+    for signal, fault in AGAINST.items():
         options = []
         for group in groups:
-            values = [signals(client[OK])[signal] for client in group.values()]
-            mean, deviation = float(np.mean(values)), max(float(np.std(values, ddof=1)), 1e-6)
-            options.append(Limits(mean - LOW * deviation, mean - HIGH * deviation))
-        found[signal] = Limits(min(option.low for option in options), min(option.high for option in options))
+            reliable, faulty_ones = (
+                np.array([signals(client[condition])[signal] for client in group.values() if condition in client])
+                for condition in (OK, fault)
+            )
+            options.append(
+                Limits(
+                    float(faulty_ones.mean() + faulty_ones.std(ddof=1)), float(reliable.mean() - reliable.std(ddof=1))
+                )
+            )
+        found[signal] = min(options, key=lambda option: option.high)
     return found
 
 

@@ -30,6 +30,7 @@ from fedtalk.talker.adapters import (
 from fedtalk.talker.backbone import SHIPPED, Architecture, Backbone
 from fedtalk.talker.fedsvd import factors_of, refactored
 from fedtalk.talker.generation import Generation
+from fedtalk.talker.masks import loss_weight
 from fedtalk.talker.objectives import DiffusionLoss, Objective, Prediction, TemporalDenoisingConsistency
 from fedtalk.talker.quality import identity_encoder, quality
 from fedtalk.talker.reliability import identity_and_stability
@@ -225,7 +226,7 @@ class Talker(FederatedModule):
             clean_hat,
             noise,
             noise_hat,
-            self._loss_weight(batch["mask"], batch["mouth"]),
+            loss_weight(batch["mask"], batch["mouth"], self.mouth_emphasis),
             signal,
             self.noise_schedule.prediction,
             batch["reference"],
@@ -252,15 +253,6 @@ class Talker(FederatedModule):
             by_level = error.mean((1, 2, 3, 4))
         low, middle, high = (float(part.mean()) for part in by_level.tensor_split(3))
         return {"loss": sum(metrics.values()), **metrics, "low_noise": low, "middle_noise": middle, "high_noise": high}
-
-    def _loss_weight(self, mask_BF1hw: Tensor, mouth_BF2: Tensor) -> Tensor:
-        """Errors count where the picture is replaced, more around the mouth, a little everywhere."""
-        cells = mask_BF1hw.shape[-1]
-        axis = (torch.arange(cells, device=mask_BF1hw.device) + 0.5) / cells
-        x, y = mouth_BF2[..., 0, None, None], mouth_BF2[..., 1, None, None]
-        near = torch.exp(-(((axis[None, :] - x) / 0.16) ** 2 + ((axis[:, None] - y) / 0.13) ** 2))[:, :, None]
-        weight = 0.1 + 0.9 * mask_BF1hw + self.mouth_emphasis * near
-        return weight / weight.mean((-1, -2), keepdim=True)
 
     # Measuring itself
 

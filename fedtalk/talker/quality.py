@@ -11,10 +11,10 @@ Four signals, each against the faults that it is for:
 ``identity``        cosine of the least fitting clip's face with the other clips' faces                      clips of strangers
 ==================  ======================================================================================  ==================
 
-A signal is compared with its distribution among reliable *public* people: 1 at or above what they have, 0 far below, straight
-in between (`Limits`). A client is as reliable as its worst signal says. Nothing of this depends on the model or the round, so it
-is measured once a clip, when the clip is prepared. What all clips of a client share, it can't see: a whole folder of one
-stranger is a client like any other.
+A signal is compared with its distribution among *public* people, reliable ones and such with the fault: 1 at or above the former,
+0 at or below the latter, straight in between (`Limits`). A client is as reliable as its worst signal says. Nothing of this
+depends on the model or the round, so it is measured once a clip, when the clip is prepared. What all clips of a client share, it
+can't see: a whole folder of one stranger is a client like any other.
 """
 
 from __future__ import annotations

@@ -43,8 +43,9 @@ def test_a_fault_lowers_its_signal_and_the_score(
     for start in (0, 2, 4):
         broken = [evidence(faulty(clip, fault, generator)) for clip in spoken[start : start + 2]]
         limit = shipped_limits()[signal]
-        assert signals(broken)[signal] < limit.low < signals(reliable[start : start + 2])[signal]
-        assert quality(broken) == 0.0
+        mended = reliable[start : start + 2]
+        assert limit.score(signals(broken)[signal]) < 0.35 < 0.75 < limit.score(signals(mended)[signal])
+        assert quality(broken) < 0.35
     assert fault in FAULTS
 
 

@@ -22,9 +22,11 @@ from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.interruption import Interrupted
 from fedtalk.federation.local import LocalTraining, train_locally
+from fedtalk.federation.module import load_state
 from fedtalk.federation.placement import Placement
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.randomness import torch_generator
+from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.module import Talker
 
 STEPS = 2
@@ -46,7 +48,14 @@ Fit = Callable[..., FederatedTrainer]
 def fit(tmp_path: Path, make_talker: Callable[..., Talker], request: pytest.FixtureRequest) -> Fit:
     """Personal adapters of a run in FOLDER, without any round unless told otherwise; the run's callbacks come last."""
 
-    def run(folder: str, data: object, *callbacks: RoundCallback, ckpt_path: str | None = None, **settings: object):
+    def run(
+        folder: str,
+        data: object,
+        *callbacks: RoundCallback,
+        ckpt_path: str | None = None,
+        talker: Talker | None = None,
+        **settings: object,
+    ):
         if settings.get("workers", 1) > 1 or settings.get("default_placement", Placement()).needs_ray:
             request.getfixturevalue("local_ray")
         trainer = FederatedTrainer(
@@ -58,7 +67,7 @@ def fit(tmp_path: Path, make_talker: Callable[..., Talker], request: pytest.Fixt
                 "personal": PersonalTraining(steps=STEPS, learning_rate=5e-3), **settings,
             },
         )  # type: ignore[arg-type]  # fmt: skip
-        trainer.fit(make_talker(), data, ckpt_path, overwrite=True)
+        trainer.fit(talker or make_talker(), data, ckpt_path, overwrite=True)
         return trainer
 
     return run
@@ -115,6 +124,31 @@ def test_two_workers_give_the_bits_of_one_process_and_of_a_bare_loop(
     train_locally(Fabric(accelerator="cpu", devices=1), talker, clips, alone, trainer.seed, f"personal/{client}", 0, 1)
     talker.save_adapter(tmp_path / "bare" / client)
     assert _same({client: one[client]}, _adapters(tmp_path / "bare"))
+
+
+def test_a_client_that_keeps_factors_goes_on_from_its_own(
+    parts, fit: Fit, make_talker: Callable[..., Talker], tmp_path: Path
+) -> None:
+    """FedPer: kept factors are nobody's in the released adapter, and a client's personal one has those of its last round."""
+
+    def split() -> Talker:
+        return make_talker(adapter=Adapter(rank=2, shared=["attn2"]))
+
+    data = parts.Troubled(2)
+    client = data.clients[1]
+    trainer = fit("kept", data, rounds=1, talker=split())
+    made, talker = _adapters(tmp_path / "kept"), split()
+    for name, value in made["released"].items():
+        if "lora_B" in name:
+            assert bool(value.any()) == ("attn2" in name)
+    talker.load_adapter(tmp_path / "kept" / "adapters" / "released")
+    federation = trainer.federate(talker, data)
+    load_state(talker.kept_parameters(), federation.client_states.load(client, 1)["kept"])
+    alone = LocalTraining(steps=STEPS, batch_size=2, learning_rate=5e-3, schedule="cosine")
+    clips = ClientHalf(federation).prepared(client)
+    train_locally(Fabric(accelerator="cpu", devices=1), talker, clips, alone, trainer.seed, f"personal/{client}", 0, 1)
+    talker.save_adapter(tmp_path / "bare" / client)
+    assert _same({client: made[client]}, _adapters(tmp_path / "bare"))
 
 
 def test_ditto_is_what_a_plain_loop_with_its_term_makes(

@@ -96,7 +96,7 @@ class Experiment:
     """Overlays, joined by ``+``; the first is what the others are compared with. ``base`` for none."""
     row: str = "personal"
     """Which row of a run's table is shown: with personal adapters, or with the released one."""
-    measures: tuple[str, ...] = ("psnr_mouth", "mouth_corr", "identity", "flicker", "jitter")
+    measures: tuple[str, ...] = ("psnr_mouth", "mouth_corr_pooled", "identity", "flicker", "jitter")
     configs: tuple[str, ...] = field(default=("isfa",))
 
 
@@ -114,7 +114,7 @@ EXPERIMENTS = {
     ),
     "tdc": Experiment(
         "TDC by its weight: the released adapter", ("reliable",), ("tdc-0", "tdc-0.05", "tdc-0.1", "tdc-0.3", "tdc-1"), "trained",
-        ("psnr_mouth", "flicker", "jitter", "warping_error", "mouth_corr"),
+        ("psnr_mouth", "flicker", "jitter", "warping_error", "mouth_corr_pooled"),
     ),
     "lora": Experiment(
         "LoRA by rank and targets: the released adapter", ("reliable",),
@@ -230,7 +230,7 @@ def gains(summary: dict[str, Any]) -> list[str]:
         runs = [run["measures"] for run in summary["runs"] if run["variation"] == name]
         parts = []
         for row in ("trained", "personal"):
-            for measure in ("psnr_mouth", "mouth_corr"):
+            for measure in ("psnr_mouth", "mouth_corr", "mouth_corr_pooled"):
                 pairs = [(run.get(f"{row}.{measure}"), run.get(f"no_adapter.{measure}")) for run in runs]
                 differences = [one - other for one, other in pairs if one is not None and other is not None]
                 if differences:

@@ -46,8 +46,9 @@ class Adapter:
     principal directions of the released product between rounds (`fedtalk.talker.fedsvd`)."""
 
     shared: list[str] | None = None
-    """Parts of the names of the adapted layers whose factors are exchanged, such as ``attn2`` (which reads the speech); every
-    client keeps the others' to itself from round to round (FedPer, Arivazhagan et al. 2019). All are exchanged by default."""
+    """Parts of the names of the adapted layers whose factors are exchanged, such as ``attentions.0.transformer_blocks.0.attn2``
+    (which reads the speech); every client keeps the others' to itself from round to round (FedPer, Arivazhagan et al. 2019).
+    All are exchanged by default."""
 
     def __post_init__(self) -> None:
         if self.shared is not None and (self.aggregation == "fedsvd" or not self.shared):

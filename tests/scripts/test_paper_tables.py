@@ -20,7 +20,8 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 @pytest.fixture
-def script(load_script: Callable[[str], ModuleType]) -> ModuleType:
+def script(load_script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
     return load_script("paper_tables")
 
 

@@ -167,7 +167,7 @@ class _CanaryEngine(InProcess):
         for client in clients:
             update = unflatten(self.update_of(client), state)
             moved = {name: value + update[name] for name, value in state.items()}
-            yield client, LocalResult(client, moved, 1, {}, 1.0, 1.0, 0.0, 0)
+            yield client, LocalResult(client, moved, 1, {}, 1.0, 1.0, 1.0, 0.0, 0)
 
 
 class _WatchedRounds(PrivateRounds):

@@ -20,6 +20,7 @@ LAYERS = (
         "fedtalk.errors",
         "fedtalk.randomness",
         "fedtalk.storage",
+        "fedtalk.folder_lock",
         "fedtalk.paths",
         "fedtalk.cores",
     ),

@@ -36,7 +36,7 @@ from fedtalk.federation.module import FederatedModule, load_state
 from fedtalk.federation.placement import Placement, Placements, check_precision
 from fedtalk.federation.rounds import Rounds
 from fedtalk.federation.run_folder import check_clients
-from fedtalk.federation.run_lock import run_lock
+from fedtalk.folder_lock import folder_lock
 from fedtalk.planning.estimate import Beside, Estimate, estimate_run
 from fedtalk.planning.report import report
 from fedtalk.privacy.preconditions import check_nothing_clear
@@ -198,7 +198,7 @@ class FederatedTrainer(MeasuringTrainer):
             print(report(*self._estimated(model, datamodule)))
             return
         # A folder that can't be written is found here, and not a round later.
-        with run_lock(self.run_dir), self.stop_signals:
+        with folder_lock(self.run_dir), self.stop_signals:
             # Of a run that was killed while writing; the lock says that nobody else writes.
             remove_leftovers(self.run_dir)
             preconditions.check_folders(self.run_dir, self.cache.folder, afresh=ckpt_path is None and not overwrite)

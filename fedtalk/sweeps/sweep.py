@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fedtalk.cores import usable_cores
 from fedtalk.errors import FedTalkError
-from fedtalk.federation.run_lock import run_lock
+from fedtalk.folder_lock import folder_lock
 from fedtalk.sweeps.execution import Outcome, Sweep
 from fedtalk.sweeps.plan import code_version, parse_seeds, plan
 from fedtalk.sweeps.summary import summarise, tables, write
@@ -64,7 +64,10 @@ def run_sweep(
     jobs = jobs or (len(gpus) if gpus else max(1, usable_cores() // threads))
     sweep = Sweep(folder, configs, jobs, threads, gpus, on_ray)
     began = time.monotonic()
-    with run_lock(folder), _progress(len(runs), jobs) as on_change:
+    with (
+        folder_lock(folder, "sweep", "give this one its own folder with --folder"),
+        _progress(len(runs), jobs) as on_change,
+    ):
         outcome = sweep.execute(runs, on_change)
         if not outcome.finished:
             raise FedTalkError(

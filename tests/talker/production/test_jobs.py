@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from fedtalk.data.media import write_audio, write_image
+from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.errors import ConfigurationError, MediaError
 from fedtalk.talker.production.jobs import Job, read_jobs, run_jobs
 
@@ -69,3 +74,20 @@ def test_one_bad_line_costs_itself_and_what_is_there_is_not_made_again(tmp_path:
     outcome = run_jobs(jobs, make)
     assert (outcome.made, outcome.there, len(outcome.failed)) == (0, 3, 1)
     assert run_jobs(jobs, make, overwrite=True).made == 3
+
+
+@pytest.mark.timeout(900)
+def test_a_batch_that_is_killed_at_any_moment_goes_on_without_doing_again_what_is_done(
+    tmp_path: Path, tiny_backbone: Path
+) -> None:
+    clip = make_clip(Speaker.draw(0, "public", 0), 0, 8, 192)
+    write_image(tmp_path / "face.png", clip.frames[0])
+    write_audio(tmp_path / "speech.wav", clip.audio)
+    _table(tmp_path, "audio,out,portrait\nspeech.wav,one.mp4,face.png\nspeech.wav,two.mp4,face.png\n")
+    program = Path(__file__).parent / "support" / "killed_batch.py"
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path), str(tiny_backbone)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["problems"] == [] and told["changes"] >= 4

@@ -34,8 +34,8 @@ from fedtalk.federation.engines.flower.site import Site
 from fedtalk.federation.engines.flower.site_session import SiteAccount
 from fedtalk.federation.engines.flower.site_sizes import check_sizes
 from fedtalk.federation.module import FederatedModule, copy_state
-from fedtalk.federation.run_lock import run_lock
 from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.folder_lock import folder_lock
 
 log = logging.getLogger("fedtalk")
 
@@ -57,7 +57,7 @@ def serve_rounds(
     from fedtalk.federation.engines.flower.grid import GridPost
     from fedtalk.federation.engines.flower.superlink import secret_file, server_app
 
-    with run_lock(trainer.run_dir):  # before the folder's logs are begun anew; the rounds hold it
+    with folder_lock(trainer.run_dir):  # before the folder's logs are begun anew; the rounds hold it
         pass
     privacy = check_sealed(trainer.privacy)
     public = site_keys(settings.sites)
@@ -105,7 +105,7 @@ def serve_clients(trainer: FederatedTrainer, module: FederatedModule, data: Clip
     read_authority(settings.authority)
     key, server = read_private_key(settings.private_key), read_public_key(Path(settings.server))
     with (
-        run_lock(trainer.run_dir),
+        folder_lock(trainer.run_dir),
         tempfile.TemporaryDirectory(prefix="fedtalk-") as private,
         trainer.stop_signals as stop,
     ):

@@ -24,7 +24,7 @@ from fedtalk.data.prepare.gate import transforms_or_problem
 from fedtalk.data.prepare.record import Outcome, load_track, save_track, state_of
 from fedtalk.data.prepare.report import Reject
 from fedtalk.data.prepare.settings import Settings
-from fedtalk.data.speech import estimate_offset, offset_problem
+from fedtalk.data.speech import estimate_offset, offset_note, offset_problem
 from fedtalk.data.tracking import follow_faces
 from fedtalk.errors import FedTalkError, MediaError
 
@@ -137,7 +137,10 @@ def _follow(source: Source, sound: Path, settings: Settings, finder: FaceFinder)
     )  # fmt: skip
     number = settings.face if isinstance(settings.face, int) else None
     track = choose_face(faces, energy if len(energy) else None, number=number, likeness=wanted)
-    problem = offset_problem(estimate_offset(track.motion, energy))
+    offset = estimate_offset(track.motion, energy)
+    problem, note = offset_problem(offset), offset_note(offset)
+    if note and not problem:
+        track.notes.append(note)
     if problem:
         track.gaps += [(start, problem) for start, _ in track.runs[:1]]
         track.runs = []

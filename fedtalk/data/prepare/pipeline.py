@@ -78,7 +78,15 @@ def prepare(
         raise ConfigurationError(f"prepare: jobs must be at least 1, got {jobs}")
     if clients.resolve().is_relative_to(raw.resolve()):
         raise ConfigurationError(f"prepare: the clients folder {clients} must lie outside the raw videos {raw}")
-    sources = find_sources(raw, layout)
+    try:
+        sources = find_sources(raw, layout)
+    except MediaError as error:
+        left = sum(len(entry["clips"]) for entry in Record.made_from(clients, raw))
+        if not left:
+            raise
+        raise MediaError(
+            f"{error}; {left} clips made from it earlier are still in {clients}; if all of it was withdrawn, delete that folder"
+        ) from error
     with folder_lock(clients / FOLDER, "prepare", "choose another clients folder"):
         report = _prepare(
             sources, Record(clients, raw), settings, finder if jobs > 1 else found, jobs, overwrite, progress

@@ -51,9 +51,7 @@ class Record:
     """The records below a clients folder."""
 
     def __init__(self, clients: Path, raw: Path) -> None:
-        self.clients, self.folder = clients, clients / FOLDER
-        # not the path itself: clients folders are shared, and paths name people and machines
-        self._root = hashlib.sha256(str(raw.resolve()).encode(errors="surrogateescape")).hexdigest()[:12]
+        self.clients, self.folder, self._root = clients, clients / FOLDER, _name_of(raw)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(clients)  # of runs that were killed while they wrote
@@ -61,6 +59,12 @@ class Record:
             raise OutputError(
                 f"clients folder {clients} can't be used ({error.strerror or error}); choose another"
             ) from error
+
+    @staticmethod
+    def made_from(clients: Path, raw: Path) -> list[dict[str, Any]]:
+        """Records of videos of a raw folder, looked up without touching anything."""
+        found = (_read(path) for path in (clients / FOLDER).glob("*.json"))
+        return [entry for entry in found if entry is not None and entry.get("root") == _name_of(raw)]
 
     def entry(self, source: Source) -> dict[str, Any] | None:
         """What was noted of a video; None where nothing was, or the note is damaged."""
@@ -205,6 +209,11 @@ def save_track(folder: Path, source: Source, settings: Settings, state: list[int
     arrays = {name: getattr(track, name) for name in ARRAYS}
     with atomic_path(folder / f"{key_of(source)}.npz") as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
+
+
+def _name_of(raw: Path) -> str:
+    """Stands for a raw folder. Not its path: clients folders are shared, and paths name people and machines."""
+    return hashlib.sha256(str(raw.resolve()).encode(errors="surrogateescape")).hexdigest()[:12]
 
 
 def key_of(source: Source) -> str:

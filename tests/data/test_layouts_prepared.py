@@ -54,7 +54,7 @@ TREES = {
         {"RD_Radio11_0.mp4": "whole", "Radio11_000.mp4": "whole", "WDA_BarackObama1_000.mp4": "whole",
          "BarackObama2_003.mp4": "whole", "RD_video_url.txt": "text"},
         {"Radio11/Radio11_000.mp4": {"group": "RD"}, "BarackObama/BarackObama1_000.mp4": {"video": "1"},
-         "BarackObama/BarackObama2_003.mp4": {"video": "2", "group": ""}},
+         "BarackObama/BarackObama2_003.mp4": {"video": "2", "cut": "3", "group": ""}},
         {"Radio11_000.mp4": "the same clip as RD_Radio11_0.mp4"},
     ),
     "voxceleb2": Tree(

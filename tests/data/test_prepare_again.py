@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from heads import DotFinder, record, sine, still
 from prepared import clips_of, run, stamps
 
 from fedtalk.data.faces import Face
+from fedtalk.data.framing import move
+from fedtalk.data.media import read_audio, read_video, write_image
 from fedtalk.data.prepare import prepare
 from fedtalk.errors import MediaError
+
+GRID = sorted((Path(__file__).parents[3] / "shared" / "data" / "grid").glob("*.mpg"))
 
 
 def test_running_again_does_only_what_changed(tmp_path: Path) -> None:
@@ -182,3 +188,40 @@ def test_a_video_that_grew_while_it_was_read_is_done_again(tmp_path: Path) -> No
 
     run(tmp_path, finder=Copying())
     assert run(tmp_path).unchanged == 0 and run(tmp_path).unchanged == 1
+
+
+def test_a_picture_of_the_person_that_comes_or_changes_is_looked_at(tmp_path: Path) -> None:
+    video = record(tmp_path / "raw" / "anna" / "a.mp4", still(25), sine(25))
+    run(tmp_path)
+    picture = tmp_path / "face.png"
+    for place in (video.parent / "face.jpg", picture):
+        write_image(place, np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(MediaError, match=r"no face found in face\.jpg"):
+        run(tmp_path)
+    (video.parent / "face.jpg").unlink()
+    assert run(tmp_path).made == 1
+    with pytest.raises(MediaError, match=r"no face found in face\.png"):
+        run(tmp_path, face=str(picture))
+    kept = "".join(path.read_text() for path in (tmp_path / "clients").rglob("*.json"))
+    assert str(tmp_path) not in kept and "picture" in kept
+
+
+@pytest.mark.skipif(len(GRID) < 2, reason="no real recordings here")
+@pytest.mark.parametrize("finder", ["dlib", "yunet"])
+def test_of_two_people_the_one_on_the_picture_is_taken(
+    tmp_path: Path, finder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Side by side in one video, which has the other one's voice."""
+    model = GRID[0].parents[2] / "assets" / "face_detection_yunet_2023mar.onnx"
+    if finder == "yunet" and not model.exists():
+        pytest.skip(f"no {model.name} here")
+    monkeypatch.setenv("FEDTALK_YUNET", str(model))
+    left, right = (list(itertools.islice(read_video(path), 70)) for path in GRID[:2])
+    both = [np.concatenate(pair, axis=1) for pair in zip(left, right, strict=True)]
+    record(tmp_path / "raw" / "anna" / "a.mp4", both[20:45], read_audio(GRID[0])[20 * 640 : 45 * 640])
+    write_image(tmp_path / "raw" / "anna" / "face.png", right[69])
+    run(tmp_path, finder=finder)
+    (clip,) = clips_of(tmp_path)
+    assert clip.transforms is not None
+    eyes = move(cv2.invertAffineTransform(clip.transforms[0]), clip.eyes[0].astype(np.float64))
+    assert eyes[:, 0].min() > left[0].shape[1]

@@ -17,7 +17,7 @@ from fedtalk.data.choosing import Track, choose_face
 from fedtalk.data.clip import FRAME_RATE, SAMPLES_PER_FRAME, Clip
 from fedtalk.data.faces import FaceFinder
 from fedtalk.data.framing import crop, move
-from fedtalk.data.layouts import Source, face_picture
+from fedtalk.data.layouts import Source
 from fedtalk.data.likeness import Likeness
 from fedtalk.data.media import audio_blocks, read_image, read_video
 from fedtalk.data.prepare.gate import transforms_or_problem
@@ -49,7 +49,9 @@ def prepare_one(source: Source, settings: Settings, finder: FaceFinder, records:
         staging: folder for the clips; emptied first.
     """
     shutil.rmtree(staging, ignore_errors=True)
-    state = state_of(source)  # before it is read: a file that is still being copied is done again by the next run
+    state = state_of(
+        source, settings
+    )  # before it is read: a file that is still being copied is done again by the next run
     try:
         outcome = _prepare(source, settings, finder, records, staging, state)
     except FedTalkError as error:
@@ -119,10 +121,7 @@ def _prepare(
 def _follow(source: Source, sound: Path, settings: Settings, finder: FaceFinder) -> Track:
     """Find the person and see whether picture and sound belong together."""
     energy = np.array([float(np.sqrt((block**2).mean())) for block in audio_blocks_or_less(sound)])
-    picture = settings.face if isinstance(settings.face, str) and settings.face != "speaking" else None
-    chosen = (
-        Path(picture) if picture else face_picture(source.path, source.person) if settings.face == "speaking" else None
-    )
+    chosen = settings.picture(source)
     likeness = Likeness() if chosen else None
     wanted = None
     if chosen is not None and likeness is not None:

@@ -65,7 +65,7 @@ def outcomes(
         if workers == 1 and broken:
             for source in running.values():
                 reason = "the process that worked on it was killed, twice; is there enough memory for its pictures?"
-                yield source, Outcome(rejects=[Reject(source.label, 0.0, reason)], state=state_of(source))
+                yield source, Outcome(rejects=[Reject(source.label, 0.0, reason)], state=state_of(source, settings))
         else:
             suspects += running.values()
 

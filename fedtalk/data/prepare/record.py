@@ -6,11 +6,10 @@ which another size or length of clips needs not find again, and clips that are n
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +73,8 @@ class Record:
         """Whether the clips on disk are those that would be made now."""
         return (
             entry is not None
-            and entry.get("state") == state_of(source)
-            and entry.get("settings") == asdict(settings)
+            and entry.get("state") == state_of(source, settings)
+            and entry.get("settings") == settings.noted
             and all((self.clients / source.person / name).is_file() for name in entry["clips"])
         )
 
@@ -95,7 +94,7 @@ class Record:
             "person": source.person,
             "root": self._root,
             "state": outcome.state,
-            "settings": asdict(settings),
+            "settings": settings.noted,
             "seconds": round(outcome.seconds, 2),
             "clips": outcome.names,
             "rejects": [[reject.start, reject.reason] for reject in outcome.rejects],
@@ -221,14 +220,17 @@ def key_of(source: Source) -> str:
     return hashlib.sha256(source.label.encode()).hexdigest()[:20]
 
 
-def state_of(source: Source) -> list[int]:
-    """Size and time of change of a video's files; 0 where there is none any more."""
+def state_of(source: Source, settings: Settings) -> list[int]:
+    """Size and time of change of what a video is made from: its files, and the picture of who is meant; 0 where one is gone."""
     facts: list[int] = []
-    for path in (source.path, source.sound):
-        with contextlib.suppress(OSError):
-            stat = path.stat() if path else None
-            facts += [stat.st_size, stat.st_mtime_ns] if stat else []
-    return facts or [0]
+    for path in filter(None, (source.path, source.sound, settings.picture(source))):
+        try:
+            stat = path.stat()
+        except OSError:
+            facts.append(0)
+        else:
+            facts += [stat.st_size, stat.st_mtime_ns]
+    return facts
 
 
 def _read(path: Path) -> dict[str, Any] | None:

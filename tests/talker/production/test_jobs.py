@@ -44,6 +44,8 @@ def test_lines_become_jobs_with_paths_beside_the_table(tmp_path: Path) -> None:
         ("audio,out,portrait,seed\na,b,p,x\n", "line 2: seed is a whole number, got 'x'"),
         ("audio,out,portrait\na,b,p\nc,b,p\n", "lines 2 and 3 both write"),
         ("audio,out,portrait\na,b,p,extra\n", "unknown"),
+        ("audio,out,video\na,./v.mp4,v.mp4\n", "line 2 writes .*v.mp4, which line 2 reads"),
+        ("audio,out,video\na,b.mp4,v.mp4\nb,v.mp4,w.mp4\n", "line 3 writes .*v.mp4, which line 2 reads"),
     ],
 )
 def test_a_table_that_is_none_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:

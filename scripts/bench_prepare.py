@@ -34,11 +34,12 @@ def main() -> None:
     parser.add_argument("--finder", default="dlib")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--clip_seconds", type=float, default=None)
+    parser.add_argument("--clip_seconds", type=float, default=None, help="whole stretches by default; 2 without RAW")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.raw is None:
+            arguments.clip_seconds = arguments.clip_seconds or 2.0  # whole stretches are held in memory
             short, long = (measure(drawn(Path(folder) / f"{length}", length), arguments) for length in (10, 100))
             growth = round(long["peak_rss_mb"] / short["peak_rss_mb"], 3)
             result = {**long, "peak_rss_mb_10_s": short["peak_rss_mb"], "peak_growth": growth}

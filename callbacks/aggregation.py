@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from lightning.pytorch import Callback
 from torch import Tensor
 
+from fedtalk.checks import check_least
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.server import Server, ServerOptimizer
 
@@ -84,8 +85,7 @@ class ISFA(Aggregation):
             raise ConfigurationError(f"aggregation.gamma: expected 0 (FedAvg) to 100, got {gamma}")
         if not 0 <= alpha <= 1:
             raise ConfigurationError(f"aggregation.alpha: expected a share in [0, 1], got {alpha}")
-        if not 1 <= most_clips <= 100_000:
-            raise ConfigurationError(f"aggregation.most_clips: expected 1 to 100000, got {most_clips}")
+        check_least("aggregation", 1, most_clips=most_clips)
         self.gamma, self.alpha, self.most_clips, self.by_clips = gamma, alpha, most_clips, by_clips
         self.needs_reliability = gamma > 0
 
@@ -108,8 +108,7 @@ class FedAvg(Aggregation):
             server_optimizer: what the server does with the mean update; SGD with rate 1 (averaging) by default.
         """
         super().__init__(server_optimizer)
-        if not 1 <= most_clips <= 100_000:
-            raise ConfigurationError(f"aggregation.most_clips: expected 1 to 100000, got {most_clips}")
+        check_least("aggregation", 1, most_clips=most_clips)
         self.most_clips = most_clips
 
     def weight(self, clips: int, identity: float, stability: float) -> float:

@@ -27,7 +27,7 @@ _OFFERED = {
     "Placement": "fedtalk.federation.placement",
     "PoissonCohort": "fedtalk.federation.cohort",
     "Privacy": "fedtalk.privacy.settings",
-    "RoundCallback": "fedtalk.federation.callback",
+    "RoundCallback": "fedtalk.callbacks.base",
     "ServerOptimizer": "fedtalk.federation.server",
     "SynthTalkData": "fedtalk.data.synthtalk_data",
     "Talker": "fedtalk.talker.module",

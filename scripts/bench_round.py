@@ -28,8 +28,8 @@ import torch
 from tiny_run import write_backbone
 from torch import nn
 
+from fedtalk.callbacks.base import RoundCallback, RoundOutcome
 from fedtalk.data.synthtalk_data import SynthTalkData
-from fedtalk.federation.callback import RoundCallback, RoundOutcome
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.engines.ray.engine import RayEngine

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from fedtalk.cores import usable_cores
 from fedtalk.data.prepare import prepare as prepare_clients
+from fedtalk.machine import usable_cores
 
 
 def prepare(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedtalk.errors import ConfigurationError
+from fedtalk.checks import check_least
 
 
 @dataclass
@@ -23,6 +23,5 @@ class EvaluationSettings:
     """Clients whose clips are written as mp4."""
 
     def __post_init__(self) -> None:
-        for name, least in (("clients", 2), ("clips", 1)):
-            if getattr(self, name) < least:
-                raise ConfigurationError(f"evaluation.{name}: expected at least {least}, got {getattr(self, name)}")
+        check_least("evaluation", 2, clients=self.clients)
+        check_least("evaluation", 1, clips=self.clips)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedtalk.federation.callback import RoundOutcome
+from fedtalk.callbacks.base import RoundOutcome
 from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from fedtalk.federation.engines.in_process import Engine
 from fedtalk.federation.fault_record import FaultRecord

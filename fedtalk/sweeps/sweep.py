@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fedtalk.cores import usable_cores
 from fedtalk.errors import FedTalkError
-from fedtalk.federation.run_lock import run_lock
+from fedtalk.machine import usable_cores
+from fedtalk.run_lock import run_lock
 from fedtalk.sweeps.execution import Outcome, Sweep
 from fedtalk.sweeps.plan import code_version, parse_seeds, plan
 from fedtalk.sweeps.summary import summarise, tables, write

@@ -14,15 +14,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fedtalk.callbacks.aggregation import ISFA
+from fedtalk.callbacks.base import RoundCallback
 from fedtalk.callbacks.personal import PersonalTraining
 from fedtalk.errors import OutputError
-from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
-from fedtalk.federation.interruption import Interrupted
 from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.placement import Placement
 from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.interruption import Interrupted
 from fedtalk.talker.module import Talker
 
 STEPS = 2

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fedtalk.callbacks.aggregation import ISFA, Aggregation
+from fedtalk.callbacks.base import RoundCallback
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.module import copy_state
 from fedtalk.privacy.settings import Privacy
 

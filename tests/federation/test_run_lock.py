@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fedtalk.callbacks.base import RoundCallback
 from fedtalk.errors import OutputError
-from fedtalk.federation.callback import RoundCallback
-from fedtalk.federation.run_lock import run_lock
+from fedtalk.run_lock import run_lock
 
 
 def _hold(folder: Path) -> int:

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fedtalk.cli import main
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.interruption import Interrupted
+from fedtalk.interruption import Interrupted
 from fedtalk.sweeps.execution import RESULT, Finished, Outcome, Sweep, last_line
 from fedtalk.sweeps.plan import PlannedRun, Variation
 from fedtalk.sweeps.summary import summarise

@@ -30,7 +30,7 @@ from fedtalk.federation.engines.flower.site_session import SiteAccount, SiteSess
 from fedtalk.federation.engines.in_process import Engine, Failure, InProcess
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.module import load_state
-from fedtalk.federation.preconditions import check_placements
+from fedtalk.planning.preconditions import check_placements
 from fedtalk.privacy.secagg.client import Advertised, Shared, Submitted
 
 log = logging.getLogger("fedtalk")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from fedtalk.errors import ConfigurationError
@@ -263,14 +264,15 @@ class Team:
         self.start()
 
     def end(self) -> None:
-        """End the workers by force."""
+        """End the workers by force, as far as the cluster can still be reached."""
         import ray
         from ray.util.placement_group import remove_placement_group
 
-        for worker in self._actors:
-            ray.kill(worker)
-        if self._group is not None:
-            remove_placement_group(self._group)
+        with suppress(ray.exceptions.RayError):
+            for worker in self._actors:
+                ray.kill(worker)
+            if self._group is not None:
+                remove_placement_group(self._group)
         self._actors, self._group = [], None
         self._hellos, self._getting_ready, self._streams, self._endings = [], [], [], []
 

@@ -14,8 +14,8 @@ from fedtalk.federation.engines.flower.site_session import SiteAccount
 from fedtalk.federation.engines.in_process import InProcess
 from fedtalk.federation.local_work import weigh
 from fedtalk.federation.placement import Placement, Placements
-from fedtalk.federation.preconditions import check_apart, check_placements
 from fedtalk.federation.server import ServerOptimizer
+from fedtalk.planning.preconditions import check_apart, check_placements
 from fedtalk.privacy.private_round import ClientEncoding
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.secagg.messages import RevealRequest, Roster, ShareDelivery

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedtalk.callbacks.aggregation import ISFA, Aggregation, FedAvg
-from fedtalk.federation.callback import RoundCallback
+from fedtalk.callbacks.base import RoundCallback
 from fedtalk.federation.engines.ray.session import WorkerError
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.module import copy_state

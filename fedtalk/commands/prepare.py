@@ -1,4 +1,4 @@
-"""`fedtalk prepare`."""
+"""`fedtalk prepare RAW CLIENTS`: ordinary videos to aligned clips, one folder a person."""
 
 from __future__ import annotations
 

@@ -7,4 +7,4 @@ export OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=""
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 # A process takes over tests that another one has not begun yet; four of them have some 8 GB of memory in use.
-.venv/bin/python -m pytest -q -m "not slow" -n auto --maxprocesses 4 --dist worksteal "$@"
+.venv/bin/python -m pytest -q -m "not slow" -n "$(getconf _NPROCESSORS_ONLN)" --maxprocesses 4 --dist worksteal "$@"

@@ -223,14 +223,11 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-class training_mode:
+@contextmanager
+def training_mode(module: nn.Module) -> Iterator[None]:
     """Dropout on inside the block and off afterwards, also when a client fails in it: others measure next."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self.module = module
-
-    def __enter__(self) -> None:
-        self.module.train()
-
-    def __exit__(self, *_: object) -> None:
-        self.module.eval()
+    module.train()
+    try:
+        yield
+    finally:
+        module.eval()

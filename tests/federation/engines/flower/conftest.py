@@ -78,10 +78,10 @@ class Federation:
     def trainer(self, name: str, privacy: Privacy | None, **changes: object) -> FederatedTrainer:
         values: dict = {
             "rounds": 2, "validate_every": 0, "cohort": PoissonCohort(1.0), "accelerator": "cpu",
-            "local": LocalTraining(steps=3, batch_size=2, learning_rate=0.05),
+            "local": LocalTraining(steps=3, batch_size=2, learning_rate=0.05), "aggregation": ISFA(gamma=1.0),
         }  # fmt: skip
         return FederatedTrainer(
-            **{**values, **changes}, aggregation=ISFA(gamma=1.0), privacy=privacy,
+            **{**values, **changes}, privacy=privacy,
             default_root_dir=str(self.folder / name), cache_dir=str(self.folder / "cache"),
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fedtalk.callbacks.aggregation import ISFA, FedAvg
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.engines.flower.engine import FlowerEngine, gather
@@ -192,6 +193,8 @@ def test_a_restarted_site_doesnt_join_a_round_twice(federation, people, sealed) 
         ({"rounds": 5}, "trainer.rounds: server '2', site '5'"),
         ({"local": LocalTraining(steps=4)}, "trainer.local: "),
         ({"cohort": PoissonCohort(0.9)}, "trainer.cohort: "),
+        ({"aggregation": FedAvg()}, "site 'fedtalk.callbacks.aggregation.FedAvg {"),
+        ({"aggregation": ISFA(gamma=1.0, alpha=0.5)}, '"alpha": "0.5"'),
     ],
 )
 def test_a_site_that_is_configured_otherwise_is_named_with_the_difference(

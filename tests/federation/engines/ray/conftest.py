@@ -24,7 +24,7 @@ class Pool:
     local = LocalTraining(steps=3, batch_size=4, learning_rate=0.05, proximal=0.2, gradient_clip=0.3)
 
     def __init__(self, parts: Any, folder: Path, **settings: object) -> None:
-        self.people = {f"client-{n}": parts.Person((0.2 * n, 0.5, -0.3 * n), clips=1 + n % 3) for n in range(6)}
+        self.people = parts.people()
         for does in ("raise", "die", "die in step", "hang in step", "lose device", "warn", "go on"):
             self.people |= {f"{kind}{does}": parts.Person(does=does) for kind in ("", "ddp: ", "fsdp: ")}
         for n, kind in enumerate(("ddp", "fsdp")):
@@ -52,6 +52,11 @@ class Pool:
                 if len(found) == most:
                     break
         return found
+
+    def settle(self) -> None:
+        """Until no worker is at a task that was given up."""
+        while any(team.endings for team in self.engine._all):
+            list(self.engine._hear())
 
 
 @pytest.fixture(scope="session")

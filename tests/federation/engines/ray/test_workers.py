@@ -75,16 +75,15 @@ def test_of_workers_that_take_a_client_together_one_may_die(pool: Any) -> None:
 
 
 @pytest.mark.slow
-def test_work_that_nobody_wants_any_more_is_given_up(
-    pool: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_work_that_nobody_wants_any_more_is_given_up(pool: Any, caplog: pytest.LogCaptureFixture) -> None:
     """One hangs for ever, its worker is killed a little later; one ends after its step, its worker is not."""
-    monkeypatch.setattr("fedtalk.federation.engines.ray.team.PARTING_SECONDS", 2.0)
     assert pool.results(["hang in step", *GOOD], most=len(GOOD)).keys() == set(GOOD)
     assert pool.results(GOOD).keys() == set(GOOD)
-    assert caplog.text.count("a task that was given up 2 s ago; it is started again") == 1
+    pool.settle()
+    assert caplog.text.count("a task that was given up 5 s ago; it is started again") == 1
     long = replace(pool.local, steps=1000)
     assert pool.results(["go on", "raise"], long, most=1).keys() == {"raise"}
+    pool.settle()
     assert pool.results(GOOD).keys() == set(GOOD)
     assert caplog.text.count("it is started again") == 1
 

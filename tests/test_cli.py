@@ -325,6 +325,15 @@ def test_errors_are_one_line_and_no_traceback(
         (["--trainer.round", "3"], "Did you mean --trainer.rounds?"),
         (["--trainer.accelerator", "tpuu"], "one of ['auto', 'cpu', 'cuda', 'gpu']. Got value: tpuu"),
         (["--optimizer", "torch.optim.SGD"], "unrecognized arguments: --optimizer"),
+        (
+            ["--trainer.default_placement.kind", "fspd"],
+            "\"trainer.default_placement.kind\": Expected one of ['single', 'ddp', 'fsdp']. Got value: fspd",
+        ),
+        (["--trainer.default_placement.precision", "16"], "Expected one of ['32-true', 'bf16-mixed']. Got value: 16"),
+        (
+            ["--model.adapter", "{aggregation: flora}"],
+            "adapter.aggregation\": Expected one of ['factors', 'freeze_a', 'fedsvd']",
+        ),
     ],
 )
 def test_what_the_parser_refuses_is_one_line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
 from fedtalk.checks import check_least
 from fedtalk.data.source import ClipData, ClipSource
@@ -20,7 +21,7 @@ class SynthTalkData(ClipData):
         held_out: int = 2,
         frames: int = 40,
         size: int = 128,
-        group: str = "private",
+        group: Literal["private", "public"] = "private",
         unreliable: float = 0.0,
         centralised: bool = False,
         first: int = 0,

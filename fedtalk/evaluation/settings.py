@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fedtalk.checks import check_least
 
@@ -17,7 +18,7 @@ class EvaluationSettings:
     """Held-out clips of each."""
     portrait: bool = True
     """Measure the portrait task too (a table beside the dub task's)."""
-    openness: str = "synthtalk"
+    openness: Literal["synthtalk", "landmarks"] = "synthtalk"
     """How the opening of the mouth is read from frames: ``synthtalk`` (the shipped probe) or ``landmarks`` (dlib, real faces)."""
     videos: int = 4
     """Clients whose clips are written as mp4."""

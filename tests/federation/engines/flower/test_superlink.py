@@ -151,5 +151,5 @@ def test_a_site_waits_for_its_server_as_long_as_it_is_told(tmp_path: Path, monke
     node, began = _Ending(tmp_path), time.monotonic()
     with pytest.raises(FedTalkError, match="ended"):
         serve(node, f"127.0.0.1:{free_port}", secret_file(tmp_path), bytes, lambda: False, lambda: None, 2.0)
-    assert 1.5 < time.monotonic() - began < 4.0
+    assert time.monotonic() - began > 1.5 and sum(node.given) <= 2.0
     assert node.given[0] == pytest.approx(0.8) and node.given[-1] < 0.8

@@ -77,8 +77,16 @@ def alone(worker_parts: Any, tmp_path_factory: pytest.TempPathFactory) -> Pool:
 
 @pytest.fixture(scope="module")
 def pool(worker_parts: Any, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
-    """Two workers, and two teams of two for clients named ``ddp: ...`` and ``fsdp: ...``."""
-    placed = {f"{kind}: *": Placement(kind, 2, accumulate=2) for kind in ("ddp", "fsdp")}
+    """Two workers, and a team of two for clients named ``ddp: ...``."""
+    placed = {"ddp: *": Placement("ddp", 2, accumulate=2)}
     pool = Pool(worker_parts, tmp_path_factory.mktemp("pool"), workers=2, placements=placed)
+    yield pool
+    pool.engine.stop()
+
+
+@pytest.fixture(scope="module")
+def fsdp_pool(worker_parts: Any, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """A team of two for clients named ``fsdp: ...``."""
+    pool = Pool(worker_parts, tmp_path_factory.mktemp("fsdp"), placements={"*": Placement("fsdp", 2, accumulate=2)})
     yield pool
     pool.engine.stop()

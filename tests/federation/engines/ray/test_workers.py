@@ -35,11 +35,13 @@ def test_two_workers_give_the_bits_of_one_process(alone: Any, pool: Any) -> None
     assert first[GOOD[0]].optimizer["state"][0]["step"] == 6
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_several_workers_that_take_a_client_together_give_its_adapter(alone: Any, pool: Any, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "team"), [("ddp", "pool"), pytest.param("fsdp", "fsdp_pool", marks=pytest.mark.slow)])
+def test_several_workers_that_take_a_client_together_give_its_adapter(
+    alone: Any, request: pytest.FixtureRequest, kind: str, team: str
+) -> None:
     """Up to rounding; without dropout, of which each draws its own."""
     name = f"{kind}: steady"
-    one, two = alone.results([name, GOOD[0]]), pool.results([name, GOOD[0]])
+    one, two = alone.results([name, GOOD[0]]), request.getfixturevalue(team).results([name, GOOD[0]])
     assert isinstance(one[name], LocalResult) and isinstance(two[name], LocalResult), two[name]
     for parameter, value in one[name].state.items():
         torch.testing.assert_close(two[name].state[parameter], value, atol=1e-5, rtol=0)

@@ -78,7 +78,7 @@ def test_a_file_system_without_locks_is_told_and_used(
 ) -> None:
     import errno
 
-    from fedtalk.federation import run_lock as module
+    from fedtalk import run_lock as module
 
     def refuse(handle: int, how: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")

@@ -34,11 +34,14 @@ class PersonalTraining:
     """Steps of personal training; 0 writes the global adapter only."""
     learning_rate: float | None = None
     """The clients' rate in rounds by default."""
+    proximal: float = 0.0
+    """Ditto (Li et al. 2021, eq. 1): lambda of lambda/2 * ||v - w||^2, where w is the global adapter that personal training
+    starts from; 0 for plain fine-tuning."""
     most_clients: int = 100
     """Clients, from the first, that go on alone; a later run with a higher number makes the others'."""
 
     def __post_init__(self) -> None:
-        check_least("trainer.personal", 0, steps=self.steps)
+        check_least("trainer.personal", 0, steps=self.steps, proximal=self.proximal)
         check_least("trainer.personal", 1, most_clients=self.most_clients)
         check_above("trainer.personal", MOST_RATE, learning_rate=self.learning_rate)
 
@@ -68,7 +71,7 @@ class PersonalAdapters(RoundCallback):
     def on_fit_rounds_end(self, trainer: RoundTrainer, module: FederatedModule) -> None:
         if not isinstance(module, Talker) or not _has_adapter(module):
             return
-        start = copy_state(module.exchanged_parameters())
+        start, kept = copy_state(module.exchanged_parameters()), copy_state(module.kept_parameters())
         module.save_adapter(released_adapter(trainer.run_dir))
         if self.personal is not None and self.personal.steps:
             clients = trainer.data.clients
@@ -80,6 +83,7 @@ class PersonalAdapters(RoundCallback):
                 )  # fmt: skip
             self._personalise(trainer, module, self.personal, chosen, start)
         load_state(module.exchanged_parameters(), start)
+        load_state(module.kept_parameters(), kept)
 
     def _personalise(
         self,
@@ -94,7 +98,7 @@ class PersonalAdapters(RoundCallback):
             OutputError: an adapter or a prepared clip can't be written.
         """
         local = replace(
-            trainer.local, steps=personal.steps, proximal=0.0,
+            trainer.local, steps=personal.steps, proximal=personal.proximal,
             learning_rate=personal.learning_rate or trainer.local.learning_rate,
             schedule="cosine", warmup_steps=0, keep_optimizer=False, deadline_seconds=None,
         )  # fmt: skip
@@ -106,7 +110,7 @@ class PersonalAdapters(RoundCallback):
                 log.info("personal adapter of %s is there already", client)
             else:
                 missing.append(client)
-        engine, work = trainer.engine, LocalWork(0, 1, local, stream="personal/")
+        engine, work = trainer.engine, LocalWork(0, 1, local, after=trainer.round_number, stream="personal/")
         assert isinstance(engine, InProcess)  # a server without clips of its own has no steps to do
         done = len(clients) - len(missing)
         with closing(engine.local_results(work, missing, start, lambda *_: trainer.stop_signals.check())) as arriving:
@@ -120,6 +124,7 @@ class PersonalAdapters(RoundCallback):
                     )
                     continue
                 load_state(module.exchanged_parameters(), result.state)
+                load_state(module.kept_parameters(), result.kept or {})
                 write_json(markers[client], {"made_from": None})  # until all of it is there, whatever was there before
                 module.save_adapter(markers[client].parent)
                 write_json(markers[client], {"made_from": origin})

@@ -37,7 +37,7 @@ LAYERS = (
         "fedtalk.federation.cohort",
     ),
     ("fedtalk.privacy",),
-    ("fedtalk.callbacks", "fedtalk.callbacks.aggregation", "fedtalk.evaluation"),
+    ("fedtalk.callbacks", "fedtalk.callbacks.aggregation", "fedtalk.callbacks.baselines", "fedtalk.evaluation"),
     (
         "fedtalk.federation",
         "fedtalk.callbacks.*",

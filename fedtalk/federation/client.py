@@ -43,6 +43,7 @@ class ClientHalf:
         self.states, self.seed, self.most_held_out = federation.client_states, federation.seed, federation.most_held_out
         self.placements = federation.placements
         self._federation, self._fabrics = federation, dict[str, Fabric]()
+        self._kept_start = copy_state(self.module.kept_parameters())
 
     def prepared(self, client: str, held_out: bool = False) -> list[Prepared]:
         """A client's prepared clips, from its cache. Of processes that take it together, the first one prepares.
@@ -91,15 +92,23 @@ class ClientHalf:
         placement = self.placements.of(client)
         load_state(self._parameters(placement), start)
         clips = self.prepared(client)
+        kept = module.kept_parameters()
+        own: Mapping[str, Any] = {}
+        if local.keep_optimizer or kept:
+            own = self.states.load(client, work.round_number if work.after is None else work.after) or {}
         sums: dict[str, float] = {}
         after = _listener(client, sums, local.steps, on_step, deadline)
-        with module.local_form() as common:
-            optimizer = train_locally(
-                self._fabric_of(placement), module, clips, local, self.seed, work.stream + client, work.round_number,
-                work.rounds, self.states.load(client, work.round_number) if local.keep_optimizer else None, after, placement,
-                self.wrapped,
-            )  # fmt: skip
-            result = self._measured(client, work, clips, sums, deadline, started)
+        try:
+            load_state(kept, own.get("kept", self._kept_start))
+            with module.local_form() as common:
+                optimizer = train_locally(
+                    self._fabric_of(placement), module, clips, local, self.seed, work.stream + client, work.round_number,
+                    work.rounds, own.get("optimizer") if local.keep_optimizer else None, after, placement, self.wrapped,
+                )  # fmt: skip
+                result = self._measured(client, work, clips, sums, deadline, started)
+            result.kept = copy_state(kept) if kept else None
+        finally:
+            load_state(kept, self._kept_start)  # of nobody, whatever has happened
         result.state = common(result.state)
         result.optimizer = optimizer if local.keep_optimizer else None
         return result
@@ -183,19 +192,24 @@ class ClientHalf:
     ) -> LocalResult:
         """From the trained module to the result."""
         module, steps = self.module, work.local.steps
-        identity = stability = 1.0
-        if work.measured:
+        quality = identity = stability = 1.0
+        if work.measures == "clips":
+            quality = module.quality(clips)
+        elif work.measures == "estimates":
             held_out = self.prepared(client, held_out=True)
             generator = torch_generator(self.seed, "reliability", work.round_number, work.stream + client)
             identity, stability = module.reliability(held_out, clips, generator)
             deadline.check("measuring itself")
-            if not math.isfinite(identity + stability):
-                raise FedTalkError(f"{client} measured identity {identity} and stability {stability}; expected numbers")
+        if not math.isfinite(quality + identity + stability):
+            raise FedTalkError(
+                f"{client} measured quality {quality}, identity {identity} and stability {stability}; expected numbers"
+            )
         state = copy_state(self._parameters(self.placements.of(client)))
         if not all(torch.isfinite(value).all() for value in state.values()):
             raise FedTalkError(f"the update of {client} holds values that are not finite")
         return LocalResult(
-            client, state, len(clips), {name: value / steps for name, value in sums.items()}, identity, stability,
+            client, state, len(clips), {name: value / steps for name, value in sums.items()}, quality, identity,
+            stability,
             time.monotonic() - started, peak_bytes(self.fabric.device),
         )  # fmt: skip
 

@@ -104,7 +104,7 @@ def train_locally(
     placement: Placement = SINGLE,
     wrapped: Any = None,
 ) -> dict:
-    """Train the module's exchanged parameters in place on one client's clips.
+    """Train the module's exchanged and kept parameters in place on one client's clips.
 
     All randomness comes from (seed, round, client). Processes that share a client draw the same batches, and each takes its
     part.
@@ -115,9 +115,10 @@ def train_locally(
     Returns:
         the optimizer's state, to be kept where `LocalTraining.keep_optimizer` says so.
     """
-    parameters = module.exchanged_parameters()
+    parameters = {**module.exchanged_parameters(), **module.kept_parameters()}
     optimizer = LocalOptimizer(parameters, local.learning_rate, local.weight_decay, placement)
-    start = {name: value.detach().clone() for name, value in optimizer.values.items()} if local.proximal else {}
+    exchanged = {name: optimizer.values[name] for name in module.exchanged_parameters()}
+    start = {name: value.detach().clone() for name, value in exchanged.items()} if local.proximal else {}
     if optimizer_state is not None:
         optimizer.inner.load_state_dict(optimizer_state)
 
@@ -145,7 +146,7 @@ def train_locally(
                 losses = dict(zip(losses, means, strict=True))  # type: ignore[arg-type]
             optimizer.collect()
             if local.proximal:
-                term = over_shards(add_proximal_gradient(optimizer.values, start, local.proximal)).to(fabric.device)
+                term = over_shards(add_proximal_gradient(exchanged, start, local.proximal)).to(fabric.device)
                 losses["proximal"], losses["loss"] = term, losses["loss"] + term
             if local.gradient_clip:
                 gradients = [value.grad for value in optimizer.values.values() if value.grad is not None]

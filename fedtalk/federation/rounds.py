@@ -61,6 +61,7 @@ class Rounds:
         self._federation, self.sealed, self._engine = federation, sealed, engine
         self._on_round_start, self._on_step = on_round_start, on_step
         self.server = federation.aggregation.build_server(copy_state(federation.module.exchanged_parameters()))
+        self._clients_keep = federation.local.keep_optimizer or bool(federation.module.kept_parameters())
         self.round_number = 0
         self.faults = FaultRecord()
         self.kept: dict[str, Any] = {"callbacks": {}}
@@ -104,7 +105,7 @@ class Rounds:
                 "seed": federation.seed,
                 "server": self.server.state_dict(),
                 "aggregation": self.sealed.state_dict(),
-                "keep_optimizer": federation.local.keep_optimizer,
+                "keep_optimizer": self._clients_keep,
                 "faults": self.faults.state_dict(),
                 "made_for": federation.module.fingerprint(),
                 "meaning": federation.module.meaning(),
@@ -145,5 +146,5 @@ class Rounds:
         self.faults.load_state_dict(saved["faults"])
         self.kept = {"callbacks": saved["callbacks"]}
         log.info("going on after round %d of %s", self.round_number, path)
-        needed = federation.local.keep_optimizer and saved["keep_optimizer"] and self.faults.updates > 0
+        needed = self._clients_keep and saved["keep_optimizer"] and self.faults.updates > 0
         return path.resolve().parents[1] / "clients" if needed else None

@@ -131,6 +131,7 @@ class FederatedTrainer(MeasuringTrainer):
         usual["adapters"] = self.personal_adapters
         monitors = [callback for name, callback in usual.items() if name not in (switch_off or [])]
         self.aggregation, self.privacy = aggregation or FedAvg(), privacy
+        preconditions.check_in_the_clear(self.aggregation, privacy)
         preconditions.check_no_aggregation(callbacks or [])
         followers: list[Callback] = [self.aggregation, *monitors, *(callbacks or [])]
         if privacy is not None:
@@ -207,6 +208,7 @@ class FederatedTrainer(MeasuringTrainer):
             federation = self._begin(model, datamodule, "fit")
             check_clients(datamodule.clients, self.run_dir)
             preconditions.check_placements(federation)
+            preconditions.check_kept(federation, type(self.engine) is not InProcess)
             try:
                 self._rounds(federation, ckpt_path)
             except BaseException as error:

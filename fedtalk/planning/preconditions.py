@@ -34,6 +34,18 @@ def check_no_aggregation(callbacks: Iterable[Callback]) -> None:
             )
 
 
+def check_in_the_clear(aggregation: Aggregation, privacy: Privacy | None) -> None:
+    """
+    Raises:
+        ConfigurationError: a rule that looks at single updates, and privacy that keeps them from whoever sums.
+    """
+    if aggregation.sees_updates and privacy is not None:
+        raise ConfigurationError(
+            f"trainer.aggregation: {type(aggregation).__name__} looks at every client's update, which trainer.privacy keeps from "
+            "the server: expected a rule that weighs, such as ISFA, FedAvg or Uniform; or leave privacy out, to compare"
+        )
+
+
 def check_folders(run_dir: Path, cache_dir: Path, afresh: bool) -> None:
     """Refuse to begin anew over a run's work, and folders that the rounds could not write.
 
@@ -119,6 +131,29 @@ def check_apart(privacy: Privacy | None, placements: Placements) -> None:
                 "more or less changes more than one vector, which is not accounted for: expected together: 1 with differential "
                 f"privacy, got {placed.together}. Use trainer.workers to train several at once"
             )
+
+
+def check_kept(federation: Federation, beyond: bool) -> None:
+    """
+    Args:
+        federation: of the run.
+        beyond: whether clients train in other processes too.
+
+    Raises:
+        ConfigurationError: clients keep parameters where these would have to travel, or would lie where privacy forbids it.
+    """
+    if not federation.module.kept_parameters():
+        return
+    shared = "parameters that clients keep (model.adapter.shared of a talker)"
+    if beyond or any(placed.together > 1 for _, placed in federation.placements):
+        raise ConfigurationError(
+            f"trainer.workers: {shared} stay in the process of the run: expected workers: 1 and clients one by one"
+        )
+    if federation.privacy is not None:
+        raise ConfigurationError(
+            f"trainer.privacy: {shared} lie in the run's folder between rounds, which is the server's in a simulation: expected "
+            "no privacy, or model.adapter.shared: null"
+        )
 
 
 def check_placements(federation: Federation) -> None:

@@ -138,7 +138,7 @@ def _try(
         torch.cuda.reset_peak_memory_stats()
     local = replace(federation.local, steps=WARM_UP + MEASURED, keep_optimizer=False, deadline_seconds=None)
     module, data = federation.module, federation.data
-    one = OneClient(data, data.evaluation_clients[0], placed.together)
+    one = OneClient(data, data.typical_client, placed.together)
     start, instants, memory = copy_state(module.exchanged_parameters()), list[float](), 0
     try:
         engine.start(replace(federation, data=one, placements=Placements(placed)), lambda: None)

@@ -213,7 +213,7 @@ def fitted(folder: Path, people: dict[str, Person], aggregation: object = None, 
     from fedtalk.callbacks.aggregation import ISFA
 
     kept, module = Kept(), Pull(dropout=0.3)
-    trainer(folder, [aggregation or ISFA(gamma=1.0), kept], **settings).fit(module, People(people))
+    trainer(folder, [aggregation or ISFA(gamma=1.0, scores="paper"), kept], **settings).fit(module, People(people))
     return copy_state(module.exchanged_parameters()), kept
 
 

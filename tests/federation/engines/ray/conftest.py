@@ -42,7 +42,7 @@ class Pool:
     ) -> dict[str, LocalResult | Failure]:
         """What the clients come to, of the first ``most`` that do."""
         self.steps, found = [], {}
-        work = LocalWork(1, 3, local or self.local, measured=True)
+        work = LocalWork(1, 3, local or self.local, measures="estimates")
         arriving = self.engine.local_results(
             work, clients, self.start, lambda name, step, _: self.steps.append((name, step))
         )

@@ -78,8 +78,8 @@ def test_a_second_one_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     recordings(tmp_path, "anna/a.mp4")
     holder = _start(
         tmp_path,
-        "from fedtalk.folder_lock import folder_lock\nimport time\n"
-        "with folder_lock(Path(sys.argv[1]) / 'clients' / '.prepare', 'prepare'): print('held', file=sys.stderr); time.sleep(60)",
+        "from fedtalk.run_lock import run_lock\nimport time\n"
+        "with run_lock(Path(sys.argv[1]) / 'clients' / '.prepare', 'prepare'): print('held', file=sys.stderr); time.sleep(60)",
     )
     try:
         assert holder.stderr is not None and holder.stderr.readline() == b"held\n"

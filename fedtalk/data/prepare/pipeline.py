@@ -16,7 +16,7 @@ from fedtalk.data.prepare.record import FOLDER, Record
 from fedtalk.data.prepare.report import REJECTS, PrepareReport, Reject, write_rejects, write_table
 from fedtalk.data.prepare.settings import Settings
 from fedtalk.errors import ConfigurationError, MediaError
-from fedtalk.folder_lock import folder_lock
+from fedtalk.run_lock import run_lock
 
 MANIFEST = "manifest.csv"
 LEADING = ("client", "source", "clip", "start", "seconds")
@@ -87,7 +87,7 @@ def prepare(
         raise MediaError(
             f"{error}; {left} clips made from it earlier are still in {clients}; if all of it was withdrawn, delete that folder"
         ) from error
-    with folder_lock(clients / FOLDER, "prepare", "choose another clients folder"):
+    with run_lock(clients / FOLDER, "prepare", "choose another clients folder"):
         report = _prepare(
             sources, Record(clients, raw), settings, finder if jobs > 1 else found, jobs, overwrite, progress
         )

@@ -23,7 +23,7 @@ ANOTHER_RUN = "give this run its own folder with --trainer.default_root_dir"
 
 
 @contextlib.contextmanager
-def folder_lock(folder: Path, what: str = "fit", instead: str = ANOTHER_RUN) -> Iterator[None]:
+def run_lock(folder: Path, what: str = "fit", instead: str = ANOTHER_RUN) -> Iterator[None]:
     """Hold the advisory lock ``FOLDER/.lock`` while the block runs.
 
     The kernel holds the lock for the process and lets go of it when the process ends, however it ends; the file itself

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fedtalk.callbacks.base import RoundCallback
 from fedtalk.errors import OutputError
-from fedtalk.federation.callback import RoundCallback
-from fedtalk.folder_lock import folder_lock
+from fedtalk.run_lock import run_lock
 
 
 def _hold(folder: Path) -> int:
@@ -19,7 +19,7 @@ def _hold(folder: Path) -> int:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        with folder_lock(folder):
+        with run_lock(folder):
             os.write(writer, b"x")
             time.sleep(60)
         os._exit(0)
@@ -52,13 +52,13 @@ def test_a_fit_holds_the_lock_to_its_end_and_no_longer(run, people, tmp_path: Pa
 
     class Second(RoundCallback):
         def on_fit_rounds_end(self, trainer: object, module: object) -> None:
-            with pytest.raises(OutputError, match="another fit is running"), folder_lock(tmp_path / "run"):
+            with pytest.raises(OutputError, match="another fit is running"), run_lock(tmp_path / "run"):
                 pass
             refused.append(True)
 
     run(people, callbacks=[Second()])
     assert refused == [True]
-    with folder_lock(tmp_path / "run"):
+    with run_lock(tmp_path / "run"):
         pass
 
 
@@ -69,7 +69,7 @@ def test_a_failed_fit_lets_go_of_its_folder(run, people, tmp_path: Path) -> None
 
     with pytest.raises(RuntimeError, match="bug"):
         run(people, callbacks=[Fail()])
-    with folder_lock(tmp_path / "run"):
+    with run_lock(tmp_path / "run"):
         pass
 
 
@@ -78,11 +78,11 @@ def test_a_file_system_without_locks_is_told_and_used(
 ) -> None:
     import errno
 
-    from fedtalk import folder_lock as module
+    from fedtalk import run_lock as module
 
     def refuse(handle: int, how: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(module.fcntl, "flock", refuse)
-    with folder_lock(tmp_path):
+    with run_lock(tmp_path):
         assert "No locks available" in caplog.text

@@ -14,6 +14,7 @@ from typing import Literal
 from lightning.pytorch import Callback
 from torch import Tensor
 
+from fedtalk.checks import check_least
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.server import Server, ServerOptimizer
 
@@ -111,8 +112,7 @@ class ISFA(Aggregation):
             raise ConfigurationError(f"aggregation.scores: expected 'quality' or 'paper', got {scores!r}")
         if not 0 <= alpha <= 1:
             raise ConfigurationError(f"aggregation.alpha: expected a share in [0, 1], got {alpha}")
-        if not 1 <= most_clips <= 100_000:
-            raise ConfigurationError(f"aggregation.most_clips: expected 1 to 100000, got {most_clips}")
+        check_least("aggregation", 1, most_clips=most_clips)
         self.gamma, self.scores, self.alpha = gamma, scores, alpha
         self.most_clips, self.by_clips = most_clips, by_clips
         if gamma > 0:
@@ -139,8 +139,7 @@ class FedAvg(Aggregation):
             server_optimizer: what the server does with the mean update; SGD with rate 1 (averaging) by default.
         """
         super().__init__(server_optimizer)
-        if not 1 <= most_clips <= 100_000:
-            raise ConfigurationError(f"aggregation.most_clips: expected 1 to 100000, got {most_clips}")
+        check_least("aggregation", 1, most_clips=most_clips)
         self.most_clips = most_clips
 
     def weight(self, standing: Standing) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedtalk.federation.callback import RoundCallback, RoundOutcome, RoundTrainer
+from fedtalk.callbacks.base import RoundCallback, RoundOutcome, RoundTrainer
 from fedtalk.federation.module import FederatedModule
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -13,12 +12,14 @@ from pathlib import Path
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from fedtalk.callbacks.base import RoundCallback, RoundTrainer
+from fedtalk.checks import check_above, check_least
 from fedtalk.errors import ConfigurationError, OutputError
-from fedtalk.federation.callback import RoundCallback, RoundTrainer
 from fedtalk.federation.engines.in_process import Failure, InProcess
+from fedtalk.federation.local import MOST_RATE
 from fedtalk.federation.local_work import LocalWork
 from fedtalk.federation.module import FederatedModule, copy_state, load_state
-from fedtalk.federation.run_folder import personal_adapter, released_adapter
+from fedtalk.run_folder import personal_adapter, released_adapter
 from fedtalk.storage import atomic_path, write_json
 from fedtalk.talker.module import Talker
 
@@ -40,16 +41,9 @@ class PersonalTraining:
     """Clients, from the first, that go on alone; a later run with a higher number makes the others'."""
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise ConfigurationError(f"trainer.personal.steps: expected 0 or more, got {self.steps}")
-        if not 0 <= self.proximal < math.inf:
-            raise ConfigurationError(f"trainer.personal.proximal: expected 0 or more, finite, got {self.proximal}")
-        if self.most_clients < 1:
-            raise ConfigurationError(f"trainer.personal.most_clients: expected at least 1, got {self.most_clients}")
-        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
-            raise ConfigurationError(
-                f"trainer.personal.learning_rate: expected a finite number above 0, got {self.learning_rate}"
-            )
+        check_least("trainer.personal", 0, steps=self.steps, proximal=self.proximal)
+        check_least("trainer.personal", 1, most_clients=self.most_clients)
+        check_above("trainer.personal", MOST_RATE, learning_rate=self.learning_rate)
 
 
 class PersonalAdapters(RoundCallback):

@@ -30,7 +30,7 @@ _OFFERED = {
     "Placement": "fedtalk.federation.placement",
     "PoissonCohort": "fedtalk.federation.cohort",
     "Privacy": "fedtalk.privacy.settings",
-    "RoundCallback": "fedtalk.federation.callback",
+    "RoundCallback": "fedtalk.callbacks.base",
     "ServerOptimizer": "fedtalk.federation.server",
     "Standing": "fedtalk.callbacks.aggregation",
     "SynthTalkData": "fedtalk.data.synthtalk_data",

@@ -7,6 +7,7 @@ import os
 from collections import OrderedDict
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class FolderData(ClipData):
         root: str,
         held_out_seconds: float = 1.0,
         size: int = 128,
-        consent: str = "warn",
+        consent: Literal["warn", "strict"] = "warn",
         division: Division | None = None,
         unreliable: float = 0.0,
         seed: int = 0,

@@ -72,6 +72,25 @@ class ClipData(LightningDataModule):
         return first if first in self.clients else self.clients[0]
 
 
+class CentralData(ClipData):
+    """One client named ``public``, for centralised training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._training: list[ClipSource] = []
+        self._held_out: list[ClipSource] = []
+
+    @property
+    def clients(self) -> list[str]:
+        return ["public"]
+
+    def training_clips(self, client: str) -> list[ClipSource]:
+        return self._training
+
+    def held_out_clips(self, client: str) -> list[ClipSource]:
+        return self._held_out
+
+
 class PreparedCache:
     """Prepared clips on disk, one safetensors file each; made on first use, reread afterwards."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
+from fedtalk.checks import check_least
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.data.synthtalk import FAULTS, Speaker, make_clip
 from fedtalk.errors import ConfigurationError
@@ -19,7 +21,7 @@ class SynthTalkData(ClipData):
         held_out: int = 2,
         frames: int = 40,
         size: int = 128,
-        group: str = "private",
+        group: Literal["private", "public"] = "private",
         unreliable: float = 0.0,
         centralised: bool = False,
         first: int = 0,
@@ -43,15 +45,9 @@ class SynthTalkData(ClipData):
             seed: seed of the population; the run's by default.
         """
         super().__init__()
-        for name, value, least in (
-            ("speakers", speakers, 1),
-            ("clips", clips, 1),
-            ("held_out", held_out, 1),
-            ("frames", frames, 8),
-            ("outsiders", outsiders, 0),
-        ):
-            if value < least:
-                raise ConfigurationError(f"data.{name}: expected at least {least}, got {value}")
+        check_least("data", 1, speakers=speakers, clips=clips, held_out=held_out)
+        check_least("data", 8, frames=frames)
+        check_least("data", 0, outsiders=outsiders)
         if not 0 <= unreliable <= 1:
             raise ConfigurationError(f"data.unreliable: expected a share in [0, 1], got {unreliable}")
         if size < 32 or size % 8:

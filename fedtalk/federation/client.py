@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +17,11 @@ from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.deadline import Deadline
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.local import train_locally
-from fedtalk.federation.local_work import LocalResult, LocalWork, OnStep, peak_bytes
+from fedtalk.federation.local_work import LocalResult, LocalWork, OnStep
 from fedtalk.federation.module import Prepared, copy_state, load_state
 from fedtalk.federation.placement import Placement
 from fedtalk.federation.together import train_together
+from fedtalk.machine import peak_bytes
 from fedtalk.randomness import torch_generator
 
 log = logging.getLogger(__name__)
@@ -96,13 +97,7 @@ class ClientHalf:
         if local.keep_optimizer or kept:
             own = self.states.load(client, work.round_number if work.after is None else work.after) or {}
         sums: dict[str, float] = {}
-
-        def after(step: int, losses: dict[str, float]) -> None:
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value
-            on_step(client, step, losses)
-            deadline.check(f"at local step {step + 1} of {local.steps}")
-
+        after = _listener(client, sums, local.steps, on_step, deadline)
         try:
             load_state(kept, own.get("kept", self._kept_start))
             with module.local_form() as common:
@@ -128,10 +123,7 @@ class ClientHalf:
             (memory, clips of another shape) all start again apart, within the same deadline.
         """
         if len(clients) == 1:
-            try:
-                yield clients[0], self.work(clients[0], work, start, on_step)
-            except Exception as error:
-                yield clients[0], error
+            yield clients[0], self._tried(clients[0], work, start, on_step)
             return
         started, module, local = time.monotonic(), self.module, work.local
         deadline = Deadline(" and ".join(clients), local.deadline_seconds)
@@ -153,12 +145,8 @@ class ClientHalf:
 
         def after(streamed: str, step: int, losses: dict[str, float]) -> None:
             nonlocal stopped
-            client = streamed.removeprefix(work.stream)
-            for name, value in losses.items():
-                sums[client][name] = sums[client].get(name, 0.0) + value
-            stopped = True
-            on_step(client, step, losses)
-            deadline.check(f"at local step {step + 1} of {local.steps}")
+            client, stopped = streamed.removeprefix(work.stream), True
+            _listener(client, sums[client], local.steps, on_step, deadline)(step, losses)
             stopped = False
 
         ends: dict[str, dict[str, Tensor]] | None = None
@@ -174,11 +162,7 @@ class ClientHalf:
                 return
             log.warning("%s could not train in one batch and start again apart: %s", " and ".join(clips), error)
         if ends is None:  # and not in the handler, which keeps the memory of the failed step
-            for client in clips:
-                try:
-                    yield client, self.work(client, work, start, on_step, deadline)
-                except Exception as error:
-                    yield client, error
+            yield from ((client, self._tried(client, work, start, on_step, deadline)) for client in clips)
             return
         load_state(module.exchanged_parameters(), start)
         with module.local_form() as common:
@@ -190,6 +174,12 @@ class ClientHalf:
                     yield client, result
                 except Exception as error:
                     yield client, error
+
+    def _tried(self, client: str, work: LocalWork, *arguments: Any) -> LocalResult | Exception:
+        try:
+            return self.work(client, work, *arguments)
+        except Exception as error:
+            return error
 
     def _measured(
         self,
@@ -237,3 +227,17 @@ class ClientHalf:
         if placement.precision not in self._fabrics:
             self._fabrics[placement.precision] = self._federation.fabric(placement.precision)
         return self._fabrics[placement.precision]
+
+
+def _listener(
+    client: str, sums: dict[str, float], steps: int, on_step: OnStep, deadline: Deadline
+) -> Callable[[int, dict[str, float]], None]:
+    """Adds a step's losses to their sums, passes them on and looks at the clock."""
+
+    def after(step: int, losses: dict[str, float]) -> None:
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + value
+        on_step(client, step, losses)
+        deadline.check(f"at local step {step + 1} of {steps}")
+
+    return after

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fedtalk.callbacks.aggregation import Measures, Standing
@@ -114,15 +112,3 @@ def weigh(
             result.seconds,
         ),
     )  # fmt: skip
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Largest memory of this process so far: of the device where it is a GPU, else resident; 0 where no system tells."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts in bytes, Linux in KiB

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedtalk.federation.callback import RoundOutcome
+from fedtalk.callbacks.base import RoundOutcome
 from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from fedtalk.federation.engines.in_process import Engine
 from fedtalk.federation.fault_record import FaultRecord
@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 OnRoundStart = Callable[[int, list[str]], None]
 """Called with a round's number and its cohort."""
+
+RESTORED = ("round", "server", "aggregation", "keep_optimizer", "faults", "callbacks")
+"""What of a checkpoint a run goes on from."""
 
 
 class Rounds:
@@ -135,7 +138,7 @@ class Rounds:
     def _restore(self, path: Path) -> Path | None:
         """Go on from a checkpoint; returns the folder of its clients' states, if it has any."""
         federation = self._federation
-        saved = load_checkpoint(path, federation.module, federation.seed)
+        saved = load_checkpoint(path, federation.module, federation.seed, RESTORED)
         self.server.load_state_dict(saved["server"])
         self.round_number = saved["round"]
         self.sealed.recall(path.resolve().parent)  # rounds that were charged after this checkpoint was written

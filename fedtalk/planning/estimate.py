@@ -16,10 +16,10 @@ from fedtalk.errors import FedTalkError
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import CohortSampler
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.local_work import peak_bytes
 from fedtalk.federation.module import copy_state
 from fedtalk.federation.placement import SINGLE
 from fedtalk.federation.vector import flatten
+from fedtalk.machine import peak_bytes
 from fedtalk.planning.trials import Trial, try_placements
 from fedtalk.privacy.sealed_rounds import SealedRounds
 from fedtalk.privacy.sealing import to_ring

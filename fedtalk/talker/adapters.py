@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from diffusers import UNetMotionModel
 from peft import LoraConfig
@@ -39,7 +40,7 @@ class Adapter:
     alpha: float = 8.0
     targets: list[str] = field(default_factory=lambda: [*ATTENTION, *CONVOLUTIONS])
     """Ends of the names of the adapted layers. Not ``proj_in`` and ``proj_out``: the motion modules call these by keyword."""
-    aggregation: str = "factors"
+    aggregation: Literal["factors", "freeze_a", "fedsvd"] = "factors"
     """``factors`` averages A and B each by itself (mean(B) mean(A) is not mean(B A): cheap, slightly biased);
     ``freeze_a`` keeps the random A of all clients equal and trains and sends B alone, so that the mean is exact
     (FFA-LoRA, Sun et al. 2024), at half the size; ``fedsvd`` does so too, with orthonormal rows in A, which turn to the

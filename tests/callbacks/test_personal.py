@@ -15,16 +15,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fedtalk.callbacks.aggregation import ISFA
+from fedtalk.callbacks.base import RoundCallback
 from fedtalk.callbacks.personal import PersonalTraining
 from fedtalk.errors import OutputError
-from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
-from fedtalk.federation.interruption import Interrupted
 from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.module import load_state
 from fedtalk.federation.placement import Placement
 from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.interruption import Interrupted
 from fedtalk.randomness import torch_generator
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.module import Talker
@@ -105,18 +105,16 @@ class Steps(RoundCallback):
         self.seen.append((trainer.round_number, client, step))
 
 
-def test_two_workers_give_the_bits_of_one_process_and_of_a_bare_loop(
-    parts, fit: Fit, make_talker: Callable[..., Talker], tmp_path: Path
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_any_number_of_workers_gives_the_bits_of_a_bare_loop(
+    parts, fit: Fit, make_talker: Callable[..., Talker], tmp_path: Path, workers: int
 ) -> None:
     """After a round of a run that keeps optimizers: personal training starts without, and no step of it is the round's."""
     local = LocalTraining(steps=1, batch_size=2, keep_optimizer=True)
-    data, steps = parts.Troubled(3), [Steps(), Steps()]
-    trainer = fit("one", data, steps[0], rounds=1, local=local)
-    fit("two", data, steps[1], rounds=1, local=local, workers=2)
+    data, steps = parts.Troubled(3), Steps()
+    trainer = fit("one", data, steps, rounds=1, local=local, workers=workers)
     one = _adapters(tmp_path / "one")
-    assert _same(one, _adapters(tmp_path / "two"))
-    for seen in steps:
-        assert sorted(seen.seen) == [(0, client, 0) for client in data.clients]
+    assert sorted(steps.seen) == [(0, client, 0) for client in data.clients]
     client, talker = data.clients[1], make_talker()
     talker.load_adapter(tmp_path / "one" / "adapters" / "released")
     alone = LocalTraining(steps=STEPS, batch_size=2, learning_rate=5e-3, schedule="cosine")
@@ -205,16 +203,18 @@ def test_other_placements_give_the_adapters_of_one_process(
     assert _difference(single, other) < (1e-4 if placed.kind == "single" else 5e-3)
 
 
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_whoever_is_in_trouble_costs_its_own_adapter(
-    parts, fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    parts, fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture, workers: int
 ) -> None:
-    """A worker that is killed, and clips that aren't there."""
+    """Clips that aren't there, and a worker that is killed."""
     first, second, third = parts.Troubled(3).clients
     fit("well", parts.Troubled(3))
-    fit("troubled", parts.Troubled(3, dies=0, no_clips=1), workers=2)
-    well = _adapters(tmp_path / "well")
-    assert _same({name: well[name] for name in ("released", third)}, _adapters(tmp_path / "troubled"))
-    assert f"{first} could not be made: the worker that trained it ended (Actor" in caplog.text
+    fit("troubled", parts.Troubled(3, dies=0, no_clips=1), workers=workers)
+    well, lives = _adapters(tmp_path / "well"), [first] if workers == 1 else []
+    assert _same({name: well[name] for name in ("released", *lives, third)}, _adapters(tmp_path / "troubled"))
+    if workers > 1:
+        assert f"{first} could not be made: the worker that trained it ended (Actor" in caplog.text
     assert f"{second} could not be made: client {second} has no training clips" in caplog.text
 
 

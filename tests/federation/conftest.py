@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedtalk.callbacks.aggregation import Aggregation, FedAvg
+from fedtalk.callbacks.base import RoundCallback, RoundOutcome
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
 from fedtalk.data.source import ClipData, ClipSource, PreparedCache
-from fedtalk.federation.callback import RoundCallback, RoundOutcome
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
 from fedtalk.federation.federation import Federation

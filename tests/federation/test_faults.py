@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from fedtalk.callbacks.aggregation import ISFA
+from fedtalk.callbacks.base import RoundCallback
 from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
-from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
 from fedtalk.federation.local import LocalTraining

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedtalk.callbacks import ISFA, FedAvg, isfa_weight
+from fedtalk.callbacks.base import RoundCallback
 from fedtalk.callbacks.video import Videos
 from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
-from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.cohort import FixedCohort, PoissonCohort, RotatingCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy import private_rounds as private_rounds_module

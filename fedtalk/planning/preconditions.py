@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+import torch
 from lightning.pytorch import Callback
 
 from fedtalk.callbacks.aggregation import Aggregation
@@ -14,19 +19,6 @@ from fedtalk.errors import ConfigurationError, OutputError
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.placement import Placements
 from fedtalk.privacy.settings import Privacy
-
-
-def check_numbers(**settings: tuple[int, int]) -> None:
-    """
-    Args:
-        settings: of the trainer, each with the least that is allowed.
-
-    Raises:
-        ConfigurationError: one is below.
-    """
-    for name, (value, least) in settings.items():
-        if value < least:
-            raise ConfigurationError(f"trainer.{name}: expected at least {least}, got {value}")
 
 
 def check_no_aggregation(callbacks: Iterable[Callback]) -> None:
@@ -171,7 +163,9 @@ def check_placements(federation: Federation) -> None:
         ConfigurationError: with the key that says so.
     """
     module, local = federation.module, federation.local
-    federation.placements.check(federation.data.clients, local.batch_size, local.keep_optimizer, federation.device)
+    check_rules(
+        federation.placements, federation.data.clients, local.batch_size, local.keep_optimizer, federation.device
+    )
     if local.keep_optimizer and module.changes_form:
         raise ConfigurationError(
             "trainer.local.keep_optimizer: clients train other factors in every round, for which the state of the round before "
@@ -193,3 +187,67 @@ def check_placements(federation: Federation) -> None:
                 module.shards()
         except ConfigurationError as error:
             raise ConfigurationError(f"{key}: {error}") from error
+
+
+def check_rules(
+    placements: Placements, clients: Sequence[str], batch_size: int, keep_optimizer: bool, device: torch.device
+) -> None:
+    """Refuse what can't be run, before any work.
+
+    Args:
+        placements: of the clients.
+        clients: all who are registered.
+        batch_size: of a local step.
+        keep_optimizer: `LocalTraining.keep_optimizer`.
+        device: what a single process trains on.
+
+    Raises:
+        ConfigurationError: a pattern that fits nobody, a batch that can't be divided, devices that aren't there.
+    """
+    for pattern in placements.rules:
+        if not any(fnmatchcase(client, pattern) for client in clients):
+            raise ConfigurationError(
+                f"trainer.placements: pattern {pattern!r} fits none of the {len(clients)} clients; expected a client's "
+                f"name or a pattern such as {clients[0][:3] + '*'!r}"
+            )
+    for key, placed in placements:
+        parts = placed.processes * placed.accumulate
+        if batch_size % parts:
+            raise ConfigurationError(
+                f"{key}: {placed.processes} processes with {placed.accumulate} parts each must share a batch evenly: "
+                f"expected trainer.local.batch_size to be a multiple of {parts}, got {batch_size}"
+            )
+        if placed.together > 1 and keep_optimizer:
+            raise ConfigurationError(
+                f"{key}: clients in one batch have one optimizer: expected trainer.local.keep_optimizer: false, or "
+                f"together: 1, got together: {placed.together}"
+            )
+        if placed.kind == "fsdp" and keep_optimizer:
+            raise ConfigurationError(
+                f"{key}: fsdp shards the optimizer, which trainer.local.keep_optimizer would have to put together: "
+                "expected keep_optimizer: false, or ddp"
+            )
+        if device.type == "cpu" and placed.compile:
+            find_compiler(f"{key}.compile")
+        if device.type == "cpu" and placed.cpu_offload:
+            raise ConfigurationError(
+                f"{key}: cpu_offload moves things from a GPU to the machine's memory, where all of it is already on a "
+                "CPU: expected false, got true"
+            )
+
+
+def find_compiler(key: str) -> str:
+    """The C++ compiler that torch.compile uses on a CPU.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    wanted = os.environ.get("CXX", usual)
+    found = shutil.which(wanted)
+    if found is None:
+        raise ConfigurationError(
+            f"{key}: on a CPU torch.compile needs a C++ compiler: expected {wanted} on the path, or another one named by the "
+            "environment variable CXX, got neither; else use compile: false"
+        )
+    return found

@@ -61,8 +61,14 @@ OVERLAYS: dict[str, dict[str, Any]] = {
     "cross-attention": targets(SPATIAL, "attn2"),
     "spatial": targets(SPATIAL, "attn1"),
     "temporal": targets(TEMPORAL, "attn1"),
+    # Everybody in every round: of ten clients half would at times be too few to hide in.
     "small": adapter(rank=2, alpha=2.0, aggregation="freeze_a", targets=["to_v", "to_out.0"])
-    | {"trainer": {"local": {"learning_rate": 0.03}, "validate_every": 0, "videos": None, "personal": None}},
+    | {
+        "trainer": {
+            "local": {"learning_rate": 0.03}, "validate_every": 0, "videos": None, "personal": None,
+            "cohort": {"class_path": "fedtalk.federation.cohort.PoissonCohort", "init_args": {"rate": 1.0}},
+        }
+    },
     "dp": {
         "trainer": {
             "privacy": {

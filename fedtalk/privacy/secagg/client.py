@@ -240,9 +240,12 @@ class Shared(_State):
                 f"vector of client {own}: expected ({settings.dimension},) {ring.dtype} below 2**{settings.bits}, "
                 f"got {vector.shape} {vector.dtype} with maximum {vector.max() if vector.size else 'none'}"
             )
-        masked = np.array(vector)
-        masks.apply_masks(masked, [masks.Mask(self._self_mask), *self._pair_masks(message.envelopes)])
-        packed = packing.pack(ring.reduce(masked), settings.bits)
+        layout = settings.words
+        masked = layout.join(vector)
+        own_masks = [masks.Mask(self._self_mask), *self._pair_masks(message.envelopes)]
+        masks.apply_masks(masked, own_masks, len(own_masks))
+        masked &= masked.dtype.type((1 << layout.width) - 1)
+        packed = packing.pack(masked, layout.width)
         self._finish()
         held = {peer: (self._peers[peer].open_from, sealed) for peer, sealed in message.envelopes.items()}
         silent = frozenset(self._peers) - held.keys()

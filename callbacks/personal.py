@@ -113,6 +113,7 @@ class PersonalAdapters(RoundCallback):
         engine, work = trainer.engine, LocalWork(0, 1, local, stream="personal/")
         assert isinstance(engine, InProcess)  # a server without clips of its own has no steps to do
         done = len(clients) - len(missing)
+        private = trainer.privacy is not None  # then what a client measures, or why it failed, isn't said
         with closing(engine.local_results(work, missing, start, lambda *_: trainer.stop_signals.check())) as arriving:
             for client, result in arriving:
                 done += 1
@@ -120,14 +121,16 @@ class PersonalAdapters(RoundCallback):
                     if result.kind == OutputError.__name__:
                         raise OutputError(result.message)
                     log.warning(
-                        "personal adapter %d/%d  %s could not be made: %s", done, len(clients), client, result.message
-                    )
+                        "personal adapter %d/%d  %s could not be made%s", done, len(clients), client,
+                        "" if private else f": {result.message}",
+                    )  # fmt: skip
                     continue
                 load_state(module.exchanged_parameters(), result.state)
                 write_json(markers[client], {"made_from": None})  # until all of it is there, whatever was there before
                 module.save_adapter(markers[client].parent)
                 write_json(markers[client], {"made_from": origin})
-                log.info("personal adapter %d/%d  %s  loss %.4f", done, len(clients), client, result.losses["loss"])
+                loss = "" if private else f"  loss {result.losses['loss']:.4f}"
+                log.info("personal adapter %d/%d  %s%s", done, len(clients), client, loss)
         for client, marker in markers.items():
             record = trainer.data.consent_record(client)
             if record is not None and marker.exists():

@@ -12,11 +12,14 @@ import yaml
 from PIL import Image
 
 from fedtalk.cli import main
+from fedtalk.privacy.audit import result
+from fedtalk.privacy.audit.verdict import Verdict
 
 SMALL = ["--clients", "4", "--canaries", "96", "--targets", "2", "--decoys", "3", "--threads", "1"]
 
 
-def fit(backbone: Path, folder: Path, *, adapter: bool = True, privacy: dict | None = None, speakers: int = 3) -> Path:
+def fit(backbone: Path, folder: Path, *, adapter: bool = True, privacy: dict | None = None, speakers: int = 3,
+        rate: float = 1.0) -> Path:  # fmt: skip
     """A run of two rounds over SynthTalk clients at 32 px; gives its folder."""
     model = {"backbone": str(backbone), "window": 4, "stride": 4, "sampling_steps": 2}
     if adapter:
@@ -30,7 +33,7 @@ def fit(backbone: Path, folder: Path, *, adapter: bool = True, privacy: dict | N
         "trainer": {
             "rounds": 2, "validate_every": 0, "accelerator": "cpu", "threads": 1, "default_root_dir": str(folder),
             "cache_dir": str(folder.parent / "cache"), "local": {"steps": 2, "batch_size": 2},
-            "cohort": {"class_path": "fedtalk.federation.cohort.PoissonCohort", "init_args": {"rate": 1.0}},
+            "cohort": {"class_path": "fedtalk.federation.cohort.PoissonCohort", "init_args": {"rate": rate}},
         },
     }  # fmt: skip
     if privacy is not None:
@@ -159,6 +162,54 @@ def test_a_guarantee_that_does_not_hold_is_an_error(
     found = read(run)
     assert found["verdict"] == "broken" and found["epsilon_lower_bound"] > found["ledger"]["epsilon"]
     assert found["reasons"][0].startswith("BROKEN, noise: measured")
+
+
+@pytest.fixture(scope="module")
+def noised(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with central noise, half of its clients a round."""
+    privacy = {
+        "noise_multiplier": 1.0,
+        "delta": 1e-2,
+        "where": "central",
+        "secure_aggregation": False,
+        "accountant": "rdp",
+    }
+    return fit(tiny_backbone, tmp_path_factory.mktemp("noised") / "run", privacy=privacy, speakers=16, rate=0.5)
+
+
+QUICK = ["--clients", "1", "--targets", "0", "--threads", "1", "--canaries", "96", "--rounds", "4"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mutant", "premise"),
+    [
+        ("noise / 10", "noise"), ("noise x 0.9", "noise"), ("clipping off", "bound"), ("weight above 1", "bound"),
+        ("public cohort seed", "secrecy"), ("charge at half rate", "charges"),
+    ],
+)  # fmt: skip
+def test_the_command_ends_with_an_error_for_every_mutant(
+    noised: Path, mutants: dict, mutant: str, premise: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    mutants[mutant](monkeypatch)
+    assert f"BROKEN, {premise}: " in _error([str(noised), *QUICK], capsys)
+    assert read(noised)["verdict"] == "broken"
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_every_verdict_is_said_and_only_a_broken_promise_is_an_error(
+    run: Path, verdict: Verdict, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the verdict to the exit status; how one comes to the verdict is `test_mutants.py`'s."""
+    reason = f"{verdict.value}, because of what was measured."
+    monkeypatch.setattr(result, "judge", lambda *arguments: (verdict, [reason]))
+    capsys.readouterr()
+    ended = main(["audit", str(run), "--clients", "1", "--canaries", "0", "--targets", "0", "--threads", "1"])
+    printed = capsys.readouterr()
+    assert ended == (1 if verdict is Verdict.BROKEN else 0)
+    assert reason in " ".join(printed.out.split()) and (reason in printed.err) == bool(ended)
+    assert read(run)["verdict"] == verdict.value
 
 
 def _error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -31,6 +31,8 @@ from fedtalk.federation.engines.in_process import Engine, Failure, InProcess
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.module import load_state
 from fedtalk.federation.preconditions import check_placements
+from fedtalk.privacy.participation import ParticipationRefused
+from fedtalk.privacy.secagg import RefusedMessage
 from fedtalk.privacy.secagg.client import Advertised, Shared, Submitted
 
 log = logging.getLogger("fedtalk")
@@ -43,6 +45,15 @@ RESTARTS = 2.0
 
 class SiteRefusal(FedTalkError):
     """A request that a site doesn't act on; the server is told why."""
+
+
+TOLD = (SiteRefusal, MessageError, RefusedMessage, ParticipationRefused, ConfigurationError)
+"""Errors whose words are about requests and settings. What else goes wrong may tell about clips: it stays in the site's log."""
+
+
+def _told(why: object) -> str:
+    """What the server hears of a refusal."""
+    return str(why) if isinstance(why, TOLD) else "an error at the site; its own log says which"
 
 
 @dataclass
@@ -110,12 +121,12 @@ class Site:
             if handler is None:
                 raise SiteRefusal(f"expected a request, got a message of kind {message.kind}")
             return handler(message).encode()
-        except FedTalkError as error:
-            log.warning("refused a request of the server: %s", error)
-            return Message("refused", {"why": str(error)}).encode()
-        except Exception as error:  # what broke may tell about clips: it stays in this site's own log
-            log.exception("a request of the server could not be answered: %s", error)
-            return Message("refused", {"why": "an error at the site; its own log says which"}).encode()
+        except Exception as error:
+            if isinstance(error, FedTalkError):
+                log.warning("refused a request of the server: %s", error)
+            else:
+                log.exception("a request of the server could not be answered: %s", error)
+            return Message("refused", {"why": _told(error)}).encode()
 
     def _hello(self, message: Message) -> Message:
         self._check_agreement(message)
@@ -189,7 +200,7 @@ class Site:
         """One client takes no further part; the others do. What is told of it, in this site's own log."""
         log.warning("round %d: client %s is left out: %s", number, client, why)
         self._taking.pop(client, None)
-        return str(why) if isinstance(why, FedTalkError) else "an error at the site; its own log says which"
+        return _told(why)
 
     def _shares(self, message: Message) -> Message:
         def share(client: str, taking: _Taking, roster: bytes) -> bytes:

@@ -18,7 +18,7 @@ from fedtalk.federation.callback import RoundCallback, RoundTrainer
 from fedtalk.federation.engines.in_process import Failure, InProcess
 from fedtalk.federation.local_work import LocalWork
 from fedtalk.federation.module import FederatedModule, copy_state, load_state
-from fedtalk.federation.run_folder import personal_adapter, released_adapter
+from fedtalk.federation.run_folder import personal_adapter, personal_adapters, released_adapter
 from fedtalk.storage import atomic_path, write_json
 from fedtalk.talker.module import Talker
 
@@ -102,6 +102,8 @@ class PersonalAdapters(RoundCallback):
             learning_rate=personal.learning_rate or trainer.local.learning_rate,
             schedule="cosine", warmup_steps=0, keep_optimizer=False, deadline_seconds=None,
         )  # fmt: skip
+        # Nothing in there is noised.
+        personal_adapters(trainer.run_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
         markers = {client: personal_adapter(trainer.run_dir, client) / "made_from.json" for client in clients}
         origin = f"{_digest(start)}/{local}"
         missing = []

@@ -143,6 +143,7 @@ def test_personal_adapters_that_are_there_are_not_made_again(
     (
         tmp_path / "run" / "adapters" / "personal" / "private-0001" / "made_from.json"
     ).unlink()  # stopped before this one was done
+    assert first.parents[1].stat().st_mode & 0o777 == 0o700
     second = first.parents[1] / "private-0001" / "adapter_model.safetensors"
     second_stamp = second.stat().st_mtime_ns
     fit(personal=PersonalTraining(steps=1))  # the same bits again, so the same global adapter

@@ -120,6 +120,9 @@ def test_with_privacy_the_bound_stays_below_the_ledger_and_the_control_is_found(
     assert found["ledger"]["epsilon"] > 8, "at a smaller delta than the run's"
     own = float(found["ledger"]["note"].split()[0])
     assert 7 < own <= 8
+    # At rate 1 sampling hides nobody: the same adversary, but for the accountants' slack.
+    assert 0.95 < found["ledger"]["insiders"] / found["ledger"]["epsilon"] <= 1.001
+    assert found["ledger"]["insiders_are"] == "against server and sites (no sampling)"
     assert found["epsilon_lower_bound"] < found["ledger"]["epsilon"]
     # 96 canaries reach some 2.8, the ledger claims more than 8: whatever they find, they can't refute it.
     assert found["verdict"] == "inconclusive" and "below the ledger's" in found["reasons"][0]

@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.1, help="share that vanishes in the round with dropouts")
     parser.add_argument("--colluding-fraction", type=float, default=Assumptions.colluding_fraction)
     parser.add_argument("--dropout-fraction", type=float, default=Assumptions.dropout_fraction)
-    parser.add_argument("--repeats", type=int, help="rounds of either kind; 5 by default, 2 from 500 clients on")
+    parser.add_argument("--repeats", type=int, help="rounds of either kind; 5 by default, 1 from 500 clients on")
     parser.add_argument("--measured", type=int, default=16, help="clients whose time is taken")
     parser.add_argument("--cpu-time", action="store_true", help="processor time in place of wall time")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
@@ -154,7 +154,7 @@ def main() -> None:
     )
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     graph = settings.graph(arguments.clients)
-    repeats = arguments.repeats or (5 if arguments.clients < 500 else 2)
+    repeats = arguments.repeats or (5 if arguments.clients < 500 else 1)
     dropped = round(arguments.dropout * arguments.clients)
     without = measure(settings, arguments.clients, 0, repeats, arguments.measured, clock)
     with_dropout = measure(settings, arguments.clients, dropped, repeats, arguments.measured, clock)

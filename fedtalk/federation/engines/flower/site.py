@@ -25,14 +25,13 @@ from torch import Tensor
 
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.engines.flower.agreement import agreement_of, check_sealed, differences
-from fedtalk.federation.engines.flower.messages import STATE, Message, MessageError
+from fedtalk.federation.engines.flower.messages import STATE, Message
+from fedtalk.federation.engines.flower.refusals import SiteRefusal, told
 from fedtalk.federation.engines.flower.site_session import SiteAccount, SiteSession, session_of
 from fedtalk.federation.engines.in_process import Engine, Failure, InProcess
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.module import load_state
 from fedtalk.federation.preconditions import check_placements
-from fedtalk.privacy.participation import ParticipationRefused
-from fedtalk.privacy.secagg import RefusedMessage
 from fedtalk.privacy.secagg.client import Advertised, Shared, Submitted
 
 log = logging.getLogger("fedtalk")
@@ -41,19 +40,6 @@ ANSWERING = 0.1
 """Share of the server's time for training that a site keeps for its answer's way."""
 RESTARTS = 2.0
 """Starts of a process that a client's slot allows for, if the client before it has taken its process down."""
-
-
-class SiteRefusal(FedTalkError):
-    """A request that a site doesn't act on; the server is told why."""
-
-
-TOLD = (SiteRefusal, MessageError, RefusedMessage, ParticipationRefused, ConfigurationError)
-"""Errors whose words are about requests and settings. What else goes wrong may tell about clips: it stays in the site's log."""
-
-
-def _told(why: object) -> str:
-    """What the server hears of a refusal."""
-    return str(why) if isinstance(why, TOLD) else "an error at the site; its own log says which"
 
 
 @dataclass
@@ -126,7 +112,7 @@ class Site:
                 log.warning("refused a request of the server: %s", error)
             else:
                 log.exception("a request of the server could not be answered: %s", error)
-            return Message("refused", {"why": _told(error)}).encode()
+            return Message("refused", {"why": told(error)}).encode()
 
     def _hello(self, message: Message) -> Message:
         self._check_agreement(message)
@@ -200,7 +186,7 @@ class Site:
         """One client takes no further part; the others do. What is told of it, in this site's own log."""
         log.warning("round %d: client %s is left out: %s", number, client, why)
         self._taking.pop(client, None)
-        return _told(why)
+        return told(why)
 
     def _shares(self, message: Message) -> Message:
         def share(client: str, taking: _Taking, roster: bytes) -> bytes:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fedtalk.federation.callback import RoundCallback, RoundTrainer
+from fedtalk.callbacks.base import RoundCallback, RoundTrainer
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.module import FederatedModule
-from fedtalk.federation.run_folder import check_chosen
+from fedtalk.run_folder import check_chosen
 
 
 class Export(RoundCallback):

@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fedtalk.callbacks.aggregation import ISFA
+from fedtalk.callbacks.base import RoundCallback
 from fedtalk.callbacks.export import Export
 from fedtalk.callbacks.personal import PersonalTraining
 from fedtalk.callbacks.progress import RoundProgress
 from fedtalk.callbacks.video import Videos
 from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.errors import ConfigurationError, FedTalkError
-from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.local import LocalTraining
@@ -324,7 +324,7 @@ def test_wrong_video_settings_are_refused(setting: str) -> None:
 
 
 def test_wrong_personal_settings_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"personal\.steps: expected 0 or more, got -1"):
+    with pytest.raises(ConfigurationError, match=r"personal\.steps: expected at least 0, got -1"):
         PersonalTraining(steps=-1)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from fedtalk.cores import usable_cores
+from fedtalk.machine import usable_cores
 
 BLOCK_BYTES = 1 << 17
 """Keystream drawn at once: buffer, zeros and accumulator together fit a cache of half a megabyte."""

@@ -181,7 +181,7 @@ def test_a_server_hears_of_requests_and_settings_and_not_of_clips(
     federation, people, sealed, monkeypatch: pytest.MonkeyPatch, error: Exception, told: bool
 ) -> None:
     """Whether a whole request fails or the step of a client in it."""
-    site = federation.post(federation.split(people), sealed).sites["north"]
+    site = federation.transport(federation.split(people), sealed).sites["north"]
 
     def fail(message: SiteMessage) -> SiteMessage:
         raise error

@@ -64,7 +64,10 @@ def run_sweep(
     jobs = jobs or (len(gpus) if gpus else max(1, usable_cores() // threads))
     sweep = Sweep(folder, configs, jobs, threads, gpus, on_ray)
     began = time.monotonic()
-    with run_lock(folder), _progress(len(runs), jobs) as on_change:
+    with (
+        run_lock(folder, "sweep", "give this one its own folder with --folder"),
+        _progress(len(runs), jobs) as on_change,
+    ):
         outcome = sweep.execute(runs, on_change)
         if not outcome.finished:
             raise FedTalkError(

@@ -1,5 +1,8 @@
 """Callbacks of a federated run: aggregation, monitors, progress."""
 
-from fedtalk.callbacks.aggregation import ISFA, Aggregation, FedAvg, isfa_weight
+from fedtalk.callbacks.aggregation import ISFA, Aggregation, FedAvg, Standing, isfa_weight
+from fedtalk.callbacks.baselines import Krum, Median, Oracle, TrimmedMean, Uniform
 
-__all__ = ["ISFA", "Aggregation", "FedAvg", "isfa_weight"]
+__all__ = [
+    "ISFA", "Aggregation", "FedAvg", "Krum", "Median", "Oracle", "Standing", "TrimmedMean", "Uniform", "isfa_weight",
+]  # fmt: skip

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from fedtalk.federation.callback import RoundCallback, RoundTrainer
+from fedtalk.callbacks.base import RoundCallback, RoundTrainer
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.module import FederatedModule
-from fedtalk.federation.run_folder import check_chosen
+from fedtalk.run_folder import check_chosen
 
 
 class Export(RoundCallback):
-    """Calls the module's ``export`` into the run's folder when training ends, with held-out clips of the first client."""
+    """Calls the module's ``export`` into the run's folder when training ends, with held-out clips of the first client.
+
+    Not with privacy: what a module exports may hold statistics of these clips, as the codec's does.
+    """
+
+    shows_clients = True
 
     def __init__(self, folder: str = "backbone") -> None:
         """

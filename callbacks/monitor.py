@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedtalk.federation.callback import RoundCallback, RoundOutcome, RoundTrainer
+from fedtalk.callbacks.base import RoundCallback, RoundOutcome, RoundTrainer
 from fedtalk.federation.module import FederatedModule
 
 
@@ -25,6 +25,7 @@ class RoundMonitor(RoundCallback):
                 key = f"train/{name}"
                 values[key] = values.get(key, 0.0) + value / len(outcome.reports)
             values[f"client_weight/{report.client}"] = report.weight
+            values[f"client_quality/{report.client}"] = report.quality
             values[f"client_identity/{report.client}"] = report.identity
             values[f"client_stability/{report.client}"] = report.stability
         self._log(trainer, values)

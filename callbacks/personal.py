@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -13,12 +12,14 @@ from pathlib import Path
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from fedtalk.callbacks.base import RoundCallback, RoundTrainer
+from fedtalk.checks import check_above, check_least
 from fedtalk.errors import ConfigurationError, OutputError
-from fedtalk.federation.callback import RoundCallback, RoundTrainer
 from fedtalk.federation.engines.in_process import Failure, InProcess
+from fedtalk.federation.local import MOST_RATE
 from fedtalk.federation.local_work import LocalWork
 from fedtalk.federation.module import FederatedModule, copy_state, load_state
-from fedtalk.federation.run_folder import personal_adapter, released_adapter
+from fedtalk.run_folder import personal_adapter, personal_adapters, released_adapter
 from fedtalk.storage import atomic_path, write_json
 from fedtalk.talker.module import Talker
 
@@ -33,18 +34,16 @@ class PersonalTraining:
     """Steps of personal training; 0 writes the global adapter only."""
     learning_rate: float | None = None
     """The clients' rate in rounds by default."""
+    proximal: float = 0.0
+    """Ditto (Li et al. 2021, eq. 1): lambda of lambda/2 * ||v - w||^2, where w is the global adapter that personal training
+    starts from; 0 for plain fine-tuning."""
     most_clients: int = 100
     """Clients, from the first, that go on alone; a later run with a higher number makes the others'."""
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise ConfigurationError(f"trainer.personal.steps: expected 0 or more, got {self.steps}")
-        if self.most_clients < 1:
-            raise ConfigurationError(f"trainer.personal.most_clients: expected at least 1, got {self.most_clients}")
-        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
-            raise ConfigurationError(
-                f"trainer.personal.learning_rate: expected a finite number above 0, got {self.learning_rate}"
-            )
+        check_least("trainer.personal", 0, steps=self.steps, proximal=self.proximal)
+        check_least("trainer.personal", 1, most_clients=self.most_clients)
+        check_above("trainer.personal", MOST_RATE, learning_rate=self.learning_rate)
 
 
 class PersonalAdapters(RoundCallback):
@@ -72,7 +71,7 @@ class PersonalAdapters(RoundCallback):
     def on_fit_rounds_end(self, trainer: RoundTrainer, module: FederatedModule) -> None:
         if not isinstance(module, Talker) or not _has_adapter(module):
             return
-        start = copy_state(module.exchanged_parameters())
+        start, kept = copy_state(module.exchanged_parameters()), copy_state(module.kept_parameters())
         module.save_adapter(released_adapter(trainer.run_dir))
         if self.personal is not None and self.personal.steps:
             clients = trainer.data.clients
@@ -84,6 +83,7 @@ class PersonalAdapters(RoundCallback):
                 )  # fmt: skip
             self._personalise(trainer, module, self.personal, chosen, start)
         load_state(module.exchanged_parameters(), start)
+        load_state(module.kept_parameters(), kept)
 
     def _personalise(
         self,
@@ -98,10 +98,12 @@ class PersonalAdapters(RoundCallback):
             OutputError: an adapter or a prepared clip can't be written.
         """
         local = replace(
-            trainer.local, steps=personal.steps, proximal=0.0,
+            trainer.local, steps=personal.steps, proximal=personal.proximal,
             learning_rate=personal.learning_rate or trainer.local.learning_rate,
             schedule="cosine", warmup_steps=0, keep_optimizer=False, deadline_seconds=None,
         )  # fmt: skip
+        # Nothing in there is noised.
+        personal_adapters(trainer.run_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
         markers = {client: personal_adapter(trainer.run_dir, client) / "made_from.json" for client in clients}
         origin = f"{_digest(start)}/{local}"
         missing = []
@@ -110,9 +112,10 @@ class PersonalAdapters(RoundCallback):
                 log.info("personal adapter of %s is there already", client)
             else:
                 missing.append(client)
-        engine, work = trainer.engine, LocalWork(0, 1, local, stream="personal/")
+        engine, work = trainer.engine, LocalWork(0, 1, local, after=trainer.round_number, stream="personal/")
         assert isinstance(engine, InProcess)  # a server without clips of its own has no steps to do
         done = len(clients) - len(missing)
+        private = trainer.privacy is not None  # then what a client measures, or why it failed, isn't said
         with closing(engine.local_results(work, missing, start, lambda *_: trainer.stop_signals.check())) as arriving:
             for client, result in arriving:
                 done += 1
@@ -120,14 +123,17 @@ class PersonalAdapters(RoundCallback):
                     if result.kind == OutputError.__name__:
                         raise OutputError(result.message)
                     log.warning(
-                        "personal adapter %d/%d  %s could not be made: %s", done, len(clients), client, result.message
-                    )
+                        "personal adapter %d/%d  %s could not be made%s", done, len(clients), client,
+                        "" if private else f": {result.message}",
+                    )  # fmt: skip
                     continue
                 load_state(module.exchanged_parameters(), result.state)
+                load_state(module.kept_parameters(), result.kept or {})
                 write_json(markers[client], {"made_from": None})  # until all of it is there, whatever was there before
                 module.save_adapter(markers[client].parent)
                 write_json(markers[client], {"made_from": origin})
-                log.info("personal adapter %d/%d  %s  loss %.4f", done, len(clients), client, result.losses["loss"])
+                loss = "" if private else f"  loss {result.losses['loss']:.4f}"
+                log.info("personal adapter %d/%d  %s%s", done, len(clients), client, loss)
         for client, marker in markers.items():
             record = trainer.data.consent_record(client)
             if record is not None and marker.exists():

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from fedtalk.federation.callback import RoundCallback, RoundOutcome, RoundTrainer
+from fedtalk.callbacks.base import RoundCallback, RoundOutcome, RoundTrainer
 from fedtalk.federation.module import FederatedModule
 
 

@@ -11,9 +11,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 
+from fedtalk.callbacks.base import RoundCallback, RoundOutcome, RoundTrainer
+from fedtalk.checks import check_least
 from fedtalk.data.clip import FRAME_RATE
-from fedtalk.errors import ConfigurationError, FedTalkError
-from fedtalk.federation.callback import RoundCallback, RoundOutcome, RoundTrainer
+from fedtalk.errors import FedTalkError
 from fedtalk.federation.module import FederatedModule
 from fedtalk.talker.module import Talker
 
@@ -32,10 +33,7 @@ class Videos:
     """Length."""
 
     def __post_init__(self) -> None:
-        every = 1 if self.every is None else self.every
-        for name, value in (("every", every), ("clients", self.clients), ("frames", self.frames)):
-            if value < 1:
-                raise ConfigurationError(f"trainer.videos.{name}: expected at least 1, got {value}")
+        check_least("trainer.videos", 1, every=self.every, clients=self.clients, frames=self.frames)
 
 
 class VideoMonitor(RoundCallback):

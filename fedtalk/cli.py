@@ -87,7 +87,6 @@ def _run(name: str, arguments: Sequence[str]) -> None:
 
     auto_cli(
         command.function,
-        as_positional=command.positional,
         args=with_flags(arguments[1:]),
         prog=f"fedtalk {name}",
         parser_class=CommandParser,

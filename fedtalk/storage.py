@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import json
 import os
 import tempfile
@@ -39,13 +41,15 @@ def atomic_path(target: str | os.PathLike[str], private: bool = False) -> Iterat
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f"{PART}{target.stem}-", suffix=target.suffix, dir=target.parent)
-        os.close(handle)
     except OSError as error:
         raise OutputError(
             f"cannot write {target}: {error.strerror or error}. Expected a writable folder with free space; "
             "choose another output folder or free some space."
         ) from error
     temporary = Path(name)
+    if not _locked(handle):  # Windows renames no open file
+        os.close(handle)
+        handle = -1
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -61,6 +65,8 @@ def atomic_path(target: str | os.PathLike[str], private: bool = False) -> Iterat
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+        if handle >= 0:
+            os.close(handle)
 
 
 def check_writable(target: str | os.PathLike[str]) -> None:
@@ -82,10 +88,32 @@ def check_writable(target: str | os.PathLike[str]) -> None:
         ) from error
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of processes that were killed while they wrote. Nobody else may be writing there."""
-    for path in folder.rglob(f"{PART}*"):
-        path.unlink(missing_ok=True)
+def remove_leftovers(folder: Path, of: str | None = None) -> None:
+    """Remove the temporary files of processes that were killed while they wrote; those that are being written stay.
+
+    Args:
+        folder: where, and in all folders below it.
+        of: only those of a file of this name, in the folder itself.
+    """
+    own = f"{PART}*" if of is None else f"{PART}*{glob.escape(Path(of).stem)}-*"
+    for path in folder.rglob(own) if of is None else folder.glob(own):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as stream:
+            if fcntl is None or _locked(stream.fileno()):
+                path.unlink()
+
+
+def _locked(handle: int) -> bool:
+    """Take the lock that says that a temporary file is being written; False where another process holds it.
+
+    Where the file system knows no locks, it is as if nobody did.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
 
 
 def write_json(target: str | os.PathLike[str], value: Any, private: bool = False) -> None:

@@ -32,9 +32,9 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from fedtalk.callbacks.base import RoundCallback, RoundOutcome, RoundTrainer
 from fedtalk.data.clip import Clip
 from fedtalk.data.synthtalk_data import SynthTalkData
-from fedtalk.federation.callback import RoundCallback, RoundOutcome, RoundTrainer
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.engines import in_process

@@ -28,8 +28,8 @@ import torch
 from tiny_run import write_backbone
 from torch import nn
 
+from fedtalk.callbacks.base import RoundCallback, RoundOutcome
 from fedtalk.data.synthtalk_data import SynthTalkData
-from fedtalk.federation.callback import RoundCallback, RoundOutcome
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.engines.ray.engine import RayEngine
@@ -66,9 +66,8 @@ class Bench:
         self.local = LocalTraining(steps=steps, batch_size=2 if quick else 4)
         if quick:
             write_backbone(place / "backbone")
-        self.data = SynthTalkData(
-            speakers=clients, clips=2, held_out=1, frames=16 if quick else 40, size=32 if quick else 64
-        )
+        size = self.talker().backbone.architecture.size
+        self.data = SynthTalkData(speakers=clients, clips=2, held_out=1, frames=16 if quick else 40, size=size)
 
     def talker(self) -> Talker:
         if self.quick:
@@ -146,9 +145,9 @@ def _median_ratio(ours: list[float], theirs: list[float]) -> float:
 
 
 def measure(
-    quick: bool = False, clients: int = 4, steps: int = 10, rounds: int = 5, threads: int = 2
+    quick: bool = False, clients: int = 4, steps: int = 10, rounds: int = 5, threads: int = 2, alone: bool = False
 ) -> dict[str, float]:
-    """All comparisons.
+    """The comparisons.
 
     Args:
         quick: a random backbone at 32 px, to see that it runs; its figures mean nothing.
@@ -156,17 +155,22 @@ def measure(
         steps: of a client.
         rounds: that are measured.
         threads: of the comparisons with the bare loop.
+        alone: without those that need Ray.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="fedtalk-round-") as folder:
         bench = Bench(Path(folder), quick, clients, steps, rounds)
         bare, rounds_s = bench.against_bare(threads, on_ray=False)
+        found = {
+            "bare_s": round(statistics.median(bare), 4),
+            "fedtalk_s": round(statistics.median(rounds_s), 4),
+            "ratio": round(_median_ratio(rounds_s, bare), 4),
+        }
+        if alone:
+            return found
         beside, on_ray = bench.against_bare(threads, on_ray=True)
-        one, two = (statistics.median(found) for found in bench.with_workers())
-    return {
-        "bare_s": round(statistics.median(bare), 4),
-        "fedtalk_s": round(statistics.median(rounds_s), 4),
-        "ratio": round(_median_ratio(rounds_s, bare), 4),
+        one, two = (statistics.median(seconds) for seconds in bench.with_workers())
+    return found | {
         "ray_s": round(statistics.median(on_ray), 4),
         "ray_ratio": round(_median_ratio(on_ray, beside), 4),
         "clients_per_second_one_worker_two_threads": round(clients / one, 4),
@@ -183,9 +187,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2, help="of the comparison with the bare loop")
     parser.add_argument("--quick", action="store_true", help="a tiny random backbone: does it run?")
+    parser.add_argument("--alone", action="store_true", help="without the comparisons that need Ray")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     options = parser.parse_args()
-    found = measure(options.quick, options.clients, options.steps, options.rounds, options.threads)
+    found = measure(options.quick, options.clients, options.steps, options.rounds, options.threads, options.alone)
     print(json.dumps(found) if options.json else "\n".join(f"{key:>45}  {value}" for key, value in found.items()))
 
 

@@ -129,7 +129,7 @@ def measure(
     for together in TOGETHER:
         name = f"{together} together" if together > 1 else "apart"
         arrangements[f"{name}, 2 threads"] = lambda k=together: bench.ours(batch_size, k, False, list(bench.clips))  # type: ignore[misc]
-        if together <= CLIENTS // 2:
+        if helpers and together <= CLIENTS // 2:
             arrangements[f"{name}, 2 processes"] = lambda k=together: in_two_processes(k)  # type: ignore[misc]
     if compiled:
         for together in (1, CLIENTS // 2):

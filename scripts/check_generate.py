@@ -5,7 +5,7 @@ Draws a portrait of a public SynthTalk speaker over SECONDS of their speech with
   seam                            mean change of the picture from frame to frame where a sampling window begins, over elsewhere;
   open_in_silence, open_in_speech mean opening of the mouth (shipped probe), a fifth of a second after the speech stops.
 
-    python scripts/check_generate.py --seconds 60 --steps 4
+    python scripts/check_generate.py --seconds 60
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def check(seconds: float, steps: int, stride: int, guidance: float, backbone: st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--stride", type=int, default=4)
-    parser.add_argument("--guidance", type=float, default=1.5)
+    parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--backbone", default="shipped")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -68,7 +68,7 @@ def descendants(process: int) -> list[int]:
     return found
 
 
-def left(processes: list[int], seconds: float = 60.0) -> int:
+def left(processes: list[int], seconds: float = 300.0) -> int:
     """How many of them there are still after so many seconds."""
     end = time.monotonic() + seconds
     while processes and time.monotonic() < end:

@@ -325,6 +325,15 @@ def test_errors_are_one_line_and_no_traceback(
         (["--trainer.round", "3"], "Did you mean --trainer.rounds?"),
         (["--trainer.accelerator", "tpuu"], "one of ['auto', 'cpu', 'cuda', 'gpu']. Got value: tpuu"),
         (["--optimizer", "torch.optim.SGD"], "unrecognized arguments: --optimizer"),
+        (
+            ["--trainer.default_placement.kind", "fspd"],
+            "\"trainer.default_placement.kind\": Expected one of ['single', 'ddp', 'fsdp']. Got value: fspd",
+        ),
+        (["--trainer.default_placement.precision", "16"], "Expected one of ['32-true', 'bf16-mixed']. Got value: 16"),
+        (
+            ["--model.adapter", "{aggregation: flora}"],
+            "adapter.aggregation\": Expected one of ['factors', 'freeze_a', 'fedsvd']",
+        ),
     ],
 )
 def test_what_the_parser_refuses_is_one_line(
@@ -340,15 +349,17 @@ def test_a_checkpoint_of_another_version_is_one_line(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved = _checkpoint(finished)
-    for change, message in (
-        ({"fedtalk": "0.0.9"}, "by fedtalk 0.0.9: expected one of fedtalk"),
-        ({"faults": None}, "without faults"),
+    for command, change, message in (
+        ("validate", {"fedtalk": "0.0.9"}, "by fedtalk 0.0.9: expected one of fedtalk"),
+        ("validate", {"meaning": None}, "without meaning"),
+        ("fit", {"faults": None}, "without faults"),
     ):
         torch.save(
             {key: value for key, value in {**saved, **change}.items() if value is not None}, tmp_path / "other.ckpt"
         )
-        arguments = ["--config", str(finished.parent / "through.yaml"), "--ckpt_path", str(tmp_path / "other.ckpt")]
-        assert main(["validate", *arguments]) == 1
+        arguments = ["--config", str(finished.parent / "through.yaml"), "--ckpt_path", str(tmp_path / "other.ckpt"),
+                     "--trainer.default_root_dir", str(tmp_path / "run")]  # fmt: skip
+        assert main([command, *arguments]) == 1
         assert message in capsys.readouterr().err
 
 
@@ -391,7 +402,7 @@ def test_help_version_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == fedtalk.__version__
     assert main(["fti"]) == 2
-    assert "unknown command 'fti'; expected one of fit, " in capsys.readouterr().err
+    assert f"unknown command 'fti'; expected one of {', '.join(COMMANDS)}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"flower"}))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fedtalk.errors import OutputError
-from fedtalk.storage import atomic_path, write_json
+from fedtalk.storage import atomic_path, remove_leftovers, write_json
 
 
 def test_a_file_appears_whole_with_its_folder(tmp_path: Path) -> None:
@@ -143,3 +143,21 @@ def test_killed_while_writing_keeps_the_old_file(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[1], check=False)
     assert ended.returncode == -signal.SIGKILL
     assert target.read_text() == "old"
+
+
+def test_what_killed_processes_left_is_removed_but_nothing_that_is_being_written(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    program = (
+        "import os, sys\nfrom fedtalk.storage import atomic_path\n"
+        "open_ones = [atomic_path(name) for name in sys.argv[1:]]\n[one.__enter__() for one in open_ones]\nos._exit(1)"
+    )
+    names = [str(tmp_path / name) for name in ("talk.mp4", "other.mp4", "a/talk.mp4")]
+    subprocess.run([sys.executable, "-c", program, *names], check=False)
+    assert len(list(tmp_path.rglob(".part-*"))) == 3
+    remove_leftovers(tmp_path, "talk.mp4")
+    assert len(list(tmp_path.rglob(".part-*"))) == 2
+    with atomic_path(tmp_path / "talk.mp4") as temporary:
+        temporary.write_text("half")
+        remove_leftovers(tmp_path)
+        assert list(tmp_path.rglob(".part-*")) == [temporary]
+    assert (tmp_path / "talk.mp4").read_text() == "half"

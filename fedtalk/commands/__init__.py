@@ -1,10 +1,18 @@
-"""The commands of `fedtalk`: one table, one file a command. Another command is a line here and its file."""
+"""The commands of `fedtalk`, one file each: what its docstring says of it is its line in `fedtalk --help`.
+
+Such a line is "`fedtalk NAME AND WHAT IS GIVEN TO IT`: what it does."; the file's function of that name is run. Its
+signature is the command line, unless it takes all ``arguments`` as they are.
+"""
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -17,10 +25,6 @@ class Command:
     summary: str
     module: str
     """Where its function is, which has the command's name; imported when the command is run."""
-    own_parser: bool = False
-    """Whether the function is given the arguments as they are; otherwise its signature is the command line."""
-    positional: bool = False
-    """Whether the parameters without default are given by their place."""
 
     @property
     def name(self) -> str:
@@ -30,30 +34,21 @@ class Command:
     def function(self) -> Callable[..., Any]:
         return getattr(importlib.import_module(self.module), self.name)
 
+    @property
+    def own_parser(self) -> bool:
+        """Whether the function is given the arguments as they are."""
+        return list(inspect.signature(self.function).parameters) == ["arguments"]
 
-_TRAINING = "fedtalk.commands.training"
 
-TABLE = (
-    Command("fit --config C", "train by federated rounds; --ckpt_path last goes on where it stopped", _TRAINING, True),
-    Command("validate --config C --ckpt_path last", "held-out metrics of a trained adapter", _TRAINING, True),
-    Command("test --config C --ckpt_path last", "the table of metrics with its controls, contact sheet, videos", _TRAINING, True),
-    Command("predict --config C --ckpt_path last", "videos of held-out clips", _TRAINING, True),
-    Command("prepare RAW CLIENTS", "ordinary videos to aligned clips, one folder a person", "fedtalk.commands.prepare",
-            positional=True),
-    Command("generate --portrait P --audio A --out O", "a picture and speech to a speaking face", "fedtalk.commands.generate"),
-    Command("app", "a local page for the same", "fedtalk.commands.app"),
-    Command("consent CLIENTS", "who agreed to what; deletes what runs keep of those who took it back", "fedtalk.commands.consent",
-            positional=True),
-    Command("sweep --config C --seeds 0-4", "the same run with several seeds and variations, with intervals and tests",
-            "fedtalk.sweeps.command", True),
-    Command("report RUN...", "one HTML page: curves, tables, spread, videos", "fedtalk.report.command", True),
-    Command("doctor", "what this machine can run, and what to do about the rest", "fedtalk.commands.doctor"),
-    Command("audit RUN", "attacks on a finished run: what they prove about its privacy", "fedtalk.commands.audit",
-            positional=True),
-    Command("ledger FOLDER", "what a private run has spent, on what, and against whom", "fedtalk.commands.ledger",
-            positional=True),
-    Command("flower keys|server|client", "the same rounds across organisations, over Flower",
-            "fedtalk.federation.engines.flower.commands", True),
-)  # fmt: skip
+def _found() -> list[Command]:
+    """Read and not imported: most commands need libraries that take seconds."""
+    commands = []
+    for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
+        said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        for usage, summary in re.findall(r"^`fedtalk (.+?)`: (.+)\.$", said, re.MULTILINE):
+            commands.append(Command(usage, summary, f"{__name__}.{path.stem}"))
+    return commands
 
+
+TABLE = sorted(_found(), key=lambda command: command.name)
 COMMANDS = {command.name: command for command in TABLE}

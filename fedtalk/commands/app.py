@@ -1,4 +1,4 @@
-"""`fedtalk app`."""
+"""`fedtalk app`: a local page: portrait or video, speech, adapter; a video that plays."""
 
 from __future__ import annotations
 

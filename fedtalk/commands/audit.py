@@ -1,4 +1,4 @@
-"""`fedtalk audit`."""
+"""`fedtalk audit RUN`: attacks on a finished run: what they prove about its privacy."""
 
 from __future__ import annotations
 

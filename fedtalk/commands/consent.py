@@ -1,4 +1,4 @@
-"""`fedtalk consent`."""
+"""`fedtalk consent CLIENTS`: who agreed to what; deletes what runs keep of those who took it back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fedtalk doctor`."""
+"""`fedtalk doctor`: what this machine can run, and what to do about the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fedtalk generate`."""
+"""`fedtalk generate --portrait P --audio A --out O`: a picture and speech to a speaking face."""
 
 from __future__ import annotations
 

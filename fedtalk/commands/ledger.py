@@ -1,4 +1,4 @@
-"""`fedtalk ledger`."""
+"""`fedtalk ledger FOLDER`: what a private run has spent, on what, and against whom."""
 
 from __future__ import annotations
 

@@ -43,13 +43,23 @@ class TrainingParser(_OneLine, LightningArgumentParser):
 
 
 def one_line(message: str) -> str:
-    """A parser's message without line breaks and Python's names of types.
+    """A parser's message without line breaks and Python's names of types; of a setting within others, where it is and no more.
 
     >>> one_line("Parser key \\"rounds\\":\\n  Expected a <class 'int'>. Got value: many")
     'Parser key "rounds": Expected a int. Got value: many'
     """
     text = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", message)
-    return " ".join(text.replace("typing.Literal", "one of ").split())
+    text = " ".join(text.replace("typing.Literal", "one of ").split())
+    parts = re.split(r'Parser key "([^"]+)": ', text)
+    keys, said = parts[1::2], parts[2::2]
+    if "Union" not in text or not all("Union subtypes" in outer for outer in said[:-1]):
+        return text
+    expected = re.findall(r"Expected an? (.+?)(?=\. Got value| - | Given|$)", said[-1])
+    got = re.search(r"(?:Got|Given) value: (.+?)(?= - |$)", said[-1])
+    wanted = dict.fromkeys(one for one in expected if one != "NoneType")
+    if not wanted or got is None:
+        return text
+    return f'Parser key "{".".join(keys)}": Expected {" or ".join(wanted)}. Got value: {got[1]}'
 
 
 def offer(message: str, names: Sequence[str]) -> str:

@@ -1,11 +1,11 @@
-"""`fedtalk prepare`."""
+"""`fedtalk prepare RAW CLIENTS`: ordinary videos to aligned clips, one folder a person."""
 
 from __future__ import annotations
 
 import json
 
-from fedtalk.cores import usable_cores
 from fedtalk.data.prepare import prepare as prepare_clients
+from fedtalk.machine import usable_cores
 
 
 def prepare(

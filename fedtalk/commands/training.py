@@ -1,4 +1,10 @@
-"""`fedtalk fit | validate | test | predict`: a LightningCLI over `FederatedTrainer`."""
+"""The commands of a LightningCLI over `FederatedTrainer`.
+
+`fedtalk fit --config C`: train by federated rounds; --ckpt_path last goes on where it stopped.
+`fedtalk validate --config C --ckpt_path last`: held-out metrics of a trained adapter.
+`fedtalk test --config C --ckpt_path last`: the table of metrics with its controls, contact sheet, videos.
+`fedtalk predict --config C --ckpt_path last`: videos of held-out clips.
+"""
 
 from __future__ import annotations
 

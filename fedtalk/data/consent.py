@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import logging
 import shutil
@@ -71,8 +72,19 @@ def write_template(folder: Path) -> None:
     path = folder / RECORD
     if not path.exists():
         with atomic_path(path) as temporary:
-            name = yaml.safe_dump(folder.name, allow_unicode=True).removesuffix("...\n").strip()
-            temporary.write_text(TEMPLATE.format(person=name), encoding="utf-8")
+            temporary.write_text(_template(folder), encoding="utf-8")
+
+
+def remove_template(folder: Path) -> None:
+    """Take the record of a person away who has no clip any more, if nothing was ever written into it."""
+    path = folder / RECORD
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if path.read_text(encoding="utf-8") == _template(folder):
+            path.unlink()
+
+
+def _template(folder: Path) -> str:
+    return TEMPLATE.format(person=yaml.safe_dump(folder.name, allow_unicode=True).removesuffix("...\n").strip())
 
 
 def read_consent(folder: Path) -> Consent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from fedtalk.data.clip import Clip
 from fedtalk.data.informative import worth_of
@@ -23,7 +24,7 @@ class Division:
     """How many clients a Dirichlet split makes."""
     seconds: float | None = None
     """Most seconds of clips a client keeps."""
-    choose: str = "first"
+    choose: Literal["first", "informative"] = "first"
     """Which clips those are: ``first``, or ``informative`` (`fedtalk.data.informative`)."""
 
     def __post_init__(self) -> None:

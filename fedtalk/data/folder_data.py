@@ -7,6 +7,7 @@ import os
 from collections import OrderedDict
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class FolderData(ClipData):
         root: str,
         held_out_seconds: float = 1.0,
         size: int = 128,
-        consent: str = "warn",
+        consent: Literal["warn", "strict"] = "warn",
         division: Division | None = None,
         unreliable: float = 0.0,
         seed: int = 0,
@@ -138,12 +139,16 @@ class FolderData(ClipData):
         return self._opened[client]
 
     def _paths(self, client: str) -> list[Path]:
-        """A client's files; a stranger's where its fault is that."""
+        """A client's files; where its fault is that, strangers' in their place, one after the other: a mislabelled folder."""
+        own = self._clips[client]()
         if self._faults.get(client) != WRONG_PERSON:
-            return self._clips[client]()
-        others = [name for name in self._clients if name != client]
-        stranger = numpy_generator(self._seed, "stranger", client).choice(others)
-        return self._clips[str(stranger)]()
+            return own
+        generator = numpy_generator(self._seed, "stranger", client)
+        others = [self._clips[str(name)]() for name in generator.permutation([n for n in self._clients if n != client])]
+        rounds = -(-len(own) // len(others))
+        shuffled = [[files[int(i)] for i in generator.permutation(len(files))] for files in others]
+        in_turn = [files[turn] for turn in range(rounds) for files in shuffled if turn < len(files)]
+        return in_turn[: len(own)]
 
     def _divide(self, client: str) -> tuple[list[ClipSource], list[ClipSource]]:
         """Cut each source file's clips at ``held_out_seconds`` before its end."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from fedtalk.checks import check_least
 from fedtalk.data.clip import Clip
 from fedtalk.data.pieces import piece_of_person, piece_of_speaker
-from fedtalk.data.source import ClipData, ClipSource
+from fedtalk.data.source import CentralData, ClipSource
 from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.randomness import numpy_generator
 
 
-class PublicData(ClipData):
+class PublicData(CentralData):
     """Centralised training on a clients folder of real people together with SynthTalk; whole people are held out.
 
     Held-out clips are those of the people in ``left_out`` and of further SynthTalk speakers.
@@ -43,12 +44,10 @@ class PublicData(ClipData):
             seed: of the SynthTalk population and of the pieces.
         """
         super().__init__()
-        for name, value, least in (("most_clips", most_clips, 1), ("speakers", speakers, 0), ("frames", frames, 8)):
-            if value < least:
-                raise ConfigurationError(f"data.{name}: expected at least {least}, got {value}")
+        check_least("data", 1, most_clips=most_clips)
+        check_least("data", 0, speakers=speakers)
+        check_least("data", 8, frames=frames)
         self.size = size
-        self._training: list[ClipSource] = []
-        self._held_out: list[ClipSource] = []
         if people is not None:
             self._add_people(Path(people), left_out or [], most_clips, pieces, frames, seed)
         elif left_out:
@@ -68,16 +67,6 @@ class PublicData(ClipData):
                 f"data: expected clips to train on and clips held out, got {len(self._training)} and "
                 f"{len(self._held_out)}; name people to leave out, or take SynthTalk speakers"
             )
-
-    @property
-    def clients(self) -> list[str]:
-        return ["public"]
-
-    def training_clips(self, client: str) -> list[ClipSource]:
-        return self._training
-
-    def held_out_clips(self, client: str) -> list[ClipSource]:
-        return self._held_out
 
     def _add_people(self, root: Path, left_out: list[str], most: int, pieces: int, frames: int, seed: int) -> None:
         folders = {path.name: sorted(path.glob("*.npz")) for path in sorted(root.glob("[!.]*/"))}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
-from fedtalk.data.source import ClipData, ClipSource
+from fedtalk.data.source import CentralData, ClipSource
 from fedtalk.errors import ArtifactError
 
 
@@ -32,7 +32,7 @@ class Sound(Clip):
         return cls(np.zeros((count, 2, 2, 3), np.uint8), audio, eyes, mouth, teacher=teacher, lips=lips, seen=seen)
 
 
-class SoundData(ClipData):
+class SoundData(CentralData):
     """Windows of sound from ``root``, one ``.npz`` each (made by ``scripts/speech_set.py``): ``train-*`` and ``held-*``."""
 
     def __init__(self, root: str) -> None:
@@ -45,16 +45,6 @@ class SoundData(ClipData):
                 f"sound {root}: expected files train-*.npz and held-*.npz as scripts/speech_set.py makes them, got "
                 f"{len(self._training)} and {len(self._held_out)}"
             )
-
-    @property
-    def clients(self) -> list[str]:
-        return ["public"]
-
-    def training_clips(self, client: str) -> list[ClipSource]:
-        return self._training
-
-    def held_out_clips(self, client: str) -> list[ClipSource]:
-        return self._held_out
 
     @staticmethod
     def _source(path: Path) -> ClipSource:

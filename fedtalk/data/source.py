@@ -46,6 +46,11 @@ class ClipData(LightningDataModule):
     def held_out_clips(self, client: str) -> Sequence[ClipSource]:
         """What the client measures on."""
 
+    @property
+    def unreliable_clients(self) -> Sequence[str]:
+        """Clients whose clips were made faulty on purpose; nobody knows of real ones."""
+        return ()
+
     def consent_record(self, client: str) -> Path | None:
         """File that says what a client's person agreed to; None where they are nobody."""
         return None
@@ -55,8 +60,35 @@ class ClipData(LightningDataModule):
 
     @property
     def evaluation_clients(self) -> list[str]:
-        """Clients that tables are made of; faulty ones, where they are known, are left out."""
+        """People that tables are made of: clients, or whose clips a client holds; faulty ones, where they are known, are left
+        out.
+        """
         return self.clients
+
+    @property
+    def typical_client(self) -> str:
+        """A client that estimates are made with: the first that tables are made of, where it is one."""
+        first = self.evaluation_clients[0]
+        return first if first in self.clients else self.clients[0]
+
+
+class CentralData(ClipData):
+    """One client named ``public``, for centralised training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._training: list[ClipSource] = []
+        self._held_out: list[ClipSource] = []
+
+    @property
+    def clients(self) -> list[str]:
+        return ["public"]
+
+    def training_clips(self, client: str) -> list[ClipSource]:
+        return self._training
+
+    def held_out_clips(self, client: str) -> list[ClipSource]:
+        return self._held_out
 
 
 class PreparedCache:

@@ -15,8 +15,12 @@ SHORTEST_EVIDENCE = 6 * FRAME_RATE
 """Frames with a face that are needed to say anything."""
 SURE = 0.35
 """Correlation of mouth and sound from which the offset found is believed."""
-BETTER = 0.2
-"""How much more they must agree at the offset than in step."""
+LONG = 20 * FRAME_RATE
+"""Frames with a face from which the offset found is steady."""
+BETTER, BETTER_LONG = 0.2, 0.1
+"""How much more they must agree at the offset than in step; with `LONG` frames or more."""
+LIKELY = 0.5
+"""Correlation from which an offset found in `LONG` frames or more is worth a look."""
 TOLERATED = 4
 """Frames of offset, 160 ms, within which the estimate proves nothing: lips move before they sound."""
 
@@ -31,6 +35,15 @@ class Offset:
     """Correlation of mouth and sound at that offset."""
     in_step: float
     """The best correlation within the tolerated offset."""
+    evidence: int
+    """Frames with a face."""
+
+    def __str__(self) -> str:
+        seconds = abs(self.frames) / FRAME_RATE
+        return (
+            f"{seconds:.2f} s {'after' if self.frames > 0 else 'before'} the lips "
+            f"(agreement {self.agreement:.2f}, in step {self.in_step:.2f})"
+        )
 
 
 def estimate_offset(motion: np.ndarray, energy: np.ndarray) -> Offset | None:
@@ -56,17 +69,22 @@ def estimate_offset(motion: np.ndarray, energy: np.ndarray) -> Offset | None:
         one, other = (mouth[: count - lag], sound[lag:]) if lag >= 0 else (mouth[-lag:], sound[: count + lag])
         scores[lag] = float(np.corrcoef(one, other)[0, 1])
     best = max(scores, key=lambda lag: scores[lag])
-    return Offset(best, scores[best], max(scores[lag] for lag in range(-TOLERATED, TOLERATED + 1)))
+    in_step = max(scores[lag] for lag in range(-TOLERATED, TOLERATED + 1))
+    return Offset(best, scores[best], in_step, int(seen.sum()))
 
 
 def offset_problem(offset: Offset | None) -> str | None:
     """Why a video's sound can't be trusted, or None."""
     if offset is None or abs(offset.frames) <= TOLERATED:
         return None
-    if offset.agreement < SURE or offset.agreement < offset.in_step + BETTER:
+    better = BETTER if offset.evidence < LONG else BETTER_LONG
+    if offset.agreement < SURE or offset.agreement < offset.in_step + better:
         return None
-    seconds = abs(offset.frames) / FRAME_RATE
-    return (
-        f"its sound seems to come {seconds:.2f} s {'after' if offset.frames > 0 else 'before'} the lips "
-        f"(agreement {offset.agreement:.2f}, in step {offset.in_step:.2f}); shift it and prepare again"
-    )
+    return f"its sound seems to come {offset}; shift it and prepare again"
+
+
+def offset_note(offset: Offset | None) -> str | None:
+    """What is worth a look, though not enough to reject a video that may be good; or None."""
+    if offset is None or abs(offset.frames) <= TOLERATED or offset.evidence < LONG or offset.agreement < LIKELY:
+        return None
+    return f"its sound may come {offset}; its clips are kept, look at one"

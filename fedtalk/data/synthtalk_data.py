@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
+from fedtalk.checks import check_least
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.data.synthtalk import FAULTS, Speaker, make_clip
 from fedtalk.errors import ConfigurationError
@@ -19,10 +21,11 @@ class SynthTalkData(ClipData):
         held_out: int = 2,
         frames: int = 40,
         size: int = 128,
-        group: str = "private",
+        group: Literal["private", "public"] = "private",
         unreliable: float = 0.0,
         centralised: bool = False,
         first: int = 0,
+        outsiders: int = 0,
         seed: int | None = None,
     ) -> None:
         """
@@ -35,19 +38,16 @@ class SynthTalkData(ClipData):
             group: ``private`` (clients) or ``public`` (backbone).
             unreliable: share of the people, from the last one backwards, whose clips are faulty (flicker, shifted audio,
                 blur, strangers, in turn).
-            centralised: put all people into one client named ``public``.
+            centralised: put all people into one client named ``public``. Tables are still made of the people one by one.
             first: number of the first person; distinct ranges give distinct people.
+            outsiders: further, reliable people who are no clients, and of whom tables are made in place of the clients: what a
+                released adapter does for those who took no part.
             seed: seed of the population; the run's by default.
         """
         super().__init__()
-        for name, value, least in (
-            ("speakers", speakers, 1),
-            ("clips", clips, 1),
-            ("held_out", held_out, 1),
-            ("frames", frames, 8),
-        ):
-            if value < least:
-                raise ConfigurationError(f"data.{name}: expected at least {least}, got {value}")
+        check_least("data", 1, speakers=speakers, clips=clips, held_out=held_out)
+        check_least("data", 8, frames=frames)
+        check_least("data", 0, outsiders=outsiders)
         if not 0 <= unreliable <= 1:
             raise ConfigurationError(f"data.unreliable: expected a share in [0, 1], got {unreliable}")
         if size < 32 or size % 8:
@@ -57,7 +57,8 @@ class SynthTalkData(ClipData):
         self._reliable = speakers - round(unreliable * speakers)
         # Names are all that is kept of everybody: a person is drawn when it is a client's turn.
         self._names = [self._draw(0).name, *(Speaker.name_of(group, first + i) for i in range(1, speakers))]
-        self._index = {name: i for i, name in enumerate(self._names)}
+        self._outsiders = [Speaker.name_of(group, first + speakers + i) for i in range(outsiders)]
+        self._index = {name: i for i, name in enumerate([*self._names, *self._outsiders])}
         self._clips, self._held_out, self._frames, self.size = clips, held_out, frames, size
         self._centralised = centralised
 
@@ -76,7 +77,7 @@ class SynthTalkData(ClipData):
 
     @property
     def evaluation_clients(self) -> list[str]:
-        return self.clients if self._centralised else self._names[: self._reliable]
+        return self._outsiders or self._names[: self._reliable]
 
     def training_clips(self, client: str) -> list[ClipSource]:
         return self._sources(client, range(self._clips))
@@ -85,7 +86,8 @@ class SynthTalkData(ClipData):
         return self._sources(client, range(self._clips, self._clips + self._held_out))
 
     def _sources(self, client: str, takes: range) -> list[ClipSource]:
-        numbers = range(self._count) if self._centralised else [self._index[client]]
+        everybody = self._centralised and client == "public"
+        numbers = range(self._count) if everybody else [self._index[client]]
         return [
             ClipSource(
                 f"synthtalk/{s.seed}/{s.name}/{s.fault}/{take}/{self._frames}/{self.size}",
@@ -96,5 +98,5 @@ class SynthTalkData(ClipData):
         ]
 
     def _draw(self, index: int) -> Speaker:
-        fault = FAULTS[(self._count - 1 - index) % len(FAULTS)] if index >= self._reliable else None
+        fault = FAULTS[(self._count - 1 - index) % len(FAULTS)] if self._reliable <= index < self._count else None
         return Speaker.draw(self._seed, self._group, self._first + index, fault)

@@ -16,7 +16,7 @@ from fedtalk.data.source import ClipData
 from fedtalk.errors import ConfigurationError
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.module import copy_state, load_state
-from fedtalk.federation.run_folder import personal_adapter
+from fedtalk.run_folder import personal_adapter
 from fedtalk.talker.adapters import adapter_parameters
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.module import Talker

@@ -113,6 +113,9 @@ def _of_sets(readings: Sequence[Reading]) -> dict[str, float]:
     made = np.concatenate([reading.embeddings for reading in readings])
     name = f"frechet_{readings[0].reference.instruments.recogniser.name}"
     found = {name: metrics.frechet_distance(made, truth)} if len(made) > 1 else {}
+    spoken = [(r.openness, r.true_openness) for r in readings if r.clip.openness is not None]
+    if spoken:
+        found["mouth_corr_pooled"] = metrics.pooled_mouth_corr(spoken)
     found |= pretrained.set_scores([r.frames for r in readings], [r.clip.frames for r in readings])
     return {measure: round(value, 4) for measure, value in found.items()}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from fedtalk.errors import ConfigurationError
+from fedtalk.checks import check_least
 
 
 @dataclass
@@ -17,12 +18,11 @@ class EvaluationSettings:
     """Held-out clips of each."""
     portrait: bool = True
     """Measure the portrait task too (a table beside the dub task's)."""
-    openness: str = "synthtalk"
+    openness: Literal["synthtalk", "landmarks"] = "synthtalk"
     """How the opening of the mouth is read from frames: ``synthtalk`` (the shipped probe) or ``landmarks`` (dlib, real faces)."""
     videos: int = 4
     """Clients whose clips are written as mp4."""
 
     def __post_init__(self) -> None:
-        for name, least in (("clients", 2), ("clips", 1)):
-            if getattr(self, name) < least:
-                raise ConfigurationError(f"evaluation.{name}: expected at least {least}, got {getattr(self, name)}")
+        check_least("evaluation", 2, clients=self.clients)
+        check_least("evaluation", 1, clips=self.clips)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from fedtalk.federation.module import FederatedModule
 from fedtalk.storage import atomic_path
 from fedtalk.version import __version__
 
-KEYS = {"round", "seed", "server", "aggregation", "keep_optimizer", "faults", "made_for", "meaning", "callbacks"}
-"""What every checkpoint has."""
+CHECKED = {"seed", "server", "made_for", "meaning"}
+"""By which it is told whether a checkpoint fits."""
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -45,8 +46,16 @@ def find_checkpoint(ckpt_path: str, run_dir: Path) -> Path | None:
     return path
 
 
-def load_checkpoint(path: Path, module: FederatedModule, seed: int | None = None) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, module: FederatedModule, seed: int | None = None, keys: Collection[str] = ()
+) -> dict[str, Any]:
     """Read a checkpoint and make sure that it fits.
+
+    Args:
+        path: of the file.
+        module: what it is to be loaded into.
+        seed: of the run, where it is to go on.
+        keys: that it must have.
 
     Raises:
         ArtifactError: the file is damaged, is no fedtalk checkpoint, or belongs to another model or seed.
@@ -60,7 +69,7 @@ def load_checkpoint(path: Path, module: FederatedModule, seed: int | None = None
         ) from error
     if not isinstance(saved, dict) or "fedtalk" not in saved:
         raise ArtifactError(f"checkpoint {path} was not written by fedtalk; expected a file of `fedtalk fit`")
-    missing = sorted(KEYS - saved.keys())
+    missing = sorted({*CHECKED, *keys} - saved.keys())
     if saved["fedtalk"] != __version__ or missing:
         without = f", without {', '.join(missing)}" if missing else ""
         raise ArtifactError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +17,11 @@ from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.deadline import Deadline
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.local import train_locally
-from fedtalk.federation.local_work import LocalResult, LocalWork, OnStep, peak_bytes
+from fedtalk.federation.local_work import LocalResult, LocalWork, OnStep
 from fedtalk.federation.module import Prepared, copy_state, load_state
 from fedtalk.federation.placement import Placement
 from fedtalk.federation.together import train_together
+from fedtalk.machine import peak_bytes
 from fedtalk.randomness import torch_generator
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class ClientHalf:
         self.states, self.seed, self.most_held_out = federation.client_states, federation.seed, federation.most_held_out
         self.placements = federation.placements
         self._federation, self._fabrics = federation, dict[str, Fabric]()
+        self._kept_start = copy_state(self.module.kept_parameters())
 
     def prepared(self, client: str, held_out: bool = False) -> list[Prepared]:
         """A client's prepared clips, from its cache. Of processes that take it together, the first one prepares.
@@ -90,21 +92,23 @@ class ClientHalf:
         placement = self.placements.of(client)
         load_state(self._parameters(placement), start)
         clips = self.prepared(client)
+        kept = module.kept_parameters()
+        own: Mapping[str, Any] = {}
+        if local.keep_optimizer or kept:
+            own = self.states.load(client, work.round_number if work.after is None else work.after) or {}
         sums: dict[str, float] = {}
-
-        def after(step: int, losses: dict[str, float]) -> None:
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value
-            on_step(client, step, losses)
-            deadline.check(f"at local step {step + 1} of {local.steps}")
-
-        with module.local_form() as common:
-            optimizer = train_locally(
-                self._fabric_of(placement), module, clips, local, self.seed, work.stream + client, work.round_number,
-                work.rounds, self.states.load(client, work.round_number) if local.keep_optimizer else None, after, placement,
-                self.wrapped,
-            )  # fmt: skip
-            result = self._measured(client, work, clips, sums, deadline, started)
+        after = _listener(client, sums, local.steps, on_step, deadline)
+        try:
+            load_state(kept, own.get("kept", self._kept_start))
+            with module.local_form() as common:
+                optimizer = train_locally(
+                    self._fabric_of(placement), module, clips, local, self.seed, work.stream + client, work.round_number,
+                    work.rounds, own.get("optimizer") if local.keep_optimizer else None, after, placement, self.wrapped,
+                )  # fmt: skip
+                result = self._measured(client, work, clips, sums, deadline, started)
+            result.kept = copy_state(kept) if kept else None
+        finally:
+            load_state(kept, self._kept_start)  # of nobody, whatever has happened
         result.state = common(result.state)
         result.optimizer = optimizer if local.keep_optimizer else None
         return result
@@ -119,10 +123,7 @@ class ClientHalf:
             (memory, clips of another shape) all start again apart, within the same deadline.
         """
         if len(clients) == 1:
-            try:
-                yield clients[0], self.work(clients[0], work, start, on_step)
-            except Exception as error:
-                yield clients[0], error
+            yield clients[0], self._tried(clients[0], work, start, on_step)
             return
         started, module, local = time.monotonic(), self.module, work.local
         deadline = Deadline(" and ".join(clients), local.deadline_seconds)
@@ -144,12 +145,8 @@ class ClientHalf:
 
         def after(streamed: str, step: int, losses: dict[str, float]) -> None:
             nonlocal stopped
-            client = streamed.removeprefix(work.stream)
-            for name, value in losses.items():
-                sums[client][name] = sums[client].get(name, 0.0) + value
-            stopped = True
-            on_step(client, step, losses)
-            deadline.check(f"at local step {step + 1} of {local.steps}")
+            client, stopped = streamed.removeprefix(work.stream), True
+            _listener(client, sums[client], local.steps, on_step, deadline)(step, losses)
             stopped = False
 
         ends: dict[str, dict[str, Tensor]] | None = None
@@ -165,11 +162,7 @@ class ClientHalf:
                 return
             log.warning("%s could not train in one batch and start again apart: %s", " and ".join(clips), error)
         if ends is None:  # and not in the handler, which keeps the memory of the failed step
-            for client in clips:
-                try:
-                    yield client, self.work(client, work, start, on_step, deadline)
-                except Exception as error:
-                    yield client, error
+            yield from ((client, self._tried(client, work, start, on_step, deadline)) for client in clips)
             return
         load_state(module.exchanged_parameters(), start)
         with module.local_form() as common:
@@ -182,6 +175,12 @@ class ClientHalf:
                 except Exception as error:
                     yield client, error
 
+    def _tried(self, client: str, work: LocalWork, *arguments: Any) -> LocalResult | Exception:
+        try:
+            return self.work(client, work, *arguments)
+        except Exception as error:
+            return error
+
     def _measured(
         self,
         client: str,
@@ -193,19 +192,24 @@ class ClientHalf:
     ) -> LocalResult:
         """From the trained module to the result."""
         module, steps = self.module, work.local.steps
-        identity = stability = 1.0
-        if work.measured:
+        quality = identity = stability = 1.0
+        if work.measures == "clips":
+            quality = module.quality(clips)
+        elif work.measures == "estimates":
             held_out = self.prepared(client, held_out=True)
             generator = torch_generator(self.seed, "reliability", work.round_number, work.stream + client)
             identity, stability = module.reliability(held_out, clips, generator)
             deadline.check("measuring itself")
-            if not math.isfinite(identity + stability):
-                raise FedTalkError(f"{client} measured identity {identity} and stability {stability}; expected numbers")
+        if not math.isfinite(quality + identity + stability):
+            raise FedTalkError(
+                f"{client} measured quality {quality}, identity {identity} and stability {stability}; expected numbers"
+            )
         state = copy_state(self._parameters(self.placements.of(client)))
         if not all(torch.isfinite(value).all() for value in state.values()):
             raise FedTalkError(f"the update of {client} holds values that are not finite")
         return LocalResult(
-            client, state, len(clips), {name: value / steps for name, value in sums.items()}, identity, stability,
+            client, state, len(clips), {name: value / steps for name, value in sums.items()}, quality, identity,
+            stability,
             time.monotonic() - started, peak_bytes(self.fabric.device),
         )  # fmt: skip
 
@@ -223,3 +227,17 @@ class ClientHalf:
         if placement.precision not in self._fabrics:
             self._fabrics[placement.precision] = self._federation.fabric(placement.precision)
         return self._fabrics[placement.precision]
+
+
+def _listener(
+    client: str, sums: dict[str, float], steps: int, on_step: OnStep, deadline: Deadline
+) -> Callable[[int, dict[str, float]], None]:
+    """Adds a step's losses to their sums, passes them on and looks at the clock."""
+
+    def after(step: int, losses: dict[str, float]) -> None:
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + value
+        on_step(client, step, losses)
+        deadline.check(f"at local step {step + 1} of {steps}")
+
+    return after

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fedtalk.errors import ConfigurationError
+from fedtalk.checks import check_above, check_least
 from fedtalk.randomness import numpy_generator
 
 
@@ -33,8 +33,7 @@ class PoissonCohort(CohortSampler):
         Args:
             rate: probability of each client, in (0, 1].
         """
-        if not 0 < rate <= 1:
-            raise ConfigurationError(f"cohort.rate: expected a probability in (0, 1], got {rate}")
+        check_above("cohort", 1, rate=rate)
         self.rate = rate
 
     def draw(self, seed: int, round_number: int, clients: Sequence[str]) -> list[str]:
@@ -72,10 +71,7 @@ class RotatingCohort(CohortSampler):
             every: b, rounds between a client's turns, itself included.
             most: k, times that a client takes part in a run at most, however long it is; no such limit by default.
         """
-        if every < 1:
-            raise ConfigurationError(f"cohort.every: expected at least 1 round, got {every}")
-        if most is not None and most < 1:
-            raise ConfigurationError(f"cohort.most: expected at least 1 time, got {most}")
+        check_least("cohort", 1, every=every, most=most)
         self.every, self.most = every, most
 
     def draw(self, seed: int, round_number: int, clients: Sequence[str]) -> list[str]:
@@ -108,23 +104,10 @@ class FixedCohort(CohortSampler):
         Args:
             size: clients a round; all of them where there are fewer.
         """
-        if size < 1:
-            raise ConfigurationError(f"cohort.size: expected at least 1, got {size}")
+        check_least("cohort", 1, size=size)
         self.size = size
 
     def draw(self, seed: int, round_number: int, clients: Sequence[str]) -> list[str]:
         generator = numpy_generator(seed, "cohort", round_number)
         chosen = generator.choice(len(clients), min(self.size, len(clients)), replace=False)
         return [clients[index] for index in sorted(chosen)]
-
-
-def measured_clients(seed: int, clients: Sequence[str], most: int) -> Sequence[str]:
-    """The clients whose held-out clips a run measures: all of them, or the same ``most`` throughout, drawn by the seed.
-
-    >>> measured_clients(0, ["anna", "bert"], 2)
-    ['anna', 'bert']
-    """
-    if len(clients) <= most:
-        return clients
-    chosen = numpy_generator(seed, "measured").choice(len(clients), most, replace=False)
-    return [clients[index] for index in sorted(chosen)]

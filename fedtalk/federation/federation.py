@@ -39,7 +39,8 @@ class Federation:
     cache: PreparedCache
     """Of prepared clips."""
     client_states: ClientStates
-    """Clients' optimizer states, where `LocalTraining.keep_optimizer` asks for them."""
+    """What clients keep from round to round: optimizer states, where `LocalTraining.keep_optimizer` asks for them, and kept
+    parameters, where the module has any."""
     run_dir: Path
     rounds: int
     """In all."""

@@ -12,12 +12,14 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from fedtalk.checks import check_above, check_choice, check_least
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.local_optimizer import LocalOptimizer
 from fedtalk.federation.module import FederatedModule, Prepared
 from fedtalk.federation.placement import SINGLE, Placement
 from fedtalk.randomness import derive_seed, torch_generator
 
+Schedule = Literal["constant", "cosine"]
 MOST_RATE = 100.0
 """Of learning: whatever is larger ends in numbers that are not finite."""
 
@@ -36,7 +38,7 @@ class LocalTraining:
     """Largest L2 norm of a gradient; 0 for no limit."""
     proximal: float = 0.0
     """FedProx: mu of mu/2 * ||theta - theta_global||^2; 0 is FedAvg's objective."""
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Schedule = "constant"
     """Learning rate over all rounds: ``constant`` or ``cosine`` (to zero)."""
     warmup_steps: int = 0
     """Steps of linear warm-up, counted over all rounds."""
@@ -48,22 +50,15 @@ class LocalTraining:
     machine's speed. None for no limit."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"local.{name}: expected at least 1, got {getattr(self, name)}")
-        if not 0 < self.learning_rate <= MOST_RATE:
-            raise ConfigurationError(
-                f"local.learning_rate: expected a number above 0, at most {MOST_RATE:g}, got {self.learning_rate}"
-            )
-        for name in ("proximal", "gradient_clip", "weight_decay", "warmup_steps"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigurationError(f"local.{name}: expected 0 or more, finite, got {getattr(self, name)}")
+        check_least("local", 1, steps=self.steps, batch_size=self.batch_size)
+        check_above("local", MOST_RATE, learning_rate=self.learning_rate)
+        check_least("local", 0, proximal=self.proximal, gradient_clip=self.gradient_clip, weight_decay=self.weight_decay,
+                    warmup_steps=self.warmup_steps)  # fmt: skip
         if self.deadline_seconds is not None and not 0 < self.deadline_seconds < math.inf:
             raise ConfigurationError(
                 f"local.deadline_seconds: expected seconds above 0, or null for no limit, got {self.deadline_seconds}"
             )
-        if self.schedule not in ("constant", "cosine"):
-            raise ConfigurationError(f"local.schedule: expected 'constant' or 'cosine', got {self.schedule!r}")
+        check_choice("local.schedule", self.schedule, Schedule)
 
     def rate_at(self, step: int, total: int) -> float:
         """Learning rate of step ``step`` of ``total``, counted over all rounds.
@@ -109,7 +104,7 @@ def train_locally(
     placement: Placement = SINGLE,
     wrapped: Any = None,
 ) -> dict:
-    """Train the module's exchanged parameters in place on one client's clips.
+    """Train the module's exchanged and kept parameters in place on one client's clips.
 
     All randomness comes from (seed, round, client). Processes that share a client draw the same batches, and each takes its
     part.
@@ -120,9 +115,10 @@ def train_locally(
     Returns:
         the optimizer's state, to be kept where `LocalTraining.keep_optimizer` says so.
     """
-    parameters = module.exchanged_parameters()
+    parameters = {**module.exchanged_parameters(), **module.kept_parameters()}
     optimizer = LocalOptimizer(parameters, local.learning_rate, local.weight_decay, placement)
-    start = {name: value.detach().clone() for name, value in optimizer.values.items()} if local.proximal else {}
+    exchanged = {name: optimizer.values[name] for name in module.exchanged_parameters()}
+    start = {name: value.detach().clone() for name, value in exchanged.items()} if local.proximal else {}
     if optimizer_state is not None:
         optimizer.inner.load_state_dict(optimizer_state)
 
@@ -150,7 +146,7 @@ def train_locally(
                 losses = dict(zip(losses, means, strict=True))  # type: ignore[arg-type]
             optimizer.collect()
             if local.proximal:
-                term = over_shards(add_proximal_gradient(optimizer.values, start, local.proximal)).to(fabric.device)
+                term = over_shards(add_proximal_gradient(exchanged, start, local.proximal)).to(fabric.device)
                 losses["proximal"], losses["loss"] = term, losses["loss"] + term
             if local.gradient_clip:
                 gradients = [value.grad for value in optimizer.values.values() if value.grad is not None]
@@ -228,14 +224,11 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-class training_mode:
+@contextmanager
+def training_mode(module: nn.Module) -> Iterator[None]:
     """Dropout on inside the block and off afterwards, also when a client fails in it: others measure next."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self.module = module
-
-    def __enter__(self) -> None:
-        self.module.train()
-
-    def __exit__(self, *_: object) -> None:
-        self.module.eval()
+    module.train()
+    try:
+        yield
+    finally:
+        module.eval()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from fedtalk.callbacks.aggregation import Measures, Standing
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.vector import flatten
@@ -28,6 +27,7 @@ class ClientReport:
     clips: int
     losses: dict[str, float]
     """Means over the local steps, by term."""
+    quality: float
     identity: float
     stability: float
     weight: float
@@ -51,8 +51,10 @@ class LocalWork:
     rounds: int
     """In all, for schedules of the learning rate."""
     local: LocalTraining
-    measured: bool = False
-    """Whether clients measure their reliability."""
+    measures: Measures = "nothing"
+    """What clients measure of themselves."""
+    after: int | None = None
+    """Rounds, after which what a client keeps is taken; those before this one by default."""
     stream: str = ""
     """Goes before a client's name in the keys of its random streams, where a round's are not to be drawn again."""
 
@@ -66,6 +68,7 @@ class LocalResult:
     """The exchanged parameters after the local steps, on the CPU."""
     clips: int
     losses: dict[str, float]
+    quality: float
     identity: float
     stability: float
     seconds: float
@@ -73,6 +76,8 @@ class LocalResult:
     """The largest that its process had so far; of the device where that is a GPU."""
     optimizer: dict | None = None
     """Its state, where `LocalTraining.keep_optimizer` asks for it."""
+    kept: dict[str, Tensor] | None = None
+    """The kept parameters after the local steps, on the CPU, where the module has any."""
 
 
 def weigh(
@@ -90,26 +95,20 @@ def weigh(
     Raises:
         FedTalkError: the update can't be sealed, and is lost.
     """
-    weight = federation.aggregation.weight(result.clips, result.identity, result.stability)
+    faulty = result.client in federation.data.unreliable_clients
+    weight = federation.aggregation.weight(
+        Standing(result.clips, result.quality, result.identity, result.stability, faulty)
+    )
     contribution = sealed.vector(flatten({name: result.state[name] - start[name] for name in start}), weight)
     to_ring(contribution, result.client)  # an update that can't be sealed is lost here, and not the round later
-    if result.optimizer is not None:  # not of an update that was lost: its moments may be as bad as it was
-        federation.client_states.save(result.client, round_number, result.optimizer)
+    # Not of an update that was lost: its moments may be as bad as it was.
+    keeps = {name: value for name in ("optimizer", "kept") if (value := getattr(result, name)) is not None}
+    if keeps:
+        federation.client_states.save(result.client, round_number, keeps)
     return ClientUpdate(
         contribution,
         ClientReport(
-            result.client, result.clips, result.losses, result.identity, result.stability, weight, result.seconds
+            result.client, result.clips, result.losses, result.quality, result.identity, result.stability, weight,
+            result.seconds,
         ),
-    )
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Largest memory of this process so far: of the device where it is a GPU, else resident; 0 where no system tells."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts in bytes, Linux in KiB
+    )  # fmt: skip

@@ -27,6 +27,12 @@ class FederatedModule(LightningModule):
     def exchanged_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes and that a round exchanges, by name; all else is frozen and stays put."""
 
+    def kept_parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters that a client trains beside those that are exchanged, by name, and keeps: they go from one of its rounds to
+        the next and to nobody else (FedPer, Arivazhagan et al. 2019). None by default.
+        """
+        return {}
+
     @abstractmethod
     def cache_key(self) -> str:
         """Changes whenever `prepare_clip` would give another result; names the folder of the cache."""
@@ -148,6 +154,14 @@ class FederatedModule(LightningModule):
         Models without such a notion call every client fully reliable.
         """
         return 1.0, 1.0
+
+    def quality(self, training: Sequence[Prepared]) -> float:
+        """How far a client's training clips can be relied on, in [0, 1]; models without such a notion rely on all of them.
+
+        Args:
+            training: the client's prepared clips.
+        """
+        return 1.0
 
     def fingerprint(self) -> str:
         """Names the frozen part; a checkpoint is refused by a module with another one."""

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
+from typing import Literal
 
-import torch
-
+from fedtalk.checks import check_choice, check_least
 from fedtalk.errors import ConfigurationError
 
-KINDS = ("single", "ddp", "fsdp")
-OPTIMIZERS = ("adamw", "adamw8bit")
-PRECISIONS = ("32-true", "bf16-mixed")
+Kind = Literal["single", "ddp", "fsdp"]
+Optimizer = Literal["adamw", "adamw8bit"]
+Precision = Literal["32-true", "bf16-mixed"]
+"""Of local training; the adapter itself stays in 32 bits, as it is sent."""
 
 
 @dataclass(frozen=True)
 class Placement:
     """Where and how a client trains. All kinds give the same adapter for the same batches, up to rounding."""
 
-    kind: str = "single"
+    kind: Kind = "single"
     """``single``: one process takes the client (and workers take different clients). ``ddp``: several take it together, each
     with a copy of the model and its part of every batch. ``fsdp``: as ddp, and each keeps a part of the model only (FSDP2)."""
     processes: int = 1
     """How many take a client together: 1 for single, 2 or more for ddp and fsdp; a device each where there are GPUs."""
-    precision: str | None = None
+    precision: Precision | None = None
     """``32-true``, or ``bf16-mixed``: autocast to bfloat16, parameters and optimizer stay float32; None is the trainer's."""
-    optimizer: str = "adamw"
+    optimizer: Optimizer = "adamw"
     """``adamw``, or ``adamw8bit``: its two moments in 8 bits a number, blockwise (bitsandbytes)."""
     accumulate: int = 1
     """Parts of a process's share of a batch that go through the model one after the other: less memory, the same gradient."""
@@ -58,16 +56,12 @@ class Placement:
     (``ray start --resources '{"site_a": 4}'``): so that a client's work is done where its clips are."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("kind", KINDS), ("optimizer", OPTIMIZERS)):
-            if getattr(self, name) not in allowed:
-                raise ConfigurationError(
-                    f"placement.{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}"
-                )
+        check_choice("placement.kind", self.kind, Kind)
+        check_choice("placement.optimizer", self.optimizer, Optimizer)
         if self.precision is not None:
-            check_precision("placement.precision", self.precision)
-        for name in ("processes", "accumulate", "together", "processors"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigurationError(f"placement.{name}: expected at least 1, got {getattr(self, name)}")
+            check_choice("placement.precision", self.precision, Precision)
+        check_least("placement", 1, processes=self.processes, accumulate=self.accumulate, together=self.together,
+                    processors=self.processors)  # fmt: skip
         self._check_resources()
         if (self.kind == "single") != (self.processes == 1):
             expected = "1 for single (trainer.workers says how many clients train at once)"
@@ -123,35 +117,6 @@ class Placement:
 SINGLE = Placement()
 
 
-def check_precision(key: str, precision: str) -> None:
-    """
-    Raises:
-        ConfigurationError: not one that local training knows.
-    """
-    if precision not in PRECISIONS:
-        raise ConfigurationError(
-            f"{key}: expected one of {', '.join(PRECISIONS)} (the adapter itself stays in 32 bits, as it is sent), got "
-            f"{precision!r}"
-        )
-
-
-def find_compiler(key: str) -> str:
-    """The C++ compiler that torch.compile uses on a CPU.
-
-    Raises:
-        ConfigurationError: there is none.
-    """
-    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-    wanted = os.environ.get("CXX", usual)
-    found = shutil.which(wanted)
-    if found is None:
-        raise ConfigurationError(
-            f"{key}: on a CPU torch.compile needs a C++ compiler: expected {wanted} on the path, or another one named by the "
-            "environment variable CXX, got neither; else use compile: false"
-        )
-    return found
-
-
 class Placements:
     """Which placement a client has, by its name."""
 
@@ -191,46 +156,3 @@ class Placements:
         yield "trainer.default_placement", self.default
         for pattern, placed in self.rules.items():
             yield f"trainer.placements[{pattern!r}]", placed
-
-    def check(self, clients: Sequence[str], batch_size: int, keep_optimizer: bool, device: torch.device) -> None:
-        """Refuse what can't be run, before any work.
-
-        Args:
-            clients: all who are registered.
-            batch_size: of a local step.
-            keep_optimizer: `LocalTraining.keep_optimizer`.
-            device: what a single process trains on.
-
-        Raises:
-            ConfigurationError: a pattern that fits nobody, a batch that can't be divided, devices that aren't there.
-        """
-        for pattern in self.rules:
-            if not any(fnmatchcase(client, pattern) for client in clients):
-                raise ConfigurationError(
-                    f"trainer.placements: pattern {pattern!r} fits none of the {len(clients)} clients; expected a client's "
-                    f"name or a pattern such as {clients[0][:3] + '*'!r}"
-                )
-        for key, placed in self:
-            parts = placed.processes * placed.accumulate
-            if batch_size % parts:
-                raise ConfigurationError(
-                    f"{key}: {placed.processes} processes with {placed.accumulate} parts each must share a batch evenly: "
-                    f"expected trainer.local.batch_size to be a multiple of {parts}, got {batch_size}"
-                )
-            if placed.together > 1 and keep_optimizer:
-                raise ConfigurationError(
-                    f"{key}: clients in one batch have one optimizer: expected trainer.local.keep_optimizer: false, or "
-                    f"together: 1, got together: {placed.together}"
-                )
-            if placed.kind == "fsdp" and keep_optimizer:
-                raise ConfigurationError(
-                    f"{key}: fsdp shards the optimizer, which trainer.local.keep_optimizer would have to put together: "
-                    "expected keep_optimizer: false, or ddp"
-                )
-            if device.type == "cpu" and placed.compile:
-                find_compiler(f"{key}.compile")
-            if device.type == "cpu" and placed.cpu_offload:
-                raise ConfigurationError(
-                    f"{key}: cpu_offload moves things from a GPU to the machine's memory, where all of it is already on a "
-                    "CPU: expected false, got true"
-                )

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedtalk.federation.callback import RoundOutcome
+from fedtalk.callbacks.base import RoundOutcome
 from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from fedtalk.federation.engines.in_process import Engine
 from fedtalk.federation.fault_record import FaultRecord
@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 OnRoundStart = Callable[[int, list[str]], None]
 """Called with a round's number and its cohort."""
+
+RESTORED = ("round", "server", "aggregation", "keep_optimizer", "faults", "callbacks")
+"""What of a checkpoint a run goes on from."""
 
 
 class Rounds:
@@ -58,6 +61,7 @@ class Rounds:
         self._federation, self.sealed, self._engine = federation, sealed, engine
         self._on_round_start, self._on_step = on_round_start, on_step
         self.server = federation.aggregation.build_server(copy_state(federation.module.exchanged_parameters()))
+        self._clients_keep = federation.local.keep_optimizer or bool(federation.module.kept_parameters())
         self.round_number = 0
         self.faults = FaultRecord()
         self.kept: dict[str, Any] = {"callbacks": {}}
@@ -101,7 +105,7 @@ class Rounds:
                 "seed": federation.seed,
                 "server": self.server.state_dict(),
                 "aggregation": self.sealed.state_dict(),
-                "keep_optimizer": federation.local.keep_optimizer,
+                "keep_optimizer": self._clients_keep,
                 "faults": self.faults.state_dict(),
                 "made_for": federation.module.fingerprint(),
                 "meaning": federation.module.meaning(),
@@ -134,7 +138,7 @@ class Rounds:
     def _restore(self, path: Path) -> Path | None:
         """Go on from a checkpoint; returns the folder of its clients' states, if it has any."""
         federation = self._federation
-        saved = load_checkpoint(path, federation.module, federation.seed)
+        saved = load_checkpoint(path, federation.module, federation.seed, RESTORED)
         self.server.load_state_dict(saved["server"])
         self.round_number = saved["round"]
         self.sealed.recall(path.resolve().parent)  # rounds that were charged after this checkpoint was written
@@ -142,5 +146,5 @@ class Rounds:
         self.faults.load_state_dict(saved["faults"])
         self.kept = {"callbacks": saved["callbacks"]}
         log.info("going on after round %d of %s", self.round_number, path)
-        needed = federation.local.keep_optimizer and saved["keep_optimizer"] and self.faults.updates > 0
+        needed = self._clients_keep and saved["keep_optimizer"] and self.faults.updates > 0
         return path.resolve().parents[1] / "clients" if needed else None

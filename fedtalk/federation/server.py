@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedtalk.checks import check_above, check_choice
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.vector import unflatten
+
+Method = Literal["sgd", "momentum", "adam", "yogi"]
 
 
 class Yogi(torch.optim.Optimizer):
@@ -42,7 +45,7 @@ class Yogi(torch.optim.Optimizer):
 class ServerOptimizer:
     """What the server does with the mean update, as a gradient step on the pseudo-gradient (Reddi et al. 2021)."""
 
-    name: Literal["sgd", "momentum", "adam", "yogi"] = "sgd"
+    name: Method = "sgd"
     """``sgd`` (with learning rate 1: plain averaging), ``momentum``, ``adam`` or ``yogi``."""
     learning_rate: float = 1.0
     momentum: float = 0.9
@@ -53,18 +56,12 @@ class ServerOptimizer:
     """Of ``adam`` and ``yogi``: degree of adaptivity."""
 
     def __post_init__(self) -> None:
-        if self.name not in ("sgd", "momentum", "adam", "yogi"):
-            raise ConfigurationError(f"server_optimizer.name: expected sgd, momentum, adam or yogi, got {self.name!r}")
-        if not 0 < self.learning_rate <= 1000:
-            raise ConfigurationError(
-                f"server_optimizer.learning_rate: expected above 0, at most 1000, got {self.learning_rate}"
-            )
+        check_choice("server_optimizer.name", self.name, Method)
+        check_above("server_optimizer", 1000, learning_rate=self.learning_rate, epsilon=self.epsilon)
         if not 0 <= self.momentum < 1 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigurationError(
                 f"server_optimizer: expected momentum and betas in [0, 1), got momentum {self.momentum}, betas {self.betas}"
             )
-        if not 0 < self.epsilon <= 1000:
-            raise ConfigurationError(f"server_optimizer.epsilon: expected above 0, at most 1000, got {self.epsilon}")
 
     def build(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         if self.name == "sgd":

@@ -14,35 +14,36 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from fedtalk.callbacks.aggregation import Aggregation, FedAvg
+from fedtalk.callbacks.base import RoundCallback
+from fedtalk.callbacks.hooks import check_callbacks, check_monitored
 from fedtalk.callbacks.monitor import RoundMonitor
 from fedtalk.callbacks.personal import PersonalAdapters, PersonalTraining
 from fedtalk.callbacks.progress import RoundProgress
 from fedtalk.callbacks.video import VideoMonitor, Videos
+from fedtalk.checks import check_choice, check_least
 from fedtalk.data.consent import forget
 from fedtalk.data.source import ClipData, PreparedCache
 from fedtalk.evaluation.settings import EvaluationSettings
-from fedtalk.federation import preconditions
-from fedtalk.federation.callback import RoundCallback
+from fedtalk.evaluation.trainer import MeasuringTrainer
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
 from fedtalk.federation.engines.in_process import Engine, InProcess
 from fedtalk.federation.engines.ray.engine import RayEngine
 from fedtalk.federation.engines.ray.session import check_alone
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.hooks import check_callbacks, check_monitored
-from fedtalk.federation.interruption import StopSignals
 from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.measuring import MeasuringTrainer
 from fedtalk.federation.module import FederatedModule, load_state
-from fedtalk.federation.placement import Placement, Placements, check_precision
+from fedtalk.federation.placement import Placement, Placements, Precision
 from fedtalk.federation.rounds import Rounds
-from fedtalk.federation.run_folder import check_clients
-from fedtalk.federation.run_lock import run_lock
+from fedtalk.interruption import StopSignals
+from fedtalk.planning import preconditions
 from fedtalk.planning.estimate import Beside, Estimate, estimate_run
 from fedtalk.planning.report import report
 from fedtalk.privacy.preconditions import check_nothing_clear
 from fedtalk.privacy.rounds import rounds_of
 from fedtalk.privacy.sealed_rounds import SealedRounds
 from fedtalk.privacy.settings import Privacy
+from fedtalk.run_folder import check_clients
+from fedtalk.run_lock import run_lock
 from fedtalk.storage import remove_leftovers
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class FederatedTrainer(MeasuringTrainer):
         evaluation: EvaluationSettings | None = None,
         seed: int = 0,
         accelerator: Literal["auto", "cpu", "cuda", "gpu"] = "auto",
-        precision: Literal["32-true", "bf16-mixed"] = "32-true",
+        precision: Precision = "32-true",
         threads: int | None = None,
         workers: int = 1,
         default_placement: Placement | None = None,
@@ -117,12 +118,10 @@ class FederatedTrainer(MeasuringTrainer):
             cache_dir: folder of prepared clips (latents, audio features), shared by runs.
             allow_unprivate: run without the privacy that an earlier config, or an earlier run in the folder, has promised.
         """
-        preconditions.check_numbers(
-            rounds=(rounds, 0), minimum_clients=(minimum_clients, 1), validate_clients=(validate_clients, 1),
-            workers=(workers, 1), validate_every=(validate_every, 0), most_held_out=(most_held_out, 1),
-            threads=(1 if threads is None else threads, 1),
-        )  # fmt: skip
-        check_precision("trainer.precision", precision)
+        check_least("trainer", 0, rounds=rounds, validate_every=validate_every)
+        check_least("trainer", 1, minimum_clients=minimum_clients, validate_clients=validate_clients, workers=workers,
+                    most_held_out=most_held_out, threads=threads)  # fmt: skip
+        check_choice("trainer.precision", precision, Precision)
         check_alone()
         preconditions.check_enough(enough, privacy)
         self.personal_adapters = PersonalAdapters(personal)
@@ -132,6 +131,7 @@ class FederatedTrainer(MeasuringTrainer):
         usual["adapters"] = self.personal_adapters
         monitors = [callback for name, callback in usual.items() if name not in (switch_off or [])]
         self.aggregation, self.privacy = aggregation or FedAvg(), privacy
+        preconditions.check_in_the_clear(self.aggregation, privacy)
         preconditions.check_no_aggregation(callbacks or [])
         followers: list[Callback] = [self.aggregation, *monitors, *(callbacks or [])]
         if privacy is not None:
@@ -208,6 +208,7 @@ class FederatedTrainer(MeasuringTrainer):
             federation = self._begin(model, datamodule, "fit")
             check_clients(datamodule.clients, self.run_dir)
             preconditions.check_placements(federation)
+            preconditions.check_kept(federation, type(self.engine) is not InProcess)
             try:
                 self._rounds(federation, ckpt_path)
             except BaseException as error:

@@ -18,9 +18,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from fedtalk.cores import usable_cores
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.placement import find_compiler
+from fedtalk.machine import usable_cores
+from fedtalk.planning.preconditions import find_compiler
 
 LEAST_FREE_BYTES = 2 * 1024**3
 """Room for a run's videos, checkpoints and cache."""

@@ -16,10 +16,10 @@ from fedtalk.errors import FedTalkError
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import CohortSampler
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.local_work import peak_bytes
 from fedtalk.federation.module import copy_state
 from fedtalk.federation.placement import SINGLE
 from fedtalk.federation.vector import flatten
+from fedtalk.machine import peak_bytes
 from fedtalk.planning.trials import Trial, try_placements
 from fedtalk.privacy.sealed_rounds import SealedRounds
 from fedtalk.privacy.sealing import to_ring
@@ -167,7 +167,7 @@ def measure(federation: Federation, sealed: SealedRounds, trials: Sequence[Trial
             "trainer.default_placement."
         )
     module, data, seed = federation.module, federation.data, federation.seed
-    client, parameters = data.evaluation_clients[0], module.exchanged_parameters()
+    client, parameters = data.typical_client, module.exchanged_parameters()
     sources = [*data.training_clips(client), *data.held_out_clips(client)[: federation.most_held_out]]
     with torch.no_grad():
         prepare = _seconds(lambda: [module.prepare_clip(source.load()) for source in sources[:2]]) / len(sources[:2])
@@ -176,7 +176,10 @@ def measure(federation: Federation, sealed: SealedRounds, trials: Sequence[Trial
     load_s = _seconds(lambda: half.prepared(client))  # from the cache, which holds both by now
     held_out_s = _seconds(lambda: module.held_out_metrics(held_out, torch_generator(seed, "estimate")))
     reliability_s = 0.0
-    if federation.aggregation.needs_reliability:
+    measures = federation.aggregation.measures
+    if measures == "clips":
+        reliability_s = _seconds(lambda: module.quality(clips))
+    elif measures == "estimates":
         reliability_s = load_s + _seconds(
             lambda: module.reliability(held_out, clips, torch_generator(seed, "estimate"))
         )

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from fedtalk.cores import usable_cores
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.engines.in_process import Failure, InProcess
@@ -23,7 +22,8 @@ from fedtalk.federation.federation import Federation
 from fedtalk.federation.local_work import LocalWork
 from fedtalk.federation.module import copy_state, load_state
 from fedtalk.federation.placement import Placement, Placements
-from fedtalk.federation.preconditions import check_placements
+from fedtalk.machine import usable_cores
+from fedtalk.planning.preconditions import check_placements
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def _try(
         torch.cuda.reset_peak_memory_stats()
     local = replace(federation.local, steps=WARM_UP + MEASURED, keep_optimizer=False, deadline_seconds=None)
     module, data = federation.module, federation.data
-    one = OneClient(data, data.evaluation_clients[0], placed.together)
+    one = OneClient(data, data.typical_client, placed.together)
     start, instants, memory = copy_state(module.exchanged_parameters()), list[float](), 0
     try:
         engine.start(replace(federation, data=one, placements=Placements(placed)), lambda: None)

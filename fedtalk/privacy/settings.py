@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from fedtalk.errors import ConfigurationError
 from fedtalk.privacy.clipping import CLIP_NORMS, AdaptiveClipping
@@ -34,9 +35,9 @@ class Privacy:
     """With ``noise_multiplier``: epsilon before which the run stops; none by default."""
     delta: float = 1e-3
     """Of the guarantee, from 1e-12; below 1 / clients."""
-    accountant: str = "prv"
+    accountant: Literal["prv", "rdp"] = "prv"
     """``prv`` (tighter) or ``rdp``: which of the two reported bounds stops the run."""
-    where: str = "distributed"
+    where: Literal["central", "distributed"] = "distributed"
     """Who adds the noise: ``distributed``, the clients in shares before masking, or ``central``, the aggregator to the sum
     that it has seen in the clear."""
     adaptive_clipping: AdaptiveClipping | None = None

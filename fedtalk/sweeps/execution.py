@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from fedtalk.errors import ArtifactError, ConfigurationError, OutputError
-from fedtalk.federation.interruption import StopSignals
+from fedtalk.interruption import StopSignals
 from fedtalk.storage import write_json
 from fedtalk.sweeps.environment import run_environment
 from fedtalk.sweeps.plan import PlannedRun

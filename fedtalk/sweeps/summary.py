@@ -16,8 +16,8 @@ from fedtalk.sweeps.statistics import Comparison, Estimate, compare, estimate
 
 SHOWN = (
     "personal.psnr_mouth", "personal.mouth_corr", "personal.identity", "personal.flicker", "trained.psnr_mouth",
-    "trained.mouth_corr", "no_adapter.psnr_mouth", "no_adapter.mouth_corr", "copy_reference.psnr_mouth",
-    "copy_moved.psnr_mouth", "swapped_audio.mouth_corr", "swapped_audio.mouth_corr_donor",
+    "trained.mouth_corr", "trained.mouth_corr_pooled", "no_adapter.psnr_mouth", "no_adapter.mouth_corr",
+    "copy_reference.psnr_mouth", "copy_moved.psnr_mouth", "swapped_audio.mouth_corr", "swapped_audio.mouth_corr_donor",
 )  # fmt: skip
 """Measures of the printed table: the talker with its adapters, and the controls. The files have all of them."""
 

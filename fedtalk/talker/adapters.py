@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from diffusers import UNetMotionModel
 from peft import LoraConfig
@@ -39,13 +40,23 @@ class Adapter:
     alpha: float = 8.0
     targets: list[str] = field(default_factory=lambda: [*ATTENTION, *CONVOLUTIONS])
     """Ends of the names of the adapted layers. Not ``proj_in`` and ``proj_out``: the motion modules call these by keyword."""
-    aggregation: str = "factors"
+    aggregation: Literal["factors", "freeze_a", "fedsvd"] = "factors"
     """``factors`` averages A and B each by itself (mean(B) mean(A) is not mean(B A): cheap, slightly biased);
     ``freeze_a`` keeps the random A of all clients equal and trains and sends B alone, so that the mean is exact
     (FFA-LoRA, Sun et al. 2024), at half the size; ``fedsvd`` does so too, with orthonormal rows in A, which turn to the
     principal directions of the released product between rounds (`fedtalk.talker.fedsvd`)."""
 
+    shared: list[str] | None = None
+    """Parts of the names of the adapted layers whose factors are exchanged, such as ``attentions.0.transformer_blocks.0.attn2``
+    (which reads the speech); every client keeps the others' to itself from round to round (FedPer, Arivazhagan et al. 2019).
+    All are exchanged by default."""
+
     def __post_init__(self) -> None:
+        if self.shared is not None and (self.aggregation == "fedsvd" or not self.shared):
+            raise ConfigurationError(
+                "adapter.shared: expected parts of names of layers, and another aggregation than fedsvd, which turns all factors "
+                f"together; got {self.shared!r} with {self.aggregation}. Leave it out to exchange everything"
+            )
         if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
             raise ConfigurationError(f"adapter.rank: expected a whole number of at least 1, got {self.rank!r}")
         if not isinstance(self.alpha, (int, float)) or not 0 < self.alpha < math.inf:
@@ -72,10 +83,23 @@ def add_adapter(unet: UNetMotionModel, adapter: Adapter) -> None:
         unet.add_adapter(adapter.lora_config())
     except ValueError as error:
         raise ConfigurationError(f"adapter.targets {adapter.targets}: {error}") from error
+    if not any(is_shared(name, adapter) for name in adapter_parameters(unet)):
+        raise ConfigurationError(f"adapter.shared: no adapted layer's name has any of {adapter.shared} in it")
     for name, parameter in unet.named_parameters():
         parameter.requires_grad_("lora_B" in name or ("lora_A" in name and adapter.aggregation == "factors"))
     if adapter.aggregation == "fedsvd":
         orthonormalise(factors_of(adapter_parameters(unet)))
+
+
+def is_shared(name: str, adapter: Adapter | None) -> bool:
+    """Whether an adapter's factor of this name is exchanged."""
+    return adapter is None or adapter.shared is None or any(part in name for part in adapter.shared)
+
+
+def trained_parameters(network: nn.Module, adapter: Adapter | None, shared: bool) -> dict[str, nn.Parameter]:
+    """Those that are exchanged, or those that clients train and keep, by name."""
+    trained = ((name, value) for name, value in network.named_parameters() if value.requires_grad)
+    return {name: value for name, value in trained if is_shared(name, adapter) == shared}
 
 
 def adapter_parameters(unet: UNetMotionModel) -> dict[str, nn.Parameter]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,13 +12,13 @@ from torch.nn import functional as F
 
 from fedtalk.data.clip import Clip
 from fedtalk.data.pixels import to_unit
-from fedtalk.encoders.mouth_probe import MouthProbe
 from fedtalk.encoders.speech import frame_windows, lips_in, speech_network
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.module import Prepared
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.puppet import puppet
+from fedtalk.talker.quality import evidence, identity_encoder, mouth_probe
 from fedtalk.talker.schedule import frame_noise
 
 OPENEST = 0.35
@@ -29,12 +28,12 @@ OPENEST = 0.35
 def cache_key(backbone: Backbone) -> str:
     """Changes whenever `prepare_clip` would give another result."""
     digest = hashlib.sha256()
-    for network in (backbone.codec, _probe(), speech_network()):
+    for network in (backbone.codec, mouth_probe(), speech_network(), identity_encoder()):
         for value in network.state_dict().values():
             digest.update(value.detach().cpu().half().contiguous().numpy().tobytes())
     architecture = backbone.architecture
     speech = f"{architecture.speech}/{architecture.speech_path}"
-    return f"talker-4/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{backbone.codec.pack}"
+    return f"talker-5/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{backbone.codec.pack}"
 
 
 @torch.no_grad()
@@ -44,7 +43,7 @@ def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device) -> Prepar
     ``latents`` (F, C, h, w); by reference ``reference`` (R, C, h, w), ``reference_at`` (R,) the frame that it is, and moved to
     the eyes and lips of every frame: ``moved`` (R, F, C, h, w), and ``inside`` the same with the frame itself around what a dub
     replaces; ``mask`` (F, 1, h, w) of what a dub replaces; ``windows`` (F, T, D) of speech features; ``mouth`` (F, 2), ``eyes``
-    (F, 2, 2) as shares of the frame.
+    (F, 2, 2) as shares of the frame; and what the clip says of its own quality (`fedtalk.talker.quality.evidence`).
 
     Lips are half of what is seen and half of what is heard: when a picture is made, nothing is seen.
 
@@ -58,7 +57,7 @@ def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device) -> Prepar
     speech, part = torch.from_numpy(sound), slice(first, first + len(clip))
     windows = frame_windows(backbone.speech(speech), backbone.speech.per_frame)[part]
     lips = heard(backbone, list(windows))
-    openness = clip.openness if clip.openness is not None else _probe().measure(clip.frames, clip.mouth, clip.eyes)
+    openness = clip.openness if clip.openness is not None else mouth_probe().measure(clip.frames, clip.mouth, clip.eyes)
     if lips is not None:
         lips[:, 0] = (OPENEST * openness + lips[:, 0]) / 2
     hidden, _ = lower_face(clip.eyes, size)
@@ -78,6 +77,7 @@ def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device) -> Prepar
         "windows": windows.half(),
         "mouth": torch.from_numpy(clip.mouth / size).float(),
         "eyes": torch.from_numpy(clip.eyes / size).float(),
+        **evidence(clip),
     }
 
 
@@ -98,11 +98,6 @@ def encode(backbone: Backbone, frames: np.ndarray, device: torch.device) -> Tens
     """(F, C, h, w): latents of frames (F, H, W, 3) uint8."""
     pictures = torch.from_numpy(frames).permute(0, 3, 1, 2)
     return torch.cat([backbone.codec.encode(to_unit(part).to(device)) for part in pictures.split(32)])
-
-
-@lru_cache(maxsize=1)
-def _probe() -> MouthProbe:
-    return MouthProbe.shipped().requires_grad_(False)
 
 
 def draw_batch(

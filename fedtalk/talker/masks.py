@@ -48,3 +48,19 @@ def lower_face(eyes: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
     y, x = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5, indexing="ij")
     depth = torch.from_numpy(region_depth(np.asarray(eyes, np.float64), x, y)).float()[:, None]
     return (depth > 0).float(), (depth / RAMP).clamp(0, 1)
+
+
+def loss_weight(mask_BF1hw: Tensor, mouth_BF2: Tensor, emphasis: float) -> Tensor:
+    """Where errors count: where the picture is replaced, more around the mouth, a little everywhere; (B, F, 1, h, w), mean 1.
+
+    Args:
+        mask_BF1hw: 1 where a dub replaces.
+        mouth_BF2: mouth centres, (x, y) as shares of the frame.
+        emphasis: how much more an error at the mouth counts than elsewhere.
+    """
+    cells = mask_BF1hw.shape[-1]
+    axis = (torch.arange(cells, device=mask_BF1hw.device) + 0.5) / cells
+    x, y = mouth_BF2[..., 0, None, None], mouth_BF2[..., 1, None, None]
+    near = torch.exp(-(((axis[None, :] - x) / 0.16) ** 2 + ((axis[:, None] - y) / 0.13) ** 2))[:, :, None]
+    weight = 0.1 + 0.9 * mask_BF1hw + emphasis * near
+    return weight / weight.mean((-1, -2), keepdim=True)

@@ -19,11 +19,20 @@ from fedtalk.data.clip import Clip, Reference
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.module import CommonForm, FederatedModule, Prepared, load_state, with_sum
 from fedtalk.talker import batches
-from fedtalk.talker.adapters import Adapter, adapter_parameters, add_adapter, load_adapter, save_adapter
+from fedtalk.talker.adapters import (
+    Adapter,
+    adapter_parameters,
+    add_adapter,
+    load_adapter,
+    save_adapter,
+    trained_parameters,
+)
 from fedtalk.talker.backbone import SHIPPED, Architecture, Backbone
 from fedtalk.talker.fedsvd import factors_of, refactored
 from fedtalk.talker.generation import Generation
+from fedtalk.talker.masks import loss_weight
 from fedtalk.talker.objectives import DiffusionLoss, Objective, Prediction, TemporalDenoisingConsistency
+from fedtalk.talker.quality import identity_encoder, quality
 from fedtalk.talker.reliability import identity_and_stability
 from fedtalk.talker.schedule import NoiseSchedule, make_schedule
 from fedtalk.talker.stacked_adapters import own_factors
@@ -102,7 +111,10 @@ class Talker(FederatedModule):
     # What a round exchanges
 
     def exchanged_parameters(self) -> dict[str, nn.Parameter]:
-        return {name: value for name, value in self.backbone.denoiser.named_parameters() if value.requires_grad}
+        return trained_parameters(self.backbone.denoiser, self.adapter, shared=True)
+
+    def kept_parameters(self) -> dict[str, nn.Parameter]:
+        return trained_parameters(self.backbone.denoiser, self.adapter, shared=False)
 
     def fingerprint(self) -> str:
         return self._fingerprint
@@ -214,7 +226,7 @@ class Talker(FederatedModule):
             clean_hat,
             noise,
             noise_hat,
-            self._loss_weight(batch["mask"], batch["mouth"]),
+            loss_weight(batch["mask"], batch["mouth"], self.mouth_emphasis),
             signal,
             self.noise_schedule.prediction,
             batch["reference"],
@@ -242,15 +254,6 @@ class Talker(FederatedModule):
         low, middle, high = (float(part.mean()) for part in by_level.tensor_split(3))
         return {"loss": sum(metrics.values()), **metrics, "low_noise": low, "middle_noise": middle, "high_noise": high}
 
-    def _loss_weight(self, mask_BF1hw: Tensor, mouth_BF2: Tensor) -> Tensor:
-        """Errors count where the picture is replaced, more around the mouth, a little everywhere."""
-        cells = mask_BF1hw.shape[-1]
-        axis = (torch.arange(cells, device=mask_BF1hw.device) + 0.5) / cells
-        x, y = mouth_BF2[..., 0, None, None], mouth_BF2[..., 1, None, None]
-        near = torch.exp(-(((axis[None, :] - x) / 0.16) ** 2 + ((axis[:, None] - y) / 0.13) ** 2))[:, :, None]
-        weight = 0.1 + 0.9 * mask_BF1hw + self.mouth_emphasis * near
-        return weight / weight.mean((-1, -2), keepdim=True)
-
     # Measuring itself
 
     @torch.no_grad()
@@ -263,17 +266,11 @@ class Talker(FederatedModule):
         batch["timestep"][:] = len(self.noise_schedule.signal) // 2
         prediction = self.predict_windows({name: value.to(self.device) for name, value in batch.items()})
         known = torch.stack([clip["latents"][0].float() for clip in training]).to(self.device)
-        return identity_and_stability(
-            prediction.frames_hat, self.backbone.codec.decode(known), self._identity_encoder()
-        )
+        decode = self.backbone.codec.decode  # what it gives is looked at on the CPU, where clips are prepared
+        return identity_and_stability(prediction.frames_hat.cpu(), decode(known).cpu(), identity_encoder())
 
-    def _identity_encoder(self) -> nn.Module:
-        from fedtalk.encoders.identity import IdentityEncoder
-
-        if not hasattr(self, "_encoder"):
-            # Kept out of the module's own parameters: it belongs to the measuring, not to the model.
-            self.__dict__["_encoder"] = IdentityEncoder.shipped().eval().requires_grad_(False).to(self.device)
-        return self.__dict__["_encoder"]
+    def quality(self, training: Sequence[Prepared]) -> float:
+        return quality(training)
 
     # Generation
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedtalk.callbacks import ISFA, FedAvg, isfa_weight
+from fedtalk.callbacks import ISFA, FedAvg, Median, Standing, Uniform, isfa_weight
 from fedtalk.errors import ConfigurationError
 
 COHORT = st.lists(st.tuples(st.integers(1, 50), st.floats(0, 1)), min_size=1, max_size=8)
@@ -29,9 +29,12 @@ def test_a_weight_lies_in_0_1(clips: int, most: int, score: float, gamma: float)
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_the_score_is_the_papers(alpha: float, identity: float, stability: float) -> None:
-    score = ISFA(alpha=alpha).score(identity, stability)
-    assert score == pytest.approx(alpha * identity + (1 - alpha) * stability)
+def test_the_score_is_the_papers_where_it_is_asked_for(alpha: float, identity: float, stability: float) -> None:
+    standing = Standing(clips=1, quality=0.5, identity=identity, stability=stability)
+    assert ISFA(scores="paper", alpha=alpha).score(standing) == pytest.approx(
+        alpha * identity + (1 - alpha) * stability
+    )
+    assert ISFA(alpha=alpha).score(standing) == 0.5
 
 
 def test_more_reliable_counts_for_more_and_gamma_for_how_much() -> None:
@@ -42,12 +45,20 @@ def test_more_reliable_counts_for_more_and_gamma_for_how_much() -> None:
 
 
 def test_clients_measure_themselves_only_where_it_counts() -> None:
-    assert ISFA(gamma=0.1).needs_reliability
-    assert not ISFA(gamma=0.0).needs_reliability and not FedAvg().needs_reliability
+    assert (ISFA(gamma=0.1).measures, ISFA(gamma=0.1, scores="paper").measures) == ("clips", "estimates")
+    assert {rule.measures for rule in (ISFA(gamma=0.0), FedAvg(), Uniform(), Median())} == {"nothing"}
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("gamma", -0.1), ("alpha", 1.1), ("alpha", -0.1), ("alpha", float("nan")), ("most_clips", 0)]
+    ("key", "value"),
+    [
+        ("gamma", -0.1),
+        ("scores", "papers"),
+        ("alpha", 1.1),
+        ("alpha", -0.1),
+        ("alpha", float("nan")),
+        ("most_clips", 0),
+    ],
 )
 def test_wrong_settings_name_their_key(key: str, value: float) -> None:
     with pytest.raises(ConfigurationError, match=rf"aggregation\.{key}: expected .*got"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -14,15 +15,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fedtalk.callbacks.aggregation import ISFA
+from fedtalk.callbacks.base import RoundCallback
 from fedtalk.callbacks.personal import PersonalTraining
 from fedtalk.errors import OutputError
-from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
-from fedtalk.federation.interruption import Interrupted
 from fedtalk.federation.local import LocalTraining, train_locally
+from fedtalk.federation.module import load_state
 from fedtalk.federation.placement import Placement
 from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.interruption import Interrupted
+from fedtalk.randomness import torch_generator
+from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.module import Talker
 
 STEPS = 2
@@ -44,16 +48,26 @@ Fit = Callable[..., FederatedTrainer]
 def fit(tmp_path: Path, make_talker: Callable[..., Talker], request: pytest.FixtureRequest) -> Fit:
     """Personal adapters of a run in FOLDER, without any round unless told otherwise; the run's callbacks come last."""
 
-    def run(folder: str, data: object, *callbacks: RoundCallback, ckpt_path: str | None = None, **settings: object):
+    def run(
+        folder: str,
+        data: object,
+        *callbacks: RoundCallback,
+        ckpt_path: str | None = None,
+        talker: Talker | None = None,
+        **settings: object,
+    ):
         if settings.get("workers", 1) > 1 or settings.get("default_placement", Placement()).needs_ray:
             request.getfixturevalue("local_ray")
         trainer = FederatedTrainer(
             cohort=PoissonCohort(1.0), accelerator="cpu", threads=1, default_root_dir=str(tmp_path / folder),
             cache_dir=str(tmp_path / "cache"),
-            aggregation=ISFA(gamma=1.0), personal=PersonalTraining(steps=STEPS, learning_rate=5e-3), callbacks=list(callbacks),
-            **{"rounds": 0, "validate_every": 0, "local": LocalTraining(steps=1, batch_size=2), **settings},
+            aggregation=ISFA(gamma=1.0), callbacks=list(callbacks),
+            **{
+                "rounds": 0, "validate_every": 0, "local": LocalTraining(steps=1, batch_size=2),
+                "personal": PersonalTraining(steps=STEPS, learning_rate=5e-3), **settings,
+            },
         )  # type: ignore[arg-type]  # fmt: skip
-        trainer.fit(make_talker(), data, ckpt_path, overwrite=True)
+        trainer.fit(talker or make_talker(), data, ckpt_path, overwrite=True)
         return trainer
 
     return run
@@ -91,18 +105,16 @@ class Steps(RoundCallback):
         self.seen.append((trainer.round_number, client, step))
 
 
-def test_two_workers_give_the_bits_of_one_process_and_of_a_bare_loop(
-    parts, fit: Fit, make_talker: Callable[..., Talker], tmp_path: Path
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_any_number_of_workers_gives_the_bits_of_a_bare_loop(
+    parts, fit: Fit, make_talker: Callable[..., Talker], tmp_path: Path, workers: int
 ) -> None:
     """After a round of a run that keeps optimizers: personal training starts without, and no step of it is the round's."""
     local = LocalTraining(steps=1, batch_size=2, keep_optimizer=True)
-    data, steps = parts.Troubled(3), [Steps(), Steps()]
-    trainer = fit("one", data, steps[0], rounds=1, local=local)
-    fit("two", data, steps[1], rounds=1, local=local, workers=2)
+    data, steps = parts.Troubled(3), Steps()
+    trainer = fit("one", data, steps, rounds=1, local=local, workers=workers)
     one = _adapters(tmp_path / "one")
-    assert _same(one, _adapters(tmp_path / "two"))
-    for seen in steps:
-        assert sorted(seen.seen) == [(0, client, 0) for client in data.clients]
+    assert sorted(steps.seen) == [(0, client, 0) for client in data.clients]
     client, talker = data.clients[1], make_talker()
     talker.load_adapter(tmp_path / "one" / "adapters" / "released")
     alone = LocalTraining(steps=STEPS, batch_size=2, learning_rate=5e-3, schedule="cosine")
@@ -110,6 +122,63 @@ def test_two_workers_give_the_bits_of_one_process_and_of_a_bare_loop(
     train_locally(Fabric(accelerator="cpu", devices=1), talker, clips, alone, trainer.seed, f"personal/{client}", 0, 1)
     talker.save_adapter(tmp_path / "bare" / client)
     assert _same({client: one[client]}, _adapters(tmp_path / "bare"))
+
+
+def test_a_client_that_keeps_factors_goes_on_from_its_own(
+    parts, fit: Fit, make_talker: Callable[..., Talker], tmp_path: Path
+) -> None:
+    """FedPer: kept factors are nobody's in the released adapter, and a client's personal one has those of its last round."""
+
+    def split() -> Talker:
+        return make_talker(adapter=Adapter(rank=2, shared=["attn2"]))
+
+    data = parts.Troubled(2)
+    client = data.clients[1]
+    trainer = fit("kept", data, rounds=1, talker=split())
+    made, talker = _adapters(tmp_path / "kept"), split()
+    learned = {name for name, value in made["released"].items() if "lora_B" in name and value.any()}
+    assert learned and all("attn2" in name for name in learned)
+    assert any(made[client][name].any() for name in made[client] if "lora_B" in name and "attn2" not in name)
+    talker.load_adapter(tmp_path / "kept" / "adapters" / "released")
+    federation = trainer.federate(talker, data)
+    load_state(talker.kept_parameters(), federation.client_states.load(client, 1)["kept"])
+    alone = LocalTraining(steps=STEPS, batch_size=2, learning_rate=5e-3, schedule="cosine")
+    clips = ClientHalf(federation).prepared(client)
+    train_locally(Fabric(accelerator="cpu", devices=1), talker, clips, alone, trainer.seed, f"personal/{client}", 0, 1)
+    talker.save_adapter(tmp_path / "bare" / client)
+    assert _same({client: made[client]}, _adapters(tmp_path / "bare"))
+
+
+def test_ditto_is_what_a_plain_loop_with_its_term_makes(
+    parts, fit: Fit, make_talker: Callable[..., Talker], tmp_path: Path
+) -> None:
+    """min_v F_k(v) + lambda/2 ||v - w||^2 from v = w (Li et al. 2021, eq. 1)."""
+    data, strength = parts.Troubled(2), 50.0
+    ditto = PersonalTraining(steps=STEPS, learning_rate=5e-3, proximal=strength)
+    trainer, client = fit("ditto", data, personal=ditto), data.clients[1]
+    talker = make_talker()
+    clips = ClientHalf(trainer.federate(talker, data)).prepared(client)
+    parameters = list(talker.exchanged_parameters().values())
+    start = [parameter.detach().clone() for parameter in parameters]
+    optimizer = torch.optim.AdamW(parameters, lr=5e-3, betas=(0.9, 0.99), weight_decay=0.0)
+    draws = torch_generator(trainer.seed, "batches", 0, f"personal/{client}")
+    for step in range(STEPS):
+        optimizer.param_groups[0]["lr"] = 5e-3 * 0.5 * (1 + math.cos(math.pi * step / STEPS))
+        away = sum((v - w).square().sum() for v, w in zip(parameters, start, strict=True))
+        loss = sum(talker.loss_terms(talker.draw_batch(clips, 2, draws)).values()) + strength / 2 * away
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+    talker.save_adapter(tmp_path / "plain" / client)
+    made, plain = _adapters(tmp_path / "ditto")[client], _adapters(tmp_path / "plain")[client]
+    for name in plain:
+        torch.testing.assert_close(made[name], plain[name], rtol=1e-3, atol=1e-5)
+    fit("without", data)
+    assert (
+        max(float((made[name] - other).abs().max()) for name, other in _adapters(tmp_path / "without")[client].items())
+        > 1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,16 +203,18 @@ def test_other_placements_give_the_adapters_of_one_process(
     assert _difference(single, other) < (1e-4 if placed.kind == "single" else 5e-3)
 
 
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_whoever_is_in_trouble_costs_its_own_adapter(
-    parts, fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    parts, fit: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture, workers: int
 ) -> None:
-    """A worker that is killed, and clips that aren't there."""
+    """Clips that aren't there, and a worker that is killed."""
     first, second, third = parts.Troubled(3).clients
     fit("well", parts.Troubled(3))
-    fit("troubled", parts.Troubled(3, dies=0, no_clips=1), workers=2)
-    well = _adapters(tmp_path / "well")
-    assert _same({name: well[name] for name in ("released", third)}, _adapters(tmp_path / "troubled"))
-    assert f"{first} could not be made: the worker that trained it ended (Actor" in caplog.text
+    fit("troubled", parts.Troubled(3, dies=0, no_clips=1), workers=workers)
+    well, lives = _adapters(tmp_path / "well"), [first] if workers == 1 else []
+    assert _same({name: well[name] for name in ("released", *lives, third)}, _adapters(tmp_path / "troubled"))
+    if workers > 1:
+        assert f"{first} could not be made: the worker that trained it ended (Actor" in caplog.text
     assert f"{second} could not be made: client {second} has no training clips" in caplog.text
 
 

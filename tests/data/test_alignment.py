@@ -100,7 +100,9 @@ def test_picture_and_sound_stay_together(tmp_path: Path, rate: str, suffix: str,
     assert max(map(abs, offsets(path, 3))) <= 0.0205
 
 
-@pytest.mark.parametrize("rate", ["24000/1001", "60000/1001", "phone"])
+@pytest.mark.parametrize(
+    "rate", ["24000/1001", *(pytest.param(rate, marks=pytest.mark.slow) for rate in ("60000/1001", "phone"))]
+)
 def test_they_are_together_after_a_minute_too(tmp_path: Path, rate: str) -> None:
     per_second = Fraction(30) if rate == "phone" else Fraction(rate)
     times = phone(62) if rate == "phone" else np.arange(round(62 * per_second)) / float(per_second)

@@ -9,7 +9,7 @@ import pytest
 
 from fedtalk.data.choosing import choose_face
 from fedtalk.data.faces import Face
-from fedtalk.data.speech import estimate_offset, offset_problem
+from fedtalk.data.speech import LONG, Offset, estimate_offset, offset_note, offset_problem
 from fedtalk.data.tracking import Faces, follow_faces
 
 COUNT = 150
@@ -137,3 +137,19 @@ def test_unrelated_sound_proves_nothing() -> None:
         assert offset_problem(estimate_offset(motion, noise)) is None
     assert estimate_offset(motion[:60], noise[:60]) is None
     assert estimate_offset(np.zeros(300), np.zeros(300)) is None
+
+
+@pytest.mark.parametrize(
+    ("offset", "rejected", "told"),
+    [
+        (Offset(12, 0.6, 0.45, LONG), True, True),
+        (Offset(12, 0.6, 0.45, LONG - 1), False, False),  # a short video must be surer
+        (Offset(12, 0.6, 0.35, LONG - 1), True, False),
+        (Offset(-5, 0.6, 0.59, LONG), False, True),
+        (Offset(-4, 0.6, 0.6, LONG), False, False),
+        (Offset(5, 0.45, 0.44, LONG), False, False),
+    ],
+)
+def test_a_video_that_may_be_good_is_told_of_and_kept(offset: Offset, rejected: bool, told: bool) -> None:
+    assert (offset_problem(offset) is not None) == rejected
+    assert (offset_note(offset) is not None) == told

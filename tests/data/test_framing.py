@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
+from heads import dots, draw, points_of
 
-from fedtalk.data.framing import align, move, similarity_transform
+from fedtalk.data.framing import align, crop, framing, move, share_outside, similarity_transform
 from fedtalk.errors import ArtifactError
 
 SIZE = 64
@@ -70,3 +72,38 @@ def test_the_border_is_repeated_and_not_black() -> None:
 def test_eyes_on_one_point_are_refused() -> None:
     with pytest.raises(ArtifactError, match="eyes lie on one point"):
         align(np.zeros((SIZE, SIZE, 3), np.uint8), np.full((2, 2), 30.0), np.zeros((1, 2, 2)))
+
+
+def test_large_faces_are_averaged_down_not_skipped() -> None:
+    """A checkerboard finer than the crop's pixels must come out grey, wherever it lies."""
+    board = np.indices((1200, 1200)).sum(axis=0) % 2 * 255
+    picture = np.repeat(board[..., None].astype(np.uint8), 3, axis=2)
+    transform = framing(np.array([[[500.0, 500.0], [640.0, 503.0]]]), 64)
+    cut = crop(picture, transform, 64).astype(int)
+    assert np.abs(cut - 127).max() < 40
+    assert cut.std() < 15
+
+
+@pytest.mark.parametrize("between_eyes", [36.0, 140.0, 400.0])
+def test_what_is_cut_out_lies_where_the_transform_says(between_eyes: float) -> None:
+    """At every scale: no half pixel may be lost where a face is averaged down."""
+    head = (600.0, 500.0, between_eyes, 8.0)
+    eyes, mouth = points_of(head)
+    transform = framing(eyes[None], 64)
+    frame = crop(draw(head, height=1100, width=1200), transform, 64)
+    seen = np.concatenate([dots(frame, channel) for channel in range(3)])
+    np.testing.assert_allclose(seen, move(transform, np.stack([*eyes, mouth])), atol=0.12)
+
+
+def test_share_outside_matches_a_count_of_pixels() -> None:
+    transform = framing(np.array([[[20.0, 60.0], [60.0, 70.0]]]), 64)
+    marked = cv2.warpAffine(np.ones((120, 100), np.float32), transform, (64, 64), flags=cv2.INTER_NEAREST)
+    assert share_outside(transform, 64, 100, 120) == pytest.approx(1 - marked.mean(), abs=0.03)
+    assert share_outside(framing(np.array([[[480.0, 500.0], [520.0, 500.0]]]), 64), 64, 1000, 1000) == 0
+
+
+def test_moving_points_back_and_forth() -> None:
+    eyes = np.array([[[30.0, 40.0], [70.0, 52.0]]])
+    transform = framing(eyes, 64)
+    inverse = cv2.invertAffineTransform(transform)
+    np.testing.assert_allclose(move(inverse, move(transform, eyes)), eyes)

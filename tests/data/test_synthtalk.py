@@ -186,6 +186,29 @@ def test_all_people_can_be_one_client() -> None:
     speakers = [source.load().info["speaker"] for source in data.training_clips("public")]
     assert speakers == [f"public-{index:04d}" for index in (7, 7, 8, 8, 9, 9)]
     assert len(data.held_out_clips("public")) == 3
+    assert data.typical_client == "public"
+
+
+def test_tables_of_pooled_clips_are_of_the_people_as_they_are_apart() -> None:
+    pooled, apart = (
+        SynthTalkData(speakers=4, clips=2, held_out=1, frames=10, size=32, unreliable=0.5, centralised=c)
+        for c in (True, False)
+    )
+    assert pooled.evaluation_clients == apart.evaluation_clients == ["private-0000", "private-0001"]
+    for client in apart.clients:
+        for one, other in (
+            (pooled.held_out_clips(client), apart.held_out_clips(client)),
+            (pooled.training_clips(client), apart.training_clips(client)),
+        ):
+            assert [source.key for source in one] == [source.key for source in other]
+
+
+def test_outsiders_take_no_part_and_tables_are_made_of_them() -> None:
+    data = SynthTalkData(speakers=3, clips=1, held_out=1, frames=10, size=32, unreliable=0.3, outsiders=2)
+    assert data.clients == ["private-0000", "private-0001", "private-0002"]
+    assert data.evaluation_clients == ["private-0003", "private-0004"] and data.typical_client == "private-0000"
+    clip = data.held_out_clips("private-0004")[0].load()
+    assert (clip.info["speaker"], clip.info["fault"]) == ("private-0004", None)
 
 
 def test_faults_take_turns() -> None:

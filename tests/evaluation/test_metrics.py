@@ -79,6 +79,21 @@ def test_a_mouth_at_the_border_is_cut_and_one_outside_refused(clip) -> None:
         metrics.psnr_mouth(clip.frames, clip.frames, low + 100, clip.eyes)
 
 
+def test_pooled_mouth_correlation_is_pearsons_of_clips_without_their_means() -> None:
+    draws = np.random.default_rng(0)
+    clips = [(draws.random(9), draws.random(9)), (3 + draws.random(20), draws.random(20))]
+    expected = pearsonr(
+        *(np.concatenate([track - track.mean() for track in side]) for side in zip(*clips, strict=True))
+    ).statistic
+    assert metrics.pooled_mouth_corr(clips) == pytest.approx(expected)
+    still = (0.5 + 1e-4 * draws.random(30), 0.5 + 1e-4 * draws.random(30))
+    assert metrics.pooled_mouth_corr([*clips, still]) == pytest.approx(expected, abs=1e-4)  # lips that rest say nothing
+    assert metrics.pooled_mouth_corr([clips[0]]) == pytest.approx(metrics.mouth_corr(*clips[0]))
+    assert metrics.pooled_mouth_corr([(np.zeros(4), np.arange(4.0))]) == 0.0
+    with pytest.raises(ArtifactError, match="at least one clip"):
+        metrics.pooled_mouth_corr([])
+
+
 def test_mouth_correlation_is_pearsons(clip) -> None:
     track = np.random.default_rng(1).random(30)
     truth = 0.4 * track + np.random.default_rng(2).random(30)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedtalk.callbacks.aggregation import Aggregation, FedAvg
+from fedtalk.callbacks.base import RoundCallback, RoundOutcome
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
 from fedtalk.data.source import ClipData, ClipSource, PreparedCache
-from fedtalk.federation.callback import RoundCallback, RoundOutcome
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
 from fedtalk.federation.federation import Federation
@@ -34,6 +34,7 @@ class Client:
 
     colour: tuple[float, float, float] = (0.5, 0.5, 0.5)
     clips: int = 2
+    quality: float = 1.0
     identity: float = 1.0
     stability: float = 1.0
     failure: BaseException | None = None
@@ -63,7 +64,7 @@ class Colours(FederatedModule):
         return "colours"
 
     def prepare_clip(self, clip: Clip) -> Prepared:
-        signs = torch.tensor([clip.info["identity"], clip.info["stability"], clip.info["poison"]])
+        signs = torch.tensor([clip.info[name] for name in ("identity", "stability", "poison", "quality")])
         return {"colour": torch.tensor(clip.info["colour"]), "signs": signs}
 
     def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
@@ -83,6 +84,9 @@ class Colours(FederatedModule):
         self, held_out: Sequence[Prepared], training: Sequence[Prepared], generator: torch.Generator
     ) -> tuple[float, float]:
         return float(held_out[0]["signs"][0]), float(held_out[0]["signs"][1])
+
+    def quality(self, training: Sequence[Prepared]) -> float:
+        return float(training[0]["signs"][3])
 
 
 class ColourData(ClipData):
@@ -111,7 +115,7 @@ class ColourData(ClipData):
                 raise failure
             info = {
                 "colour": [value + 0.01 * (take % 7) for value in person.colour], "poison": person.poison,
-                "identity": person.identity, "stability": person.stability,
+                "identity": person.identity, "stability": person.stability, "quality": person.quality,
             }  # fmt: skip
             return Clip(
                 np.zeros((1, 2, 2, 3), np.uint8), np.zeros(SAMPLES_PER_FRAME, np.float32),
@@ -159,6 +163,7 @@ def run(tmp_path: Path) -> Callable[..., Run]:
         local: LocalTraining | None = None,
         cohort: CohortSampler | None = None,
         trainer_class: type[FederatedTrainer] = FederatedTrainer,
+        kind: type[Colours] = Colours,
         **settings: object,
     ) -> Run:
         recorder = Recorder()
@@ -172,7 +177,7 @@ def run(tmp_path: Path) -> Callable[..., Run]:
             cache_dir=str(tmp_path / "cache"),
             **{"rounds": 1, "validate_every": 0, **settings},  # type: ignore[arg-type]
         )
-        module = Colours()
+        module = kind()
         trainer.fit(module, ColourData(people), ckpt_path, overwrite=True)
         return Run(trainer, module, recorder)
 
@@ -199,9 +204,9 @@ def federation(tmp_path: Path) -> Callable[..., Federation]:
 def people() -> dict[str, Client]:
     """Four clients who differ in everything that ISFA weighs."""
     return {
-        "anna": Client((0.9, 0.1, 0.4), clips=1, identity=0.9, stability=0.95),
-        "bert": Client((0.1, 0.8, 0.2), clips=3, identity=0.4, stability=0.7),
-        "cora": Client((-0.6, 0.3, 0.9), clips=5, identity=0.75, stability=0.2),
+        "anna": Client((0.9, 0.1, 0.4), clips=1, quality=0.2, identity=0.9, stability=0.95),
+        "bert": Client((0.1, 0.8, 0.2), clips=3, quality=0.9, identity=0.4, stability=0.7),
+        "cora": Client((-0.6, 0.3, 0.9), clips=5, quality=0.6, identity=0.75, stability=0.2),
         "dora": Client((0.2, -0.7, -0.5), clips=2, identity=1.0, stability=1.0),
     }
 

@@ -29,14 +29,27 @@ def test_a_round_is_the_papers_isfa(run, people, clear_updates, gamma: float, al
     weights = weights / weights.sum()
     expected = sum(weight * updates[name] for weight, name in zip(weights, people, strict=True))
 
-    got = run(people, ISFA(gamma=gamma, alpha=alpha, most_clips=8), local=LOCAL)
+    got = run(people, ISFA(gamma=gamma, scores="paper", alpha=alpha, most_clips=8), local=LOCAL)
     np.testing.assert_allclose(_flat(got.state), expected, rtol=0, atol=1e-7)
     assert np.abs(expected).max() > 0.01  # or nothing was tested
 
 
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_by_default_the_score_is_the_quality_of_the_clips(run, people, clear_updates, gamma: float) -> None:
+    updates = clear_updates(people, LOCAL)
+    weights = np.array([people[name].clips * np.exp(gamma * people[name].quality) for name in people])
+    expected = sum(weight * updates[name] for weight, name in zip(weights / weights.sum(), people, strict=True))
+    got = run(people, ISFA(gamma=gamma), local=LOCAL)
+    np.testing.assert_allclose(_flat(got.state), expected, rtol=0, atol=1e-7)
+    assert [report.quality for report in got.recorder.outcomes[0].reports] == pytest.approx(
+        [person.quality for person in people.values()]
+    )
+    assert [report.identity for report in got.recorder.outcomes[0].reports] == [1.0] * 4  # nothing else is measured
+
+
 def test_gamma_and_alpha_change_the_result(run, people) -> None:
     results = [
-        _flat(run(people, ISFA(gamma=gamma, alpha=alpha), folder=f"{gamma}-{alpha}").state)
+        _flat(run(people, ISFA(gamma=gamma, scores="paper", alpha=alpha), folder=f"{gamma}-{alpha}").state)
         for gamma, alpha in ((0.0, 0.5), (2.0, 0.0), (2.0, 1.0))
     ]
     for one in range(3):
@@ -48,7 +61,6 @@ def test_fedavg_is_isfa_without_gamma_and_measures_nobody(run, people) -> None:
     average = run(people, FedAvg(), folder="average")
     without = run(people, ISFA(gamma=0.0), folder="zero")
     assert all(torch.equal(average.state[name], without.state[name]) for name in average.state)
-    assert not FedAvg().needs_reliability
     assert [report.identity for report in average.recorder.outcomes[0].reports] == [1.0] * 4
 
 

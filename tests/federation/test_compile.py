@@ -18,6 +18,7 @@ from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.module import Prepared, copy_state, load_state
 from fedtalk.federation.placement import Placement, Placements
 from fedtalk.federation.together import train_together
+from fedtalk.planning.preconditions import check_rules
 from fedtalk.talker.module import Talker
 
 pytestmark = [
@@ -106,4 +107,4 @@ def test_what_cant_be_compiled_is_refused(
     with pytest.raises(
         ConfigurationError, match=r"trainer\.default_placement\.compile: .*expected no-such-c\+\+ on the path"
     ):
-        Placements(placed).check(["anna"], 4, False, torch.device("cpu"))
+        check_rules(Placements(placed), ["anna"], 4, False, torch.device("cpu"))

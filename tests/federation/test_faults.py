@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from fedtalk.callbacks.aggregation import ISFA
+from fedtalk.callbacks.base import RoundCallback
 from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
-from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
 from fedtalk.federation.local import LocalTraining
@@ -166,11 +166,12 @@ def test_an_allocation_that_really_fails_costs_one_update(run, people, allocate)
     assert all(torch.equal(without.state[name], failing.state[name]) for name in without.state)
 
 
-@pytest.mark.parametrize("measured", [{"identity": math.nan}, {"stability": math.inf}], ids=repr)
+@pytest.mark.parametrize("measured", [{"identity": math.nan}, {"stability": math.inf}, {"quality": math.nan}], ids=repr)
 @pytest.mark.parametrize("privacy", [None, Privacy(assumptions=Assumptions(0.0, 0.3))], ids=["clear", "private"])
 def test_a_reliability_that_is_no_number_costs_its_client(run, people, measured: dict, privacy) -> None:
     """Under privacy a weight is held within [0, 1], which nan and inf must not pass for."""
-    got = run({**people, "bert": replace(people["bert"], **measured)}, ISFA(gamma=1.0), privacy=privacy)
+    scores = "quality" if "quality" in measured else "paper"
+    got = run({**people, "bert": replace(people["bert"], **measured)}, ISFA(gamma=1.0, scores=scores), privacy=privacy)
     assert list(got.recorder.outcomes[0].failures) == ["bert"]
 
 

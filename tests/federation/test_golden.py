@@ -63,7 +63,7 @@ def test_a_talkers_adapter(make_talker: Callable[..., Talker], tmp_path: Path) -
         rounds=3,
         cohort=PoissonCohort(0.8),
         local=LocalTraining(steps=2, batch_size=2, learning_rate=1e-2, proximal=0.1, keep_optimizer=True),
-        aggregation=ISFA(gamma=1.0, server_optimizer=ServerOptimizer(name="yogi", learning_rate=0.1)),
+        aggregation=ISFA(gamma=1.0, scores="paper", server_optimizer=ServerOptimizer(name="yogi", learning_rate=0.1)),
         validate_every=0,
         seed=3,
         accelerator="cpu",
@@ -80,4 +80,6 @@ def test_a_private_run(run: Callable, people: dict) -> None:
         clip_norm=0.5, assumptions=Assumptions(0.0, 0.3), noise_multiplier=1.0, delta=1e-2, accountant="rdp",
         adaptive_clipping=AdaptiveClipping(), insecure_noise_seed=4,
     )  # fmt: skip
-    _compare("private", run(people, ISFA(gamma=2.0), privacy=private, rounds=3, minimum_clients=3).state)
+    _compare(
+        "private", run(people, ISFA(gamma=2.0, scores="paper"), privacy=private, rounds=3, minimum_clients=3).state
+    )

@@ -6,8 +6,8 @@ import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
+from fedtalk.callbacks.hooks import CALLED
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.hooks import CALLED
 
 
 class Heard(Callback):

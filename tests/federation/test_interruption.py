@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedtalk.federation.callback import RoundCallback
-from fedtalk.federation.interruption import Interrupted, StopSignals
+from fedtalk.callbacks.base import RoundCallback
 from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.interruption import Interrupted, StopSignals
 
 
 class Signal(RoundCallback):

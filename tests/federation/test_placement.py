@@ -17,6 +17,7 @@ from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.local_optimizer import LocalOptimizer
 from fedtalk.federation.module import copy_state
 from fedtalk.federation.placement import Placement, Placements
+from fedtalk.planning.preconditions import check_rules
 from fedtalk.talker.adapters import Adapter
 
 CPU = torch.device("cpu")
@@ -75,14 +76,14 @@ def test_a_wrong_setting_is_named(settings: dict, message: str) -> None:
 )
 def test_what_cant_be_run_is_refused_before_any_work(rules: dict, batch_size: int, keep: bool, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        Placements(rules=rules).check(["site-a-1", "bert"], batch_size, keep, CPU)
+        check_rules(Placements(rules=rules), ["site-a-1", "bert"], batch_size, keep, CPU)
 
 
 def test_the_first_rule_that_fits_a_client_counts() -> None:
     first, second, default = Placement(accumulate=2), Placement(accumulate=4), Placement(precision="bf16-mixed")
     found = Placements(default, {"site-a-*": first, "site-*": second})
     assert [found.of(name) for name in ("site-a-1", "site-b-1", "anna")] == [first, second, default]
-    found.check(["site-a-1", "site-b-1", "anna"], 4, False, CPU)
+    check_rules(found, ["site-a-1", "site-b-1", "anna"], 4, False, CPU)
 
 
 def test_a_module_that_cant_is_asked_before_any_work(parts, colours, tmp_path: Path) -> None:

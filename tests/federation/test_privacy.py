@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedtalk.callbacks import ISFA, FedAvg, isfa_weight
+from fedtalk.callbacks.base import RoundCallback
+from fedtalk.callbacks.export import Export
 from fedtalk.callbacks.video import Videos
 from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
-from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.cohort import FixedCohort, PoissonCohort, RotatingCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy import private_rounds as private_rounds_module
@@ -150,7 +151,7 @@ class _Watch(RoundCallback):
 def test_no_number_score_loss_or_reason_leaves_a_client(run, people, privacy: dict, tmp_path: Path, capsys) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    more = {f"more{n}": replace(people["anna"], identity=0.31) for n in range(6)}
+    more = {f"more{n}": replace(people["anna"], quality=0.31) for n in range(6)}
     crowd = {**people, **more, "bert": replace(people["bert"], failure=OSError("a secret of bert's"))}
     watch = _Watch()
     run(crowd, ISFA(gamma=2.0), privacy=Privacy(**privacy), callbacks=[watch], rounds=2)
@@ -454,6 +455,7 @@ def test_rounds_of_another_promise_are_not_continued(run, people) -> None:
         ({"validate_every": 1}, r"trainer\.validate_every: .*expected 0 with privacy, got 1"),
         ({"local": LocalTraining(keep_optimizer=True)}, r"trainer\.local\.keep_optimizer: .*got true"),
         ({"videos": Videos()}, r"trainer\.callbacks: VideoMonitor shows"),
+        ({"callbacks": [Export()]}, r"trainer\.callbacks: Export shows"),
         ({"cohort": PoissonCohort(0.1)}, r"trainer\.cohort: .*at least 3 with privacy, got 1\.2 of 12"),
         ({"cohort": FixedCohort(1)}, r"trainer\.cohort: .*at least 3 with privacy, got 1 of 12"),
     ],

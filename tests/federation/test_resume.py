@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fedtalk.callbacks.aggregation import ISFA
+from fedtalk.callbacks.base import RoundCallback
 from fedtalk.errors import ArtifactError
-from fedtalk.federation.callback import RoundCallback
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.server import ServerOptimizer

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fedtalk.callbacks.base import RoundCallback
 from fedtalk.errors import OutputError
-from fedtalk.federation.callback import RoundCallback
-from fedtalk.federation.run_lock import run_lock
+from fedtalk.run_lock import run_lock
 
 
 def _hold(folder: Path) -> int:
@@ -78,7 +78,7 @@ def test_a_file_system_without_locks_is_told_and_used(
 ) -> None:
     import errno
 
-    from fedtalk.federation import run_lock as module
+    from fedtalk import run_lock as module
 
     def refuse(handle: int, how: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")

@@ -73,7 +73,7 @@ def test_what_reaches_the_server_is_sealed_and_unrelated_to_what_clients_had(
 
 def test_the_weight_travels_as_a_coordinate_of_the_sealed_vector(run, people, watched: Watched) -> None:
     """a_k = min(n_k, 8) / 8 * exp(gamma (s_k - 1)) in (0, 1], last in the vector; nothing else carries it."""
-    got = run(people, ISFA(gamma=2.0, alpha=0.6))
+    got = run(people, ISFA(gamma=2.0, scores="paper", alpha=0.6))
     expected = [
         person.clips / 8 * np.exp(2 * (0.6 * person.identity + 0.4 * person.stability - 1))
         for person in people.values()

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fedtalk.callbacks.base import RoundCallback
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ArtifactError
-from fedtalk.federation.module import FederatedModule, Prepared
+from fedtalk.federation.module import FederatedModule, Prepared, copy_state
 
 
 @dataclass
@@ -186,6 +187,38 @@ def fit(folder: Path, people: dict[str, Person], **settings: object) -> None:
     """A fit in this process, for tests that start one of their own and kill it."""
     torch.set_num_threads(1)
     trainer(folder, **settings).fit(Pull(), People(people))
+
+
+class Kept(RoundCallback):
+    """Keeps outcomes and steps."""
+
+    def __init__(self) -> None:
+        self.outcomes: list = []
+        self.steps: list[tuple[str, int]] = []
+
+    def on_local_step(self, trainer, client, step, steps, losses) -> None:
+        self.steps.append((client, step))
+
+    def on_round_end(self, trainer, module, outcome) -> None:
+        self.outcomes.append(outcome)
+
+
+def people(count: int = 6) -> dict[str, Person]:
+    """Clients who differ in colour and number of clips."""
+    return {f"client-{n}": Person((0.2 * n, 0.5, -0.3 * n), clips=1 + n % 3) for n in range(count)}
+
+
+def fitted(folder: Path, people: dict[str, Person], aggregation: object = None, **settings: object):
+    """What a fit with dropout and measured reliability comes to: its state, and what was kept of its rounds."""
+    from fedtalk.callbacks.aggregation import ISFA
+
+    kept, module = Kept(), Pull(dropout=0.3)
+    trainer(folder, [aggregation or ISFA(gamma=1.0, scores="paper"), kept], **settings).fit(module, People(people))
+    return copy_state(module.exchanged_parameters()), kept
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def local(**settings: object):

@@ -98,6 +98,7 @@ def test_a_dry_run_leaves_no_trace_and_counts_real_bytes(
     assert summary["plan"]["cohort"] == 4 and summary["seconds"] > 4 * 4 * 3 * costs["step_s"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_for_workers_measures_in_one(
     local_ray: None, parts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

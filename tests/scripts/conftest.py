@@ -22,7 +22,11 @@ def load_script() -> Callable[[str], ModuleType]:
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # dataclasses look their module up
-        spec.loader.exec_module(module)
+        sys.path.insert(0, str(SCRIPTS))  # they import each other
+        try:
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.remove(str(SCRIPTS))
         return module
 
     return load

@@ -14,11 +14,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(900)
-def test_a_few_kills_leave_the_bits_of_an_uninterrupted_fit() -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_few_kills_leave_the_bits_of_an_uninterrupted_fit(kills: int) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "scripts/kill_harness.py", "--kills", "3", "--json"]
+    command = [sys.executable, "scripts/kill_harness.py", "--kills", str(kills), "--json"]
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-3000:]
     summary = json.loads(ended.stdout)
-    assert summary["kills"] == 3 and summary["wrong"] == [] and sum(summary["killed"].values()) == 3
+    assert summary["kills"] == kills and summary["wrong"] == [] and sum(summary["killed"].values()) == kills
     assert summary["compared_values"] > 100

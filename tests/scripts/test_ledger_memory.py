@@ -31,9 +31,20 @@ def memory(load_script: Callable[[str], ModuleType]) -> ModuleType:
     return load_script("ledger_memory")
 
 
-@settings(max_examples=12, deadline=None)
-@given(st.lists(STEPS, min_size=3, max_size=7))
+@settings(max_examples=4, deadline=None)
+@given(st.lists(STEPS, min_size=3, max_size=5))
 def test_nothing_that_was_released_is_forgotten(memory: ModuleType, steps: list[tuple]) -> None:
+    _check(memory, steps)
+
+
+@pytest.mark.slow
+@settings(max_examples=50, deadline=None)
+@given(st.lists(STEPS, min_size=3, max_size=8))
+def test_nothing_is_forgotten_over_longer_stories(memory: ModuleType, steps: list[tuple]) -> None:
+    _check(memory, steps)
+
+
+def _check(memory: ModuleType, steps: list[tuple]) -> None:
     with TemporaryDirectory() as folder:
         world = memory.Releases(Path(folder))
         world.fit("a", 2, 0)

@@ -302,3 +302,20 @@ def test_numbers_that_are_none_are_refused(stored: Path, value: float) -> None:
     save_file(tensors, path)
     with pytest.raises(ArtifactError, match=f"{name} holds values that are no finite numbers"):
         load_adapter(stored, "b")
+
+
+def test_what_is_not_shared_is_kept_and_all_of_it_is_trained(make_talker: MakeTalker) -> None:
+    """FedPer's split: the factors at the layers that read speech travel, the others stay."""
+    whole, split = make_talker(), make_talker(adapter=Adapter(rank=2, shared=["attn2"]))
+    exchanged, kept = split.exchanged_parameters(), split.kept_parameters()
+    assert exchanged.keys() | kept.keys() == whole.exchanged_parameters().keys() and not exchanged.keys() & kept.keys()
+    assert all("attn2" in name for name in exchanged) and not any("attn2" in name for name in kept)
+    assert exchanged and kept and not whole.kept_parameters()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"shared": []}, {"shared": ["no_such"]}, {"shared": ["attn2"], "aggregation": "fedsvd"}], ids=repr
+)
+def test_a_split_that_shares_nothing_is_refused(make_talker: MakeTalker, wrong: dict) -> None:
+    with pytest.raises(ConfigurationError, match=r"adapter\.shared"):
+        make_talker(adapter=Adapter(rank=2, **wrong))

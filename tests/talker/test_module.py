@@ -15,7 +15,7 @@ from fedtalk.data.pieces import Piece
 from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.errors import ConfigurationError
 from fedtalk.talker.adapters import Adapter
-from fedtalk.talker.masks import lower_face
+from fedtalk.talker.masks import loss_weight, lower_face
 from fedtalk.talker.module import Talker
 
 MakeTalker = Callable[..., Talker]
@@ -227,7 +227,7 @@ def test_drawing_leaves_prepared_clips_as_they_are(make_talker: MakeTalker, prep
 def test_errors_count_more_at_the_mouth_and_in_the_region(make_talker: MakeTalker, prepared: list) -> None:
     talker = make_talker(mouth_emphasis=2.0)
     mask, mouth = prepared[0]["mask"][None].float(), prepared[0]["mouth"][None]
-    weight = talker._loss_weight(mask, mouth)
+    weight = loss_weight(mask, mouth, talker.mouth_emphasis)
     torch.testing.assert_close(weight.mean((-1, -2)), torch.ones(1, 16, 1))
     assert weight[mask > 0.9].mean() > 2 * weight[mask < 0.1].mean() > 0
     for frame in range(16):

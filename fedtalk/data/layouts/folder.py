@@ -20,7 +20,7 @@ def folder_layout(raw: Path) -> Sources:
     Raises:
         MediaError: videos lie in ``raw`` itself, or there are none.
     """
-    tree = f"one folder a person:\n  {raw}/anna/any name.mp4\n  {raw}/bert/holiday/1.mov"
+    tree = f"one folder a person, as in {raw}/anna/any name.mp4 and {raw}/bert/holiday/1.mov"
     sources = Sources()
     flat: list[str] = []
     for entry in sorted(os.listdir(raw)):
@@ -39,7 +39,7 @@ def folder_layout(raw: Path) -> Sources:
             sources.others.append((name, "a file beside the people's folders"))
     if flat:
         raise MediaError(
-            f"raw videos {raw}: expected {tree}\ngot {len(flat)} videos without a person's folder ({flat[0]}, ...). "
+            f"raw videos {raw}: expected {tree}; got {len(flat)} videos without a person's folder ({flat[0]}, ...). "
             "Move each into a folder named after its speaker."
         )
     if not sources.videos:

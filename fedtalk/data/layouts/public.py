@@ -60,7 +60,7 @@ def hdtf_layout(raw: Path) -> Sources:
         group, person, video, clip = match.groups()
         if person == "Radio":  # these are numbered speakers, the others numbered videos of one speaker
             person, video = f"Radio{video}", ""
-        keys = {"video": video, "clip": str(int(clip)), **({"group": group} if group else {})}
+        keys = {"video": video, "cut": str(int(clip)), **({"group": group} if group else {})}
         return Source(person, path, f"{person}{video}_{int(clip):03d}.mp4", keys=keys)
 
     return _read(raw, read, "HDTF's clips RD_Radio11_0.mp4 or Radio11_000.mp4 in one folder")

@@ -98,7 +98,4 @@ def is_video(path: Path) -> bool:
 
 def nothing_found(raw: Path, tree: str, got: str) -> MediaError:
     """The error for a tree without a usable video."""
-    return MediaError(
-        f"raw videos {raw}: expected {tree}\ngot {got}. Choose the right folder or --layout; clips made earlier are kept "
-        "until then."
-    )
+    return MediaError(f"raw videos {raw}: expected {tree}; got {got}. Choose the right folder or --layout")

@@ -17,14 +17,14 @@ from fedtalk.data.choosing import Track, choose_face
 from fedtalk.data.clip import FRAME_RATE, SAMPLES_PER_FRAME, Clip
 from fedtalk.data.faces import FaceFinder
 from fedtalk.data.framing import crop, move
-from fedtalk.data.layouts import Source, face_picture
+from fedtalk.data.layouts import Source
 from fedtalk.data.likeness import Likeness
 from fedtalk.data.media import audio_blocks, read_image, read_video
 from fedtalk.data.prepare.gate import transforms_or_problem
-from fedtalk.data.prepare.record import Outcome, load_track, save_track
+from fedtalk.data.prepare.record import Outcome, load_track, save_track, state_of
 from fedtalk.data.prepare.report import Reject
 from fedtalk.data.prepare.settings import Settings
-from fedtalk.data.speech import estimate_offset, offset_problem
+from fedtalk.data.speech import estimate_offset, offset_note, offset_problem
 from fedtalk.data.tracking import follow_faces
 from fedtalk.errors import FedTalkError, MediaError
 
@@ -49,33 +49,41 @@ def prepare_one(source: Source, settings: Settings, finder: FaceFinder, records:
         staging: folder for the clips; emptied first.
     """
     shutil.rmtree(staging, ignore_errors=True)
+    state = state_of(
+        source, settings
+    )  # before it is read: a file that is still being copied is done again by the next run
     try:
-        return _prepare(source, settings, finder, records, staging)
+        outcome = _prepare(source, settings, finder, records, staging, state)
     except FedTalkError as error:
         if not isinstance(error, MediaError):  # no disk, no model: the next video would fare no better
             raise
-        return Outcome(rejects=[Reject(source.label, 0.0, _without_folders(error, source))])
+        outcome = Outcome(rejects=[Reject(source.label, 0.0, _without_folders(error, source))])
     except (OSError, MemoryError):
         raise
     except Exception as error:  # a file that trips a library must not cost the others
         logger.debug("%s", source.label, exc_info=True)
-        shutil.rmtree(staging, ignore_errors=True)
         reason = (
             f"can't be prepared ({type(error).__name__}: {error}); convert it to an mp4 of H.264 and AAC and try again"
         )
-        return Outcome(rejects=[Reject(source.label, 0.0, _without_folders(reason, source))])
+        outcome = Outcome(rejects=[Reject(source.label, 0.0, _without_folders(reason, source))])
+    if not outcome.names:
+        shutil.rmtree(staging, ignore_errors=True)
+    outcome.state = state
+    return outcome
 
 
-def _prepare(source: Source, settings: Settings, finder: FaceFinder, records: Path, staging: Path) -> Outcome:
+def _prepare(
+    source: Source, settings: Settings, finder: FaceFinder, records: Path, staging: Path, state: list[int]
+) -> Outcome:
     label = source.label
     video = read_video(source.path)
     sound = source.path if video.has_audio else source.sound
     if sound is None:
         raise MediaError(f"{source.path}: {video.no_sound}")
-    track = load_track(records, source, settings)
+    track = load_track(records, source, settings, state)
     if track is None:
         track = _follow(source, sound, settings, finder)
-        save_track(records, source, settings, track)
+        save_track(records, source, settings, state, track)
     rejects = [Reject(label, start / FRAME_RATE, reason) for start, reason in track.gaps]
     rejects += [Reject(label, 0.0, note) for note in track.notes]
     if video.late > LATE:
@@ -113,10 +121,7 @@ def _prepare(source: Source, settings: Settings, finder: FaceFinder, records: Pa
 def _follow(source: Source, sound: Path, settings: Settings, finder: FaceFinder) -> Track:
     """Find the person and see whether picture and sound belong together."""
     energy = np.array([float(np.sqrt((block**2).mean())) for block in audio_blocks_or_less(sound)])
-    picture = settings.face if isinstance(settings.face, str) and settings.face != "speaking" else None
-    chosen = (
-        Path(picture) if picture else face_picture(source.path, source.person) if settings.face == "speaking" else None
-    )
+    chosen = settings.picture(source)
     likeness = Likeness() if chosen else None
     wanted = None
     if chosen is not None and likeness is not None:
@@ -131,7 +136,10 @@ def _follow(source: Source, sound: Path, settings: Settings, finder: FaceFinder)
     )  # fmt: skip
     number = settings.face if isinstance(settings.face, int) else None
     track = choose_face(faces, energy if len(energy) else None, number=number, likeness=wanted)
-    problem = offset_problem(estimate_offset(track.motion, energy))
+    offset = estimate_offset(track.motion, energy)
+    problem, note = offset_problem(offset), offset_note(offset)
+    if note and not problem:
+        track.notes.append(note)
     if problem:
         track.gaps += [(start, problem) for start, _ in track.runs[:1]]
         track.runs = []

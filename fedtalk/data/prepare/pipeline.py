@@ -10,12 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fedtalk.data.consent import write_template
 from fedtalk.data.faces import FaceFinder, face_finder
-from fedtalk.data.layouts import find_sources
+from fedtalk.data.layouts import Sources, find_sources
 from fedtalk.data.prepare.pool import outcomes
-from fedtalk.data.prepare.record import Record
+from fedtalk.data.prepare.record import FOLDER, Record
 from fedtalk.data.prepare.report import REJECTS, PrepareReport, Reject, write_rejects, write_table
 from fedtalk.data.prepare.settings import Settings
 from fedtalk.errors import ConfigurationError, MediaError
+from fedtalk.run_lock import run_lock
 
 MANIFEST = "manifest.csv"
 LEADING = ("client", "source", "clip", "start", "seconds")
@@ -77,8 +78,31 @@ def prepare(
         raise ConfigurationError(f"prepare: jobs must be at least 1, got {jobs}")
     if clients.resolve().is_relative_to(raw.resolve()):
         raise ConfigurationError(f"prepare: the clients folder {clients} must lie outside the raw videos {raw}")
-    sources = find_sources(raw, layout)
-    record = Record(clients, raw)
+    try:
+        sources = find_sources(raw, layout)
+    except MediaError as error:
+        left = sum(len(entry["clips"]) for entry in Record.made_from(clients, raw))
+        if not left:
+            raise
+        raise MediaError(
+            f"{error}; {left} clips made from it earlier are still in {clients}; if all of it was withdrawn, delete that folder"
+        ) from error
+    with run_lock(clients / FOLDER, "prepare", "choose another clients folder"):
+        report = _prepare(
+            sources, Record(clients, raw), settings, finder if jobs > 1 else found, jobs, overwrite, progress
+        )
+    if not any(report.clips.values()):
+        first = next(iter(report.rejects), Reject("", 0.0, "none"))
+        raise MediaError(
+            f"prepare: not one usable clip in {len(sources.videos)} videos of {raw}; the reasons are in "
+            f"{clients / REJECTS}. The first: {first.source}: {first.reason}"
+        )
+    return report
+
+
+def _prepare(
+    sources: Sources, record: Record, settings: Settings, finder: str | FaceFinder, jobs: int, overwrite: bool, progress: bool
+) -> PrepareReport:  # fmt: skip
     report = PrepareReport(dict.fromkeys([*sources.people, *(source.person for source in sources.videos)], 0))
     report.withdrawn, report.elsewhere = record.prune(sources.videos)
     todo = []
@@ -91,22 +115,17 @@ def prepare(
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not (progress and console.is_terminal)) as bar:
         task = bar.add_task("preparing", total=len(todo))
-        for source, outcome in outcomes(todo, settings, finder if jobs > 1 else found, record, jobs):
+        for source, outcome in outcomes(todo, settings, finder, record, jobs):
             record.commit(source, settings, outcome)
             report.made += len(outcome.names)
             bar.update(task, advance=1, description=source.label)
     _summarise(report, record, sources.others, [source.label for source in sources.videos])
     for person, count in report.clips.items():
         if count:
-            write_template(clients / person)
+            write_template(record.clients / person)
+    record.told()
     if progress:
         console.print(str(report), highlight=False, markup=False)
-    if not any(report.clips.values()):
-        first = next(iter(report.rejects), Reject("", 0.0, "none"))
-        raise MediaError(
-            f"prepare: not one usable clip in {len(sources.videos)} videos of {raw}; the reasons are in "
-            f"{clients / REJECTS}. The first: {first.source}: {first.reason}"
-        )
     return report
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,7 +15,7 @@ import cv2
 from fedtalk.data.faces import FaceFinder, face_finder
 from fedtalk.data.layouts import Source
 from fedtalk.data.prepare.one_video import prepare_one
-from fedtalk.data.prepare.record import Outcome, Record
+from fedtalk.data.prepare.record import Outcome, Record, state_of
 from fedtalk.data.prepare.report import Reject
 from fedtalk.data.prepare.settings import Settings
 
@@ -43,8 +45,11 @@ def outcomes(
         try:
             while (batch or running) and not broken:
                 while batch and len(running) < workers:
-                    source = batch.pop(0)
-                    running[pool.submit(_work, source, settings, record)] = source
+                    try:
+                        running[pool.submit(_work, batch[0], settings, record)] = batch[0]
+                    except BrokenProcessPool:  # what runs says so below
+                        break
+                    batch.pop(0)
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     try:
                         outcome = future.result()
@@ -60,7 +65,7 @@ def outcomes(
         if workers == 1 and broken:
             for source in running.values():
                 reason = "the process that worked on it was killed, twice; is there enough memory for its pictures?"
-                yield source, Outcome(rejects=[Reject(source.label, 0.0, reason)])
+                yield source, Outcome(rejects=[Reject(source.label, 0.0, reason)], state=state_of(source, settings))
         else:
             suspects += running.values()
 
@@ -68,8 +73,17 @@ def outcomes(
 def _start(finder: str | FaceFinder) -> None:
     global _finder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
     _finder = face_finder(finder) if isinstance(finder, str) else finder
+
+
+def _end_with_parent() -> None:
+    """A worker whose main process is killed would wait for ever, or write what the next run is writing."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(source: Source, settings: Settings, record: Record) -> Outcome:

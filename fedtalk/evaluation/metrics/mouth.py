@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fedtalk.errors import ArtifactError
@@ -38,6 +40,30 @@ def mouth_corr(openness_generated: np.ndarray, openness_true: np.ndarray) -> flo
             "mouth_corr: the true mouth does not move, so there is nothing to follow; use a longer clip"
         )
     if np.abs(one).max() < 1e-6:
+        return 0.0
+    return float(np.clip(round(one @ other / np.sqrt((one @ one) * (other @ other)), 12), -1, 1))
+
+
+def pooled_mouth_corr(tracks: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Pearson correlation of the lips' opening over all frames of several clips, each clip's own means removed, in [-1, 1].
+
+    A clip counts by how far its lips move. The mean of clips' own correlations gives a clip in which they hardly move, and
+    whose correlation is mostly the probe's error, the same say as one in which somebody talks.
+
+    Args:
+        tracks: of each clip the generated and the true track, each (F,).
+
+    Raises:
+        ArtifactError: no clips, tracks that differ in length or hold values that are not finite.
+
+    >>> pooled_mouth_corr([(np.array([0.1, 0.2, 0.4]), np.array([0.0, 0.2, 0.6])), (np.array([0.3, 0.3]), np.array([0.3, 0.3]))])
+    1.0
+    """
+    if not tracks:
+        raise ArtifactError("pooled_mouth_corr: expected at least one clip, got none")
+    both = [_tracks("pooled_mouth_corr", one, other) for one, other in tracks]
+    one, other = (np.concatenate([track - track.mean() for track in side]) for side in zip(*both, strict=True))
+    if min(np.abs(one).max(), np.abs(other).max()) < 1e-6:
         return 0.0
     return float(np.clip(round(one @ other / np.sqrt((one @ one) * (other @ other)), 12), -1, 1))
 

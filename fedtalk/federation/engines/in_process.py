@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from fedtalk.callbacks.baselines import Robust
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.local_work import ClientReport, ClientUpdate, LocalResult, LocalWork, OnStep, weigh
@@ -148,6 +149,10 @@ class InProcess(Engine):
                 round_number, result.updates, len(cohort), needed,
             )  # fmt: skip
             return result
+        if isinstance(federation.aggregation, Robust):  # refused with privacy
+            updates_KD = np.stack([vector[:-1] for vector in contributions.values()])
+            result.total = np.append(federation.aggregation.combined(updates_KD), 1.0)
+            return result
         try:
             sealing = sealed.open_round(round_number, cohort, list(contributions))
             messages = [sealing.seal(client, vector) for client, vector in contributions.items()]
@@ -162,7 +167,7 @@ class InProcess(Engine):
     ) -> Generator[tuple[str, ClientUpdate | Failure], None, None]:
         """What each client of the cohort comes to, in any order; closed early, the others' work is given up."""
         federation = self.federation
-        work = LocalWork(round_number, federation.rounds, federation.local, federation.aggregation.needs_reliability)
+        work = LocalWork(round_number, federation.rounds, federation.local, federation.aggregation.measures)
         with closing(self.local_results(work, cohort, state, on_step)) as arriving:
             for client, result in arriving:
                 yield client, result if isinstance(result, Failure) else self._weighed(result, state, round_number)

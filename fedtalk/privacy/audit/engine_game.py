@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.callbacks.aggregation import Aggregation, Standing
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.engines.in_process import Engine, Failure, InProcess, RoundSum
@@ -132,7 +132,7 @@ class _Claiming(Aggregation):
         super().__init__()
         self._claim = claim
 
-    def weight(self, clips: int, identity: float, stability: float) -> float:
+    def weight(self, standing: Standing) -> float:
         return self._claim
 
 
@@ -167,7 +167,7 @@ class _CanaryEngine(InProcess):
         for client in clients:
             update = unflatten(self.update_of(client), state)
             moved = {name: value + update[name] for name, value in state.items()}
-            yield client, LocalResult(client, moved, 1, {}, 1.0, 1.0, 0.0, 0)
+            yield client, LocalResult(client, moved, 1, {}, 1.0, 1.0, 1.0, 0.0, 0)
 
 
 class _WatchedRounds(PrivateRounds):

@@ -22,7 +22,7 @@ WINDOWS = 8
 
 
 @dataclass(frozen=True)
-class Portfolio:
+class Profile:
     """One person as the attacker knows them."""
 
     gradient: np.ndarray
@@ -31,7 +31,7 @@ class Portfolio:
     """(C, h, w): mean over frames."""
 
 
-def know(module: Talker, state: dict[str, Tensor], clips: Sequence[Prepared], seed: int) -> Portfolio:
+def profile_of(module: Talker, state: dict[str, Tensor], clips: Sequence[Prepared], seed: int) -> Profile:
     """Study a person.
 
     Args:
@@ -53,4 +53,4 @@ def know(module: Talker, state: dict[str, Tensor], clips: Sequence[Prepared], se
         for gradient, parameter in zip(gradients, parameters.values(), strict=True)
     ]
     latent = torch.cat([clip["latents"].float() for clip in clips]).mean(0)
-    return Portfolio(torch.cat([part.reshape(-1) for part in flat]).cpu().numpy(), latent)
+    return Profile(torch.cat([part.reshape(-1) for part in flat]).cpu().numpy(), latent)

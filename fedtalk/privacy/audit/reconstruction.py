@@ -14,7 +14,7 @@ from fedtalk.federation.local import train_locally
 from fedtalk.federation.module import copy_state, load_state
 from fedtalk.federation.vector import flatten
 from fedtalk.privacy.audit.appearance import likeness, mean_face
-from fedtalk.privacy.audit.gallery import Portfolio, know
+from fedtalk.privacy.audit.gallery import Profile, profile_of
 from fedtalk.privacy.audit.mechanism import Setup
 from fedtalk.privacy.audit.opened_run import OpenedRun
 from fedtalk.privacy.audit.reidentification import RankSummary, match_gradients, rank_of_right, summarise_ranks
@@ -60,8 +60,8 @@ def audit_updates(
     module, start = run.module, run.initial
     tick = on_step or (lambda: None)
     names = run.data.clients[:targets]
-    strangers = [know_person(run, others, person, seed, tick) for person in others.clients[:decoys]]
-    right = {client: know_person(run, run.data, client, seed, tick) for client in names}
+    strangers = [profile_of_person(run, others, person, seed, tick) for person in others.clients[:decoys]]
+    right = {client: profile_of_person(run, run.data, client, seed, tick) for client in names}
     updates = {}
     for client in names:
         load_state(module.exchanged_parameters(), start)
@@ -102,9 +102,9 @@ def steps_of(targets: int, decoys: int) -> int:
     return 2 * targets + decoys
 
 
-def know_person(run: OpenedRun, data: ClipData, person: str, seed: int, tick: Callable[[], None]) -> Portfolio:
+def profile_of_person(run: OpenedRun, data: ClipData, person: str, seed: int, tick: Callable[[], None]) -> Profile:
     """The attacker studies held-out clips of a person."""
-    known = know(run.module, run.initial, run.prepared(data, person, held_out=True), seed)
+    known = profile_of(run.module, run.initial, run.prepared(data, person, held_out=True), seed)
     tick()
     return known
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fedtalk.data.credentials import credentials
 from fedtalk.errors import ConfigurationError
-from fedtalk.storage import check_writable
+from fedtalk.storage import check_writable, remove_leftovers
 from fedtalk.talker.backbone import SHIPPED
 from fedtalk.talker.production.film import Made
 from fedtalk.talker.production.generate import Ready, generate, load_talker
@@ -58,6 +58,7 @@ def make_file(
     if target.resolve() in sources:
         raise ConfigurationError(f"generate: --out {out} is one of the inputs; choose another name")
     check_writable(target)
+    remove_leftovers(target.parent, target.name)
     credentials()
     options = asdict(order)
     scale, mark = options.pop("scale"), options.pop("mark")

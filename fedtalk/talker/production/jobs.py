@@ -50,7 +50,8 @@ def read_jobs(table: Path) -> list[Job]:
 
     Raises:
         MediaError: the file can't be read.
-        ConfigurationError: a column is missing or unknown, a line lacks a value, or two lines write one file.
+        ConfigurationError: a column is missing or unknown, a line lacks a value, two lines write one file, or one writes what one
+            reads.
     """
     try:
         with table.open(newline="", encoding="utf-8-sig") as stream:
@@ -74,6 +75,12 @@ def read_jobs(table: Path) -> list[Job]:
         if job.out in written:
             raise ConfigurationError(f"table {table}: lines {written[job.out]} and {job.line} both write {job.out}")
         written[job.out] = job.line
+    outs = {path.resolve(): (path, line) for path, line in written.items()}
+    for job in jobs:
+        for source in filter(None, (job.audio, job.portrait, job.video)):
+            if source.resolve() in outs:
+                path, line = outs[source.resolve()]
+                raise ConfigurationError(f"table {table}: line {line} writes {path}, which line {job.line} reads")
     return jobs
 
 

@@ -15,7 +15,7 @@ from fedtalk.errors import ConfigurationError
 from fedtalk.federation.module import copy_state, load_state
 from fedtalk.federation.vector import flatten
 from fedtalk.privacy.audit.appearance import likeness, mean_face
-from fedtalk.privacy.audit.gallery import know
+from fedtalk.privacy.audit.gallery import profile_of
 from fedtalk.privacy.audit.membership import loss_reduction, summarise
 from fedtalk.privacy.audit.reidentification import match_gradients, rank_of_right, summarise_ranks
 from fedtalk.privacy.audit.roc import auc, roc_curve, tpr_at_fpr
@@ -101,7 +101,7 @@ def test_a_gradient_step_is_traced_to_its_person() -> None:
     start = copy_state(talker.exchanged_parameters())
     people = [Speaker.draw(0, "private", number) for number in range(3)]
     seen, kept = (
-        [know(talker, start, [talker.prepare_clip(make_clip(person, take, 20, 128))], 0) for person in people]
+        [profile_of(talker, start, [talker.prepare_clip(make_clip(person, take, 20, 128))], 0) for person in people]
         for take in (0, 1)
     )
     assert seen[0].gradient.shape == flatten(start).shape

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from fedtalk.data.media import write_audio, write_image
+from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.errors import ConfigurationError, MediaError
 from fedtalk.talker.production.jobs import Job, read_jobs, run_jobs
 
@@ -39,6 +44,8 @@ def test_lines_become_jobs_with_paths_beside_the_table(tmp_path: Path) -> None:
         ("audio,out,portrait,seed\na,b,p,x\n", "line 2: seed is a whole number, got 'x'"),
         ("audio,out,portrait\na,b,p\nc,b,p\n", "lines 2 and 3 both write"),
         ("audio,out,portrait\na,b,p,extra\n", "unknown"),
+        ("audio,out,video\na,./v.mp4,v.mp4\n", "line 2 writes .*v.mp4, which line 2 reads"),
+        ("audio,out,video\na,b.mp4,v.mp4\nb,v.mp4,w.mp4\n", "line 3 writes .*v.mp4, which line 2 reads"),
     ],
 )
 def test_a_table_that_is_none_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
@@ -69,3 +76,20 @@ def test_one_bad_line_costs_itself_and_what_is_there_is_not_made_again(tmp_path:
     outcome = run_jobs(jobs, make)
     assert (outcome.made, outcome.there, len(outcome.failed)) == (0, 3, 1)
     assert run_jobs(jobs, make, overwrite=True).made == 3
+
+
+@pytest.mark.timeout(900)
+def test_a_batch_that_is_killed_at_any_moment_goes_on_without_doing_again_what_is_done(
+    tmp_path: Path, tiny_backbone: Path
+) -> None:
+    clip = make_clip(Speaker.draw(0, "public", 0), 0, 8, 192)
+    write_image(tmp_path / "face.png", clip.frames[0])
+    write_audio(tmp_path / "speech.wav", clip.audio)
+    _table(tmp_path, "audio,out,portrait\nspeech.wav,one.mp4,face.png\nspeech.wav,two.mp4,face.png\n")
+    program = Path(__file__).parent / "support" / "killed_batch.py"
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path), str(tiny_backbone)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["problems"] == [] and told["changes"] >= 4

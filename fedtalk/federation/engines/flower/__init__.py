@@ -1,6 +1,6 @@
 """Across organisations: the round of `fedtalk.federation` carried by Flower's SuperLink and SuperNodes.
 
-    `server` FlowerEngine --messages--> GridPost == SuperLink ==TLS== SuperNode -- `worker` --messages--> Site
+    `server` FlowerEngine --messages--> GridTransport == SuperLink ==TLS== SuperNode -- `worker` --messages--> Site
 
 `messages`, `signing`, `agreement`, `site` and `engine` know nothing of Flower: bytes in, bytes out. `grid`, `superlink` and
 `supernode` import it, and what Flower doesn't document is in `flwr_internals` alone. Each site is one long-lived process that

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.engines.flower.agreement import agreement_of, check_sealed
-from fedtalk.federation.engines.flower.messages import MOST_NAME, STATE, Message, MessageError
-from fedtalk.federation.engines.flower.post import Post
+from fedtalk.federation.engines.flower.messages import MOST_NAME, STATE, MessageError, SiteMessage
 from fedtalk.federation.engines.flower.roster import SiteClients
+from fedtalk.federation.engines.flower.transport import Transport
 from fedtalk.federation.engines.in_process import Engine, RoundSum
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.local_work import OnStep
@@ -29,7 +29,11 @@ Collector = CollectingKeys | CollectingShares | CollectingInputs | CollectingRev
 
 
 def gather(
-    post: Post, agreement: Mapping[str, str], sites: Sequence[str], seconds: float, check_stop: Callable[[], None]
+    transport: Transport,
+    agreement: Mapping[str, str],
+    sites: Sequence[str],
+    seconds: float,
+    check_stop: Callable[[], None],
 ) -> dict[str, list[str]]:
     """Ask each connected site who its clients are, having made sure that it is configured as the server is.
 
@@ -37,8 +41,8 @@ def gather(
         ConfigurationError: a site differs from the server, or gives no list of names.
         FedTalkError: a site gives no answer.
     """
-    hello = Message("hello", {"agreement": dict(agreement)}).encode()
-    answers = post.ask(dict.fromkeys(sites, hello), seconds, check_stop)
+    hello = SiteMessage("hello", {"agreement": dict(agreement)}).encode()
+    answers = transport.ask(dict.fromkeys(sites, hello), seconds, check_stop)
     clients_of: dict[str, list[str]] = {}
     for site in sites:
         if site not in answers:
@@ -46,7 +50,7 @@ def gather(
                 f"site {site}: expected an answer within {seconds:g} s, got none; see its own log, then start again"
             )
         try:
-            answer = Message.decode(answers[site])
+            answer = SiteMessage.decode(answers[site])
             if answer.kind == "refused":
                 raise ConfigurationError(answer.why)
             clients = answer.get("clients", list)
@@ -60,21 +64,21 @@ def gather(
 
 
 class FlowerEngine(Engine):
-    """Sites do their clients' part, this process the server's; what passes between them is `Message` in bytes.
+    """Sites do their clients' part, this process the server's; what passes between them is `SiteMessage` in bytes.
 
     A round: (1) charge the ledger; (2) broadcast state and invitations, sites train and advertise keys; (3) shares; (4)
     masked vectors; (5) reveal; (6) open and decode the sum. A site that is late has dropped out with its clients. In the
     protocol clients have ids that are drawn for each round, so that rosters tell sites nothing from one round to the next.
     """
 
-    def __init__(self, post: Post, training_seconds: float, answer_seconds: float) -> None:
+    def __init__(self, transport: Transport, training_seconds: float, answer_seconds: float) -> None:
         """
         Args:
-            post: to the sites.
+            transport: to the sites.
             training_seconds: for a site's training of a round, all of its clients together; the site gives each its slot.
             answer_seconds: for each of the other answers.
         """
-        self._post, self._training_seconds, self._answer_seconds = post, training_seconds, answer_seconds
+        self._transport, self._training_seconds, self._answer_seconds = transport, training_seconds, answer_seconds
 
     def start(self, federation: Federation, check_stop: Callable[[], None]) -> None:
         """
@@ -167,13 +171,13 @@ class FlowerEngine(Engine):
         requests = {}
         for site, own in parts.items():
             fields = {"session": session, "round": number, **(run or {})}
-            requests[site] = Message(kind, fields, own if state is None else {STATE: state, **own}).encode()
+            requests[site] = SiteMessage(kind, fields, own if state is None else {STATE: state, **own}).encode()
         seconds = self._training_seconds if kind == "train" else self._answer_seconds
-        answers = self._post.ask(requests, seconds, self.check_stop)
+        answers = self._transport.ask(requests, seconds, self.check_stop)
         taken = []
         for site, data in sorted(answers.items()):
             try:
-                answer = Message.decode(data)
+                answer = SiteMessage.decode(data)
                 if answer.kind != "answer":
                     raise RefusedMessage(f"it refused: {answer.why}")
                 if answer.get("round", int) != number:
@@ -197,13 +201,13 @@ class FlowerEngine(Engine):
     def finish(self, state: Mapping[str, Tensor]) -> list[str]:
         """Give every site the adapter that the run ended with; returns the sites that took it."""
         fields = {"agreement": self._agreement, "session": self._private.settings.session.hex()}
-        request = Message("finish", fields, {STATE: save(dict(state))}).encode()
+        request = SiteMessage("finish", fields, {STATE: save(dict(state))}).encode()
         sites = sorted(set(self._site_of.values()))
-        answers = self._post.ask(dict.fromkeys(sites, request), self._answer_seconds, self.check_stop)
+        answers = self._transport.ask(dict.fromkeys(sites, request), self._answer_seconds, self.check_stop)
         took = []
         for site in sites:
             try:
-                if site in answers and Message.decode(answers[site]).kind == "answer":
+                if site in answers and SiteMessage.decode(answers[site]).kind == "answer":
                     took.append(site)
                     continue
             except MessageError as error:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedtalk.federation.engines.flower.post import Post
+from fedtalk.federation.engines.flower.transport import Transport
 
 log = logging.getLogger("fedtalk")
 
@@ -31,7 +31,7 @@ def unpack(content: RecordDict) -> bytes:
     return value if isinstance(value, bytes) else b""
 
 
-class GridPost(Post):
+class GridTransport(Transport):
     """Sites by the names of their registered keys."""
 
     def __init__(self, grid: Grid, node_of: Mapping[str, int]) -> None:

@@ -34,7 +34,7 @@ class MessageError(FedTalkError):
 
 
 @dataclass(frozen=True)
-class Message:
+class SiteMessage:
     """One request or one answer."""
 
     kind: str
@@ -46,15 +46,15 @@ class Message:
 
     def encode(self) -> bytes:
         """
-        >>> Message.decode(Message("shares", {"round": 3}, {"anna": b"xyz"}).encode())
-        Message(kind='shares', fields={'round': 3}, parts={'anna': b'xyz'})
+        >>> SiteMessage.decode(SiteMessage("shares", {"round": 3}, {"anna": b"xyz"}).encode())
+        SiteMessage(kind='shares', fields={'round': 3}, parts={'anna': b'xyz'})
         """
         sizes = {name: len(part) for name, part in self.parts.items()}
         header = json.dumps([self.kind, self.fields, sizes]).encode()
         return b"".join([MAGIC, len(header).to_bytes(4, "big"), header, *self.parts.values()])
 
     @classmethod
-    def decode(cls, data: bytes) -> Message:
+    def decode(cls, data: bytes) -> SiteMessage:
         """
         Raises:
             MessageError: ``data`` is anything but one whole message of this version.
@@ -102,7 +102,7 @@ class Message:
     def why(self) -> str:
         """The reason of a refusal as it may be shown: one line of printable characters, cut where it is long.
 
-        >>> Message("refused", {"why": "no\\n\x1b[2Jmore"}).why
+        >>> SiteMessage("refused", {"why": "no\\n\x1b[2Jmore"}).why
         'no [2Jmore'
 
         Raises:

@@ -25,17 +25,17 @@ from fedtalk.federation.engines.flower.keys import (
     read_private_key,
     read_public_key,
 )
-from fedtalk.federation.engines.flower.post import Post
 from fedtalk.federation.engines.flower.processes import Child
 from fedtalk.federation.engines.flower.roster import SiteClients
 from fedtalk.federation.engines.flower.settings import ClientSettings, ServerSettings
-from fedtalk.federation.engines.flower.signing import SignedAnswers, SignedPost
+from fedtalk.federation.engines.flower.signing import SignedAnswers, SignedTransport
 from fedtalk.federation.engines.flower.site import Site
 from fedtalk.federation.engines.flower.site_session import SiteAccount
 from fedtalk.federation.engines.flower.site_sizes import check_sizes
+from fedtalk.federation.engines.flower.transport import Transport
 from fedtalk.federation.module import FederatedModule, copy_state
-from fedtalk.federation.run_lock import run_lock
 from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.run_lock import run_lock
 
 log = logging.getLogger("fedtalk")
 
@@ -54,7 +54,7 @@ def serve_rounds(
         FedTalkError: too few sites came, or the SuperLink ended.
         Interrupted: SIGTERM or SIGINT; the same command with ``--ckpt_path last`` goes on.
     """
-    from fedtalk.federation.engines.flower.grid import GridPost
+    from fedtalk.federation.engines.flower.grid import GridTransport
     from fedtalk.federation.engines.flower.superlink import secret_file, server_app
 
     with run_lock(trainer.run_dir):  # before the folder's logs are begun anew; the rounds hold it
@@ -78,14 +78,14 @@ def serve_rounds(
         )  # fmt: skip
         registered = {site: in_pem(known) for site, known in public.items()}
         with link, server_app(link, inside, secret, registered, stop.check) as (grid, node_of):
-            post = SignedPost(GridPost(grid, node_of), key, public)
-            sites = _wait_for_sites(trainer, post, link, list(public), settings)
+            transport = SignedTransport(GridTransport(grid, node_of), key, public)
+            sites = _wait_for_sites(trainer, transport, link, list(public), settings)
             agreement = agreement_of(trainer.federate(module, data))
-            clients_of = gather(post, agreement, sites, settings.answer_seconds, stop.check)
+            clients_of = gather(transport, agreement, sites, settings.answer_seconds, stop.check)
             for line in check_sizes(clients_of, settings.most_clients, privacy, trainer.cohort_sampler, trainer.rounds):
                 log.info("%s", line)
             data.enter(clients_of)
-            trainer.engine = engine = FlowerEngine(post, settings.training_seconds, settings.answer_seconds)
+            trainer.engine = engine = FlowerEngine(transport, settings.training_seconds, settings.answer_seconds)
             trainer.fit(module, data, ckpt_path)
             with trainer.stop_signals:
                 engine.finish(copy_state(module.exchanged_parameters()))
@@ -140,7 +140,7 @@ def serve_clients(trainer: FederatedTrainer, module: FederatedModule, data: Clip
 
 
 def _wait_for_sites(
-    trainer: FederatedTrainer, post: Post, link: Child, sites: Sequence[str], settings: ServerSettings
+    trainer: FederatedTrainer, transport: Transport, link: Child, sites: Sequence[str], settings: ServerSettings
 ) -> list[str]:
     """The sites that are connected, once they are enough.
 
@@ -148,7 +148,7 @@ def _wait_for_sites(
         FedTalkError: they were too few for too long.
     """
     least, end, told = settings.least_sites or len(sites), time.monotonic() + settings.wait_seconds, -1
-    while len(connected := post.connected()) < least:
+    while len(connected := transport.connected()) < least:
         trainer.stop_signals.check()
         link.check()
         if time.monotonic() > end:

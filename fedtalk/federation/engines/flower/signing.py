@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fedtalk.errors import FedTalkError
-from fedtalk.federation.engines.flower.messages import Message
-from fedtalk.federation.engines.flower.post import Post
+from fedtalk.federation.engines.flower.messages import SiteMessage
+from fedtalk.federation.engines.flower.transport import Transport
 
 log = logging.getLogger("fedtalk")
 
@@ -38,24 +38,24 @@ class SignatureError(FedTalkError):
     """Bytes that aren't signed by whom they should be, for what they are used for."""
 
 
-class SignedPost(Post):
-    """Another post, whose requests are signed and of whose answers only those are handed on that their site has signed."""
+class SignedTransport(Transport):
+    """Another transport, whose requests are signed and of whose answers only those are handed on that their site has signed."""
 
     def __init__(
-        self, post: Post, key: ec.EllipticCurvePrivateKey, sites: Mapping[str, ec.EllipticCurvePublicKey]
+        self, transport: Transport, key: ec.EllipticCurvePrivateKey, sites: Mapping[str, ec.EllipticCurvePublicKey]
     ) -> None:
         """
         Args:
-            post: carries the signed bytes.
+            transport: carries the signed bytes.
             key: the server's.
             sites: public key of each site, as the server was given it.
         """
-        self._post, self._key, self._sites = post, key, dict(sites)
+        self._transport, self._key, self._sites = transport, key, dict(sites)
         self.refused: Counter[str] = Counter()
         """By site, answers in its name that it hasn't signed."""
 
     def connected(self) -> list[str]:
-        return self._post.connected()
+        return self._transport.connected()
 
     def ask(self, requests: Mapping[str, bytes], seconds: float, check: Callable[[], None]) -> dict[str, bytes]:
         signed, asked = {}, {}
@@ -64,7 +64,7 @@ class SignedPost(Post):
             asked[site] = _request_digest(self._sites[site], nonced)
             signed[site] = _framed(self._key, asked[site], nonced)
         answers = {}
-        for site, data in self._post.ask(signed, seconds, check).items():
+        for site, data in self._transport.ask(signed, seconds, check).items():
             try:
                 message = _body(data)
                 _verify(self._sites[site], data, _answer_digest(asked[site], message))
@@ -109,7 +109,7 @@ class SignedAnswers:
             _verify(self._server, data, digest)
         except SignatureError as error:
             self._refuse(error)
-            reply = Message("refused", {"why": f"{error} (this site's flower.server)"}).encode()
+            reply = SiteMessage("refused", {"why": f"{error} (this site's flower.server)"}).encode()
         else:
             self._seen.add(digest)
             reply = self._answer(nonced[NONCE_BYTES:])

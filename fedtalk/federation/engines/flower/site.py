@@ -25,12 +25,13 @@ from torch import Tensor
 
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.engines.flower.agreement import agreement_of, check_sealed, differences
-from fedtalk.federation.engines.flower.messages import STATE, Message, MessageError
+from fedtalk.federation.engines.flower.messages import STATE, MessageError, SiteMessage
+from fedtalk.federation.engines.flower.refusals import SiteRefusal, told
 from fedtalk.federation.engines.flower.site_session import SiteAccount, SiteSession, session_of
 from fedtalk.federation.engines.in_process import Engine, Failure, InProcess
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.module import load_state
-from fedtalk.federation.preconditions import check_placements
+from fedtalk.planning.preconditions import check_placements
 from fedtalk.privacy.secagg.client import Advertised, Shared, Submitted
 
 log = logging.getLogger("fedtalk")
@@ -39,10 +40,6 @@ ANSWERING = 0.1
 """Share of the server's time for training that a site keeps for its answer's way."""
 RESTARTS = 2.0
 """Starts of a process that a client's slot allows for, if the client before it has taken its process down."""
-
-
-class SiteRefusal(FedTalkError):
-    """A request that a site doesn't act on; the server is told why."""
 
 
 @dataclass
@@ -89,7 +86,7 @@ class Site:
         self._round, self._taking = -1, dict[str, _Taking]()
         self.final_state: dict[str, Tensor] | None = None
         """The adapter that the run ended with, once the server has said so."""
-        self._handlers: dict[str, Callable[[Message], Message]] = {
+        self._handlers: dict[str, Callable[[SiteMessage], SiteMessage]] = {
             "hello": self._hello, "train": self._train, "shares": self._shares, "input": self._input,
             "reveal": self._reveal, "finish": self._finish,
         }  # fmt: skip
@@ -105,24 +102,24 @@ class Site:
             Interrupted: the process was asked to stop.
         """
         try:
-            message = Message.decode(request)
+            message = SiteMessage.decode(request)
             handler = self._handlers.get(message.kind)
             if handler is None:
                 raise SiteRefusal(f"expected a request, got a message of kind {message.kind}")
             return handler(message).encode()
-        except FedTalkError as error:
-            log.warning("refused a request of the server: %s", error)
-            return Message("refused", {"why": str(error)}).encode()
-        except Exception as error:  # what broke may tell about clips: it stays in this site's own log
-            log.exception("a request of the server could not be answered: %s", error)
-            return Message("refused", {"why": "an error at the site; its own log says which"}).encode()
+        except Exception as error:
+            if isinstance(error, FedTalkError):
+                log.warning("refused a request of the server: %s", error)
+            else:
+                log.exception("a request of the server could not be answered: %s", error)
+            return SiteMessage("refused", {"why": told(error)}).encode()
 
-    def _hello(self, message: Message) -> Message:
+    def _hello(self, message: SiteMessage) -> SiteMessage:
         self._check_agreement(message)
         log.info("the server has the same configuration; %d clients take part", len(self.data.clients))
-        return Message("answer", {"clients": self.data.clients})
+        return SiteMessage("answer", {"clients": self.data.clients})
 
-    def _check_agreement(self, message: Message) -> None:
+    def _check_agreement(self, message: SiteMessage) -> None:
         differing = differences(message.get("agreement", dict), self._agreement)
         if differing:
             raise SiteRefusal(
@@ -130,7 +127,7 @@ class Site:
                 "the same config file and fedtalk version; placement and data folder may differ"
             )
 
-    def _train(self, message: Message) -> Message:
+    def _train(self, message: SiteMessage) -> SiteMessage:
         self._check_agreement(message)
         session, number, state = self._session_of(message), message.get("round", int), self._state(message)
         invitations = self._own(message.parts, but=STATE)
@@ -164,12 +161,12 @@ class Site:
                 keys[client] = advertisement
         finally:
             self._engine.federation = self.federation
-        return Message("answer", {"round": number}, keys)
+        return SiteMessage("answer", {"round": number}, keys)
 
     def _after_step(self, client: str, step: int, losses: dict[str, float]) -> None:
         self._check_stop()
 
-    def _slot(self, message: Message, clients: int) -> float:
+    def _slot(self, message: SiteMessage, clients: int) -> float:
         """Seconds that each client has, so that all of them have as long whatever the others do.
 
         Raises:
@@ -189,9 +186,9 @@ class Site:
         """One client takes no further part; the others do. What is told of it, in this site's own log."""
         log.warning("round %d: client %s is left out: %s", number, client, why)
         self._taking.pop(client, None)
-        return str(why) if isinstance(why, FedTalkError) else "an error at the site; its own log says which"
+        return told(why)
 
-    def _shares(self, message: Message) -> Message:
+    def _shares(self, message: SiteMessage) -> SiteMessage:
         def share(client: str, taking: _Taking, roster: bytes) -> bytes:
             assert isinstance(taking.state, Advertised)
             taking.state, reply = taking.state.receive_roster(roster)
@@ -199,7 +196,7 @@ class Site:
 
         return self._each(message, Advertised, share)
 
-    def _input(self, message: Message) -> Message:
+    def _input(self, message: SiteMessage) -> SiteMessage:
         session = self._session
 
         def submit(client: str, taking: _Taking, delivery: bytes) -> bytes:
@@ -212,7 +209,7 @@ class Site:
 
         return self._each(message, Shared, submit)
 
-    def _reveal(self, message: Message) -> Message:
+    def _reveal(self, message: SiteMessage) -> SiteMessage:
         def reveal(client: str, taking: _Taking, request: bytes) -> bytes:
             assert isinstance(taking.state, Submitted)
             reply = taking.state.reveal(request)
@@ -221,15 +218,15 @@ class Site:
 
         return self._each(message, Submitted, reveal)
 
-    def _finish(self, message: Message) -> Message:
+    def _finish(self, message: SiteMessage) -> SiteMessage:
         self._check_agreement(message)
         if self._session is not None and session_of(message) != self._session.id:
             raise SiteRefusal("finish: expected the session under way, got another one's")
         self.final_state = self._state(message)
         load_state(self.module.exchanged_parameters(), self.final_state)
-        return Message("answer")
+        return SiteMessage("answer")
 
-    def _each(self, message: Message, expected: type, step: Callable[[str, _Taking, bytes], bytes]) -> Message:
+    def _each(self, message: SiteMessage, expected: type, step: Callable[[str, _Taking, bytes], bytes]) -> SiteMessage:
         """Take a step of the protocol with each client that is at that step; the others have dropped out.
 
         Raises:
@@ -252,7 +249,7 @@ class Site:
                 why = self._left_out(number, client, error)
         if not replies:
             raise SiteRefusal(why)
-        return Message("answer", {"round": number}, replies)
+        return SiteMessage("answer", {"round": number}, replies)
 
     def _own(self, parts: Mapping[str, bytes], but: str = "") -> dict[str, bytes]:
         """The parts of this site's clients.
@@ -269,7 +266,7 @@ class Site:
             raise SiteRefusal(f"expected clients of this site, got {strangers[:8]}")
         return mine
 
-    def _state(self, message: Message) -> dict[str, Tensor]:
+    def _state(self, message: SiteMessage) -> dict[str, Tensor]:
         """The broadcast state, in the order of this module's own parameters."""
         expected = {name: tuple(value.shape) for name, value in self.module.exchanged_parameters().items()}
         try:
@@ -280,13 +277,13 @@ class Site:
             raise MessageError(f"{message.kind}: expected a state of {len(expected)} tensors of this model, got others")
         return {name: state[name] for name in expected}
 
-    def _clip_norm(self, message: Message) -> float:
+    def _clip_norm(self, message: SiteMessage) -> float:
         clip_norm = message.get("clip_norm", (int, float))
         if not 0 < clip_norm < float("inf"):
             raise MessageError(f"{message.kind}: expected a finite clip_norm above 0, got {clip_norm}")
         return float(clip_norm)
 
-    def _session_of(self, message: Message) -> SiteSession:
+    def _session_of(self, message: SiteMessage) -> SiteSession:
         """The session that a message is of, made when it is first heard of."""
         if self._session is None or session_of(message) != self._session.id:
             self._session = SiteSession(message, self.federation, self._agreement, self._account)

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedtalk.errors import ArtifactError
 from fedtalk.federation.cohort import PoissonCohort
-from fedtalk.federation.engines.flower.messages import Message, MessageError
+from fedtalk.federation.engines.flower.messages import MessageError, SiteMessage
 from fedtalk.federation.federation import Federation
 from fedtalk.privacy.private_rounds import PrivateRounds
 from fedtalk.privacy.rounds import rounds_of
@@ -45,7 +45,7 @@ class SiteSession:
     """From the first request of a session on."""
 
     def __init__(
-        self, message: Message, federation: Federation, agreement: dict[str, str], account: SiteAccount
+        self, message: SiteMessage, federation: Federation, agreement: dict[str, str], account: SiteAccount
     ) -> None:
         """
         Args:
@@ -111,7 +111,7 @@ class SiteSession:
             raise ArtifactError(f"{self._joined} can't be read ({type(error).__name__}); remove it") from error
 
 
-def session_of(message: Message) -> bytes:
+def session_of(message: SiteMessage) -> bytes:
     """The session that a message names.
 
     Raises:

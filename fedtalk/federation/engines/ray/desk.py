@@ -13,7 +13,7 @@ from torch import Tensor
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.engines.in_process import Failure
-from fedtalk.federation.engines.ray.launch import Seat, launch
+from fedtalk.federation.engines.ray.launch import WorkerSpec, launch
 from fedtalk.federation.engines.ray.packing import Packed
 from fedtalk.federation.local_work import LocalWork
 
@@ -35,14 +35,14 @@ def tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
 class Desk:
     """Used by one thread only: torch keeps devices and numbers of threads by thread."""
 
-    def __init__(self, packed: Packed, seat: Seat, meeting: tuple[str, int]) -> None:
+    def __init__(self, packed: Packed, spec: WorkerSpec, meeting: tuple[str, int]) -> None:
         for chatty in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
-        torch.set_num_threads(seat.threads)
+        torch.set_num_threads(spec.threads)
         federation = packed.open()
-        fabric, wrapped = launch(seat, meeting, federation.module, federation.precision)
+        fabric, wrapped = launch(spec, meeting, federation.module, federation.precision)
         federation.module.eval()
-        self._first, self._clients = seat.rank == 0, ClientHalf(federation, fabric, wrapped)
+        self._first, self._clients = spec.rank == 0, ClientHalf(federation, fabric, wrapped)
 
     def work(
         self,

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedtalk.cores import usable_cores
 from fedtalk.errors import ConfigurationError, OutputError
 from fedtalk.federation.engines.in_process import Failure, InProcess
 from fedtalk.federation.engines.ray.desk import arrays, tensors
@@ -22,6 +21,7 @@ from fedtalk.federation.engines.ray.team import PARTING_SECONDS, Team
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.local_work import LocalResult, LocalWork, OnStep
 from fedtalk.federation.placement import Placement
+from fedtalk.machine import usable_cores
 
 log = logging.getLogger(__name__)
 

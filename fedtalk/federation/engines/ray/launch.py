@@ -16,7 +16,7 @@ from fedtalk.federation.placement import Placement
 
 
 @dataclass(frozen=True)
-class Seat:
+class WorkerSpec:
     """Which process of a fit a worker is."""
 
     kind: Placement
@@ -28,25 +28,25 @@ class Seat:
     threads: int
 
 
-def launch(seat: Seat, meeting: tuple[str, int], module: FederatedModule, precision: str) -> tuple[Fabric, Any]:
+def launch(spec: WorkerSpec, meeting: tuple[str, int], module: FederatedModule, precision: str) -> tuple[Fabric, Any]:
     """Fabric of this process, and what it made of the module where several processes take a client together.
 
     Args:
-        seat: of this process.
+        spec: of this process.
         meeting: where processes that take a client together find each other: address and port of the first one.
         module: moved to the device, or sharded.
         precision: of the run, where the placement has none.
     """
-    kind = seat.kind
+    kind = spec.kind
     chosen: Any = kind.precision or precision
     if kind.kind == "single":
-        fabric = Fabric(accelerator=seat.device, devices=1, precision=chosen, plugins=LightningEnvironment())
+        fabric = Fabric(accelerator=spec.device, devices=1, precision=chosen, plugins=LightningEnvironment())
         module.to(fabric.device)
         return fabric, None
     # As torchrun would, on as many nodes as there are processes, so that Fabric starts none of its own.
     os.environ.update({
         "MASTER_ADDR": meeting[0], "MASTER_PORT": str(meeting[1]), "WORLD_SIZE": str(kind.processes),
-        "RANK": str(seat.rank), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "GROUP_RANK": str(seat.rank),
+        "RANK": str(spec.rank), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "GROUP_RANK": str(spec.rank),
         "TORCHELASTIC_RUN_ID": "fedtalk",
     })  # fmt: skip
     strategy: Any
@@ -63,7 +63,7 @@ def launch(seat: Seat, meeting: tuple[str, int], module: FederatedModule, precis
             process_group_backend="cpu:gloo,cuda:nccl" if kind.cpu_offload else None,
         )
     fabric = Fabric(
-        accelerator=seat.device, devices=1, num_nodes=kind.processes, strategy=strategy, precision=chosen,
+        accelerator=spec.device, devices=1, num_nodes=kind.processes, strategy=strategy, precision=chosen,
         plugins=TorchElasticEnvironment(),
     )  # fmt: skip
     fabric.launch()

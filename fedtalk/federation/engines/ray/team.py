@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.deadline import GRACE, late
 from fedtalk.federation.engines.in_process import Failure
-from fedtalk.federation.engines.ray.launch import Seat
+from fedtalk.federation.engines.ray.launch import WorkerSpec
 from fedtalk.federation.engines.ray.resources import Share
 from fedtalk.federation.engines.ray.session import WorkerError
 from fedtalk.federation.engines.ray.worker import Worker
@@ -42,7 +43,7 @@ class Team:
         self.kind, self.share = kind, share
         self.clients: list[str] = []
         """Of the task under way that have no result yet."""
-        self.proven = False
+        self.was_ready = False
         """Whether it has been ready before, so that it isn't the configuration that keeps it from starting again."""
         self.asked_at = 0.0
         """When Ray was asked for its workers."""
@@ -118,7 +119,7 @@ class Team:
         self._hellos = [worker.meeting.remote() for worker in self._actors]
         device = "cuda" if share.gpus else "cpu"
         self._getting_ready = [
-            worker.get_ready.remote(self._setup, Seat(self.kind, rank, device, share.threads), self._hellos[0])
+            worker.get_ready.remote(self._setup, WorkerSpec(self.kind, rank, device, share.threads), self._hellos[0])
             for rank, worker in enumerate(self._actors)
         ]
         self.asked_at = time.monotonic()
@@ -179,12 +180,12 @@ class Team:
             if told is not None:
                 yield from self._broken(told)
             elif self.ready:
-                self.proven, self._deaths = True, 0
+                self.was_ready, self._deaths = True, 0
         else:
             self._endings.remove(item)
 
     def _broken(self, failure: Failure) -> Iterator[tuple[str, Any]]:
-        if not self.proven:
+        if not self.was_ready:
             raise ConfigurationError(f"a worker can't start: {failure}; see trainer.workers and trainer.placements")
         log.warning("a worker could not start again: %s", failure)
         yield from self._ended(f"with {failure}")
@@ -263,14 +264,15 @@ class Team:
         self.start()
 
     def end(self) -> None:
-        """End the workers by force."""
+        """End the workers by force, as far as the cluster can still be reached."""
         import ray
         from ray.util.placement_group import remove_placement_group
 
-        for worker in self._actors:
-            ray.kill(worker)
-        if self._group is not None:
-            remove_placement_group(self._group)
+        with suppress(ray.exceptions.RayError):
+            for worker in self._actors:
+                ray.kill(worker)
+            if self._group is not None:
+                remove_placement_group(self._group)
         self._actors, self._group = [], None
         self._hellos, self._getting_ready, self._streams, self._endings = [], [], [], []
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedtalk.federation.engines.in_process import Failure
     from fedtalk.federation.engines.ray.desk import Desk
-    from fedtalk.federation.engines.ray.launch import Seat
+    from fedtalk.federation.engines.ray.launch import WorkerSpec
     from fedtalk.federation.engines.ray.packing import Packed
     from fedtalk.federation.local_work import LocalWork
 
@@ -41,13 +41,13 @@ class Worker:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
-    def get_ready(self, packed: Packed, seat: Seat, meeting: tuple[str, int]) -> Failure | None:
+    def get_ready(self, packed: Packed, spec: WorkerSpec, meeting: tuple[str, int]) -> Failure | None:
         """Hold the module and the data; the failure, where that can't be done."""
         from fedtalk.federation.engines.in_process import Failure
         from fedtalk.federation.engines.ray.desk import Desk
 
         try:
-            self._desk = self._thread.submit(Desk, packed, seat, meeting).result()
+            self._desk = self._thread.submit(Desk, packed, spec, meeting).result()
         except Exception as error:  # told by the main process, in whose log it belongs
             return Failure.of(error)
         return None

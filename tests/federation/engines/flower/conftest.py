@@ -13,11 +13,11 @@ from fedtalk.callbacks import ISFA
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.engines.flower.agreement import agreement_of
 from fedtalk.federation.engines.flower.engine import FlowerEngine, gather
-from fedtalk.federation.engines.flower.messages import Message
-from fedtalk.federation.engines.flower.post import Post
+from fedtalk.federation.engines.flower.messages import SiteMessage
 from fedtalk.federation.engines.flower.roster import SiteClients
 from fedtalk.federation.engines.flower.site import Site
 from fedtalk.federation.engines.flower.site_session import SiteAccount
+from fedtalk.federation.engines.flower.transport import Transport
 from fedtalk.federation.engines.in_process import Engine, InProcess
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.trainer import FederatedTrainer
@@ -33,16 +33,16 @@ class Apart(InProcess):
     isolates = True
 
 
-class DirectPost(Post):
+class DirectTransport(Transport):
     """Hands requests to the sites of this process; keeps all that passed, and loses what ``lost`` says."""
 
     def __init__(self, sites: Mapping[str, Site]) -> None:
         self.sites = dict(sites)
-        self.lost: Callable[[str, Message], str | None] = lambda site, request: None
+        self.lost: Callable[[str, SiteMessage], str | None] = lambda site, request: None
         """By site and request: ``request`` or ``answer`` where that is lost, None where both arrive."""
-        self.spoil: Callable[[str, Message, bytes], bytes] = lambda site, request, answer: answer
+        self.spoil: Callable[[str, SiteMessage, bytes], bytes] = lambda site, request, answer: answer
         """By site and request: what arrives in place of an answer."""
-        self.passed: list[tuple[str, Message, Message | None]] = []
+        self.passed: list[tuple[str, SiteMessage, SiteMessage | None]] = []
 
     def connected(self) -> list[str]:
         return list(self.sites)
@@ -51,10 +51,10 @@ class DirectPost(Post):
         answers = {}
         for site, data in requests.items():
             check()
-            request = Message.decode(data)
+            request = SiteMessage.decode(data)
             what = self.lost(site, request)
             answer = None if what == "request" else self.sites[site].answer(data)
-            self.passed.append((site, request, None if answer is None else Message.decode(answer)))
+            self.passed.append((site, request, None if answer is None else SiteMessage.decode(answer)))
             if answer is not None and what is None:
                 answers[site] = self.spoil(site, request, answer)
         return answers
@@ -78,10 +78,10 @@ class Federation:
     def trainer(self, name: str, privacy: Privacy | None, **changes: object) -> FederatedTrainer:
         values: dict = {
             "rounds": 2, "validate_every": 0, "cohort": PoissonCohort(1.0), "accelerator": "cpu",
-            "local": LocalTraining(steps=3, batch_size=2, learning_rate=0.05),
+            "local": LocalTraining(steps=3, batch_size=2, learning_rate=0.05), "aggregation": ISFA(gamma=1.0),
         }  # fmt: skip
         return FederatedTrainer(
-            **{**values, **changes}, aggregation=ISFA(gamma=1.0), privacy=privacy,
+            **{**values, **changes}, privacy=privacy,
             default_root_dir=str(self.folder / name), cache_dir=str(self.folder / "cache"),
         )  # fmt: skip
 
@@ -92,12 +92,12 @@ class Federation:
         account = SiteAccount(self.folder / f"ledger_{name}", "a server")
         return Site(federation, engine, account, trainer.stop_signals.check)
 
-    def post(self, sites: Mapping[str, dict], privacy: Privacy, **changes: object) -> DirectPost:
-        return DirectPost({name: self.site(name, people, privacy, **changes) for name, people in sites.items()})
+    def transport(self, sites: Mapping[str, dict], privacy: Privacy, **changes: object) -> DirectTransport:
+        return DirectTransport({name: self.site(name, people, privacy, **changes) for name, people in sites.items()})
 
     def over_sites(
         self,
-        post: DirectPost,
+        transport: DirectTransport,
         privacy: Privacy | None,
         folder: str = "server",
         ckpt_path: str | None = None,
@@ -105,8 +105,8 @@ class Federation:
     ) -> tuple[FederatedTrainer, dict[str, torch.Tensor]]:
         trainer, module, data = self.trainer(folder, privacy, **changes), self._colours(), SiteClients()
         agreement = agreement_of(trainer.federate(module, data))
-        data.enter(gather(post, agreement, post.connected(), 1.0, lambda: None))
-        trainer.engine = engine = FlowerEngine(post, 1000.0, 1.0)
+        data.enter(gather(transport, agreement, transport.connected(), 1.0, lambda: None))
+        trainer.engine = engine = FlowerEngine(transport, 1000.0, 1.0)
         trainer.fit(module, data, ckpt_path)
         state = {name: value.detach().clone() for name, value in module.exchanged_parameters().items()}
         engine.finish(state)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedtalk.federation.engines.flower.messages import KINDS, MOST_PARTS, Message, MessageError
+from fedtalk.federation.engines.flower.messages import KINDS, MOST_PARTS, MessageError, SiteMessage
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),
@@ -20,7 +20,7 @@ DEEP = st.recursive(JSON, lambda inner: st.lists(inner, min_size=1, max_size=2),
 FIELDS = st.dictionaries(st.text(max_size=8), st.none() | st.integers() | st.text(max_size=8) | st.lists(st.text(max_size=8)),
                          max_size=4)  # fmt: skip
 MESSAGES = st.builds(
-    Message,
+    SiteMessage,
     st.sampled_from(KINDS),
     FIELDS,
     st.dictionaries(st.text(max_size=8), st.binary(max_size=64), max_size=4),
@@ -32,19 +32,19 @@ def framed(header: bytes, rest: bytes = b"") -> bytes:
 
 
 @given(MESSAGES)
-def test_a_message_comes_back_whole(message: Message) -> None:
-    assert Message.decode(message.encode()) == message
+def test_a_message_comes_back_whole(message: SiteMessage) -> None:
+    assert SiteMessage.decode(message.encode()) == message
 
 
 @given(MESSAGES, st.data())
-def test_a_cut_or_lengthened_message_is_refused(message: Message, data: st.DataObject) -> None:
+def test_a_cut_or_lengthened_message_is_refused(message: SiteMessage, data: st.DataObject) -> None:
     whole = message.encode()
     for wrong in (
         whole[: data.draw(st.integers(0, len(whole) - 1))],
         whole + data.draw(st.binary(min_size=1, max_size=4)),
     ):
         with pytest.raises(MessageError):
-            Message.decode(wrong)
+            SiteMessage.decode(wrong)
 
 
 @given(st.binary(max_size=200))
@@ -52,7 +52,7 @@ def test_a_cut_or_lengthened_message_is_refused(message: Message, data: st.DataO
 def test_garbage_is_refused_and_never_anything_worse(garbage: bytes) -> None:
     for data in (garbage, b"fedtalk1" + garbage, framed(garbage), framed(b"[" + garbage)):
         with pytest.raises(MessageError):
-            Message.decode(data)
+            SiteMessage.decode(data)
 
 
 @given(DEEP, DEEP, DEEP, st.binary(max_size=8))
@@ -61,20 +61,20 @@ def test_whatever_json_holds_is_a_message_or_refused(kind: object, fields: objec
     for first in (kind, "train"):
         data = framed(json.dumps([first, fields, sizes]).encode(), rest)
         try:
-            message = Message.decode(data)
+            message = SiteMessage.decode(data)
         except MessageError:
             continue
-        assert Message.decode(message.encode()) == message
+        assert SiteMessage.decode(message.encode()) == message
 
 
 @given(MESSAGES, st.data())
 @settings(max_examples=1500, deadline=None)
-def test_a_spoilt_message_is_a_message_or_refused(message: Message, data: st.DataObject) -> None:
+def test_a_spoilt_message_is_a_message_or_refused(message: SiteMessage, data: st.DataObject) -> None:
     spoilt = bytearray(message.encode())
     for _ in range(data.draw(st.integers(1, 3))):
         spoilt[data.draw(st.integers(0, len(spoilt) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(MessageError):
-        Message.decode(bytes(spoilt))
+        SiteMessage.decode(bytes(spoilt))
 
 
 @pytest.mark.parametrize("header", ['["shares", {}, {"a": -1}]', '["shares", {}, {"a": true}]', '["shares", [], {}]',
@@ -83,7 +83,7 @@ def test_a_spoilt_message_is_a_message_or_refused(message: Message, data: st.Dat
                                     '["shares", {"a": "\\ud800"}, {}]', '["shares", {"a": [[[[[[]]]]]]}, {}]'])  # fmt: skip
 def test_a_header_of_another_form_is_refused(header: str) -> None:
     with pytest.raises(MessageError):
-        Message.decode(framed(header.encode()))
+        SiteMessage.decode(framed(header.encode()))
 
 
 @pytest.mark.parametrize(
@@ -91,20 +91,20 @@ def test_a_header_of_another_form_is_refused(header: str) -> None:
 )
 def test_nested_brackets_dont_end_the_process(brackets: bytes) -> None:
     with pytest.raises(MessageError):
-        Message.decode(framed(brackets))
+        SiteMessage.decode(framed(brackets))
 
 
 def test_names_parts_and_header_are_bounded() -> None:
     long, many = {"x" * 300: 0}, {str(n): 0 for n in range(MOST_PARTS + 1)}
     for fields, sizes in ((long, {}), ({}, long), (many, {}), ({}, many)):
         with pytest.raises(MessageError):
-            Message.decode(framed(json.dumps(["shares", fields, sizes]).encode()))
+            SiteMessage.decode(framed(json.dumps(["shares", fields, sizes]).encode()))
     with pytest.raises(MessageError, match="header of at most"):
-        Message.decode(b"fedtalk1" + (2**31).to_bytes(4, "big"))
+        SiteMessage.decode(b"fedtalk1" + (2**31).to_bytes(4, "big"))
 
 
 def test_a_missing_or_wrong_field_is_named() -> None:
-    message = Message("shares", {"round": "3", "flag": True})
+    message = SiteMessage("shares", {"round": "3", "flag": True})
     for name in ("round", "flag", "absent"):
         with pytest.raises(MessageError, match=f"field {name}"):
             message.get(name, int)
@@ -112,5 +112,5 @@ def test_a_missing_or_wrong_field_is_named() -> None:
 
 def test_a_reason_is_shown_in_one_short_line() -> None:
     """It goes into the other side's log, which neither grows nor changes its look by it."""
-    shown = Message("refused", {"why": "\x1b[2J\nERROR: forged\r" + "x" * 10_000_000}).why
+    shown = SiteMessage("refused", {"why": "\x1b[2J\nERROR: forged\r" + "x" * 10_000_000}).why
     assert len(shown) < 700 and shown.isprintable() and shown.startswith("[2J ERROR: forged x")

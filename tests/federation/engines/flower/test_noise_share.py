@@ -18,11 +18,11 @@ def test_over_sites_a_part_of_the_clients_gives_the_in_process_noise(federation,
     cohort = PoissonCohort(0.8)
     names = sorted(crowd)
     sites = {"north": names[:3], "south": names[3:7], "east": names[7:]}
-    post = federation.post(
+    transport = federation.transport(
         {site: {name: crowd[name] for name in own} for site, own in sites.items()}, privacy, cohort=cohort
     )
-    _, got = federation.over_sites(post, privacy, cohort=cohort)
+    _, got = federation.over_sites(transport, privacy, cohort=cohort)
     expected = federation.in_process(crowd, privacy, cohort=cohort)
-    trained = sum(len(request.parts) - 1 for _, request, _ in post.passed if request.kind == "train")
+    trained = sum(len(request.parts) - 1 for _, request, _ in transport.passed if request.kind == "train")
     assert 6 <= trained < 2 * len(names), "somebody is not on the roster, or nothing was tested"
     assert all(torch.equal(got[name], expected[name]) for name in expected)

@@ -7,22 +7,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedtalk.federation.engines.flower.messages import Message
-from fedtalk.federation.engines.flower.post import Post
-from fedtalk.federation.engines.flower.signing import SignedAnswers, SignedPost
+from fedtalk.federation.engines.flower.messages import SiteMessage
+from fedtalk.federation.engines.flower.signing import SignedAnswers, SignedTransport
+from fedtalk.federation.engines.flower.transport import Transport
 
 SERVER, NORTH, SOUTH, OUTSIDER = (ec.generate_private_key(ec.SECP256R1()) for _ in range(4))
 KEYS = {"north": NORTH.public_key(), "south": SOUTH.public_key()}
-HELLO = Message("hello", {"agreement": {}}).encode()
+HELLO = SiteMessage("hello", {"agreement": {}}).encode()
 
 
-class Wire(Post):
+class Wire(Transport):
     """Carries bytes between sites of this process; ``answers`` may take a site's place."""
 
     def __init__(self) -> None:
         self.sites = {
             name: SignedAnswers(
-                lambda request, name=name: Message("answer", {"clients": [name]}).encode(), key, SERVER.public_key()
+                lambda request, name=name: SiteMessage("answer", {"clients": [name]}).encode(), key, SERVER.public_key()
             )
             for name, key in (("north", NORTH), ("south", SOUTH))
         }  # fmt: skip
@@ -39,24 +39,24 @@ class Wire(Post):
         return self.answered
 
 
-def ask(wire: Wire, key: ec.EllipticCurvePrivateKey = SERVER) -> tuple[dict[str, Message], SignedPost]:
-    post = SignedPost(wire, key, KEYS)
-    answers = post.ask({"north": HELLO, "south": HELLO}, 1.0, lambda: None)
-    return {site: Message.decode(answer) for site, answer in answers.items()}, post
+def ask(wire: Wire, key: ec.EllipticCurvePrivateKey = SERVER) -> tuple[dict[str, SiteMessage], SignedTransport]:
+    transport = SignedTransport(wire, key, KEYS)
+    answers = transport.ask({"north": HELLO, "south": HELLO}, 1.0, lambda: None)
+    return {site: SiteMessage.decode(answer) for site, answer in answers.items()}, transport
 
 
 def test_signed_by_whom_it_should_be_it_passes() -> None:
-    answers, post = ask(Wire())
+    answers, transport = ask(Wire())
     assert {site: answer.fields["clients"] for site, answer in answers.items()} == {
         "north": ["north"],
         "south": ["south"],
     }
-    assert not post.refused
+    assert not transport.refused
 
 
 def test_a_site_that_answers_for_another_is_refused_counted_and_named(caplog: pytest.LogCaptureFixture) -> None:
     """As south did that pulled north's message by its id: with its own key, with none, with the plain answer."""
-    forged = Message("answer", {"clients": ["forged"]}).encode()
+    forged = SiteMessage("answer", {"clients": ["forged"]}).encode()
     for impostor in (
         SignedAnswers(lambda _: forged, SOUTH, SERVER.public_key()),
         SignedAnswers(lambda _: forged, OUTSIDER, SERVER.public_key()),
@@ -65,8 +65,8 @@ def test_a_site_that_answers_for_another_is_refused_counted_and_named(caplog: py
     ):
         wire = Wire()
         wire.answers["north"] = impostor
-        answers, post = ask(wire)
-        assert list(answers) == ["south"] and post.refused == {"north": 1}
+        answers, transport = ask(wire)
+        assert list(answers) == ["south"] and transport.refused == {"north": 1}
         assert "in the name of site north is not signed by it" in caplog.text
 
 
@@ -76,8 +76,8 @@ def test_what_was_signed_once_is_no_answer_to_anything_else() -> None:
     ask(wire)
     earlier = wire.answered["north"]
     wire.answers["north"] = lambda _: earlier
-    answers, post = ask(wire)
-    assert list(answers) == ["south"] and post.refused == {"north": 1}
+    answers, transport = ask(wire)
+    assert list(answers) == ["south"] and transport.refused == {"north": 1}
     wire.answers["north"] = lambda request: wire.sites["south"](wire.asked["south"])
     assert list(ask(wire)[0]) == []  # and the request to south has been used up
 
@@ -96,7 +96,7 @@ def test_a_site_does_nothing_that_its_server_has_not_signed_for_it() -> None:
 
     def answer(request: bytes) -> bytes:
         done.append(request)
-        return Message("answer").encode()
+        return SiteMessage("answer").encode()
 
     site = SignedAnswers(answer, NORTH, SERVER.public_key())
     wire = Wire()
@@ -112,8 +112,8 @@ def test_a_site_does_nothing_that_its_server_has_not_signed_for_it() -> None:
 
 
 def test_a_server_with_another_key_than_the_site_knows_is_told() -> None:
-    answers, post = ask(Wire(), OUTSIDER)
-    assert not post.refused and all("flower.server" in answer.why for answer in answers.values())
+    answers, transport = ask(Wire(), OUTSIDER)
+    assert not transport.refused and all("flower.server" in answer.why for answer in answers.values())
 
 
 SHARES = st.floats(0, 1, exclude_max=True)

@@ -8,14 +8,14 @@ from fedtalk.callbacks import ISFA, FedAvg
 from fedtalk.errors import ConfigurationError, FedTalkError, OutputError
 from fedtalk.federation.engines import in_process
 from fedtalk.federation.engines.flower.agreement import _object
-from fedtalk.federation.engines.flower.messages import STATE, Message
+from fedtalk.federation.engines.flower.messages import STATE, SiteMessage
 from fedtalk.federation.engines.flower.site import Site
 from fedtalk.federation.engines.flower.site_session import SiteAccount
 from fedtalk.federation.engines.in_process import InProcess
 from fedtalk.federation.local_work import weigh
 from fedtalk.federation.placement import Placement, Placements
-from fedtalk.federation.preconditions import check_apart, check_placements
 from fedtalk.federation.server import ServerOptimizer
+from fedtalk.planning.preconditions import check_apart, check_placements
 from fedtalk.privacy.private_round import ClientEncoding
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.secagg.messages import RevealRequest, Roster, ShareDelivery
@@ -25,10 +25,10 @@ from fedtalk.privacy.site_ledger import SiteBudget, SiteLedger
 
 def test_sites_cant_tell_who_took_part_from_one_round_to_the_next(federation, people, sealed) -> None:
     """As the site did that put all rosters together: names of others' clients, or numbers that are met again."""
-    post = federation.post(federation.split(people), sealed)
-    federation.over_sites(post, sealed)
+    transport = federation.transport(federation.split(people), sealed)
+    federation.over_sites(transport, sealed)
     seen: dict[int, set[int]] = {0: set(), 1: set()}
-    for site, request, _ in post.passed:
+    for site, request, _ in transport.passed:
         foreign = {name for other, own in federation.split(people).items() if other != site for name in own}
         assert not any(name.encode() in request.encode() for name in foreign)
         if request.kind in ("shares", "input", "reveal"):
@@ -52,8 +52,8 @@ def _ids_in(kind: str, part: bytes) -> set[int]:
 def test_one_clients_trouble_is_its_own(federation, people, sealed, monkeypatch, where: str) -> None:
     """East has two people; one of them can't take the other one out of the sum, at whichever step."""
     name = sorted(people)[2]
-    post = federation.post(federation.split(people), sealed)
-    east = post.sites["east"]
+    transport = federation.transport(federation.split(people), sealed)
+    east = transport.sites["east"]
     if where == "weighing":
         monkeypatch.setattr(
             in_process, "weigh", lambda r, *rest: _out_of_memory() if r.client == name else weigh(r, *rest)
@@ -65,7 +65,7 @@ def test_one_clients_trouble_is_its_own(federation, people, sealed, monkeypatch,
         )
     else:
         _take_away(east, "_input", name)
-    trainer, got = federation.over_sites(post, sealed)
+    trainer, got = federation.over_sites(transport, sealed)
     assert trainer.fit_rounds.faults.last_failures == {name: "dropped out"}
     assert (
         trainer.fit_rounds.faults.updated_rounds == 2 and max(float(value.abs().max()) for value in got.values()) > 0.05
@@ -96,8 +96,8 @@ class Two(InProcess):
 
 def test_each_client_has_its_slot_whatever_the_others_do(federation, people, sealed) -> None:
     """Of the server's 1000 s east's two people have 450 s each, and their own deadline where that is shorter."""
-    post, deadlines = federation.post(federation.split(people), sealed), {}
-    for name, site in post.sites.items():
+    transport, deadlines = federation.transport(federation.split(people), sealed), {}
+    for name, site in transport.sites.items():
         updates = site._engine.updates
 
         def noted(*asked, name=name, site=site, updates=updates):
@@ -105,11 +105,11 @@ def test_each_client_has_its_slot_whatever_the_others_do(federation, people, sea
             return updates(*asked)
 
         site._engine.updates = noted
-    federation.over_sites(post, sealed)
+    federation.over_sites(transport, sealed)
     assert deadlines == pytest.approx({"north": 900.0, "south": 900.0, "east": 450.0})
-    assert all(site._engine.federation.local.deadline_seconds is None for site in post.sites.values())
-    east = post.sites["east"]
-    message = Message("train", {"seconds": 100.0})
+    assert all(site._engine.federation.local.deadline_seconds is None for site in transport.sites.values())
+    east = transport.sites["east"]
+    message = SiteMessage("train", {"seconds": 100.0})
     assert east._slot(message, 2) == pytest.approx(45.0)
     east._engine, east._start_seconds = Two(), 10.0
     assert east._slot(message, 2) == pytest.approx(70.0) and east._slot(message, 3) == pytest.approx(25.0)
@@ -140,15 +140,15 @@ def test_with_noise_no_clients_train_in_one_batch(federation, people) -> None:
 
 def test_a_sites_people_give_no_more_than_their_site_allows(federation, people, sealed) -> None:
     """As a server did that took 24 rounds of a run of 2: new sessions over and over, each from round 0 on."""
-    post = federation.post(federation.split(people), sealed)
+    transport = federation.transport(federation.split(people), sealed)
     rounds = []
     for number in range(3):
-        trainer, _ = federation.over_sites(post, sealed, folder=f"server{number}")
+        trainer, _ = federation.over_sites(transport, sealed, folder=f"server{number}")
         rounds.append(trainer.fit_rounds.faults.updated_rounds)
     assert rounds == [2, 2, 1]  # 2 agreed on and 3 more
     with pytest.raises(FedTalkError, match="none of the 2 rounds gave an update"):
-        federation.over_sites(post, sealed, folder="server3")
-    for name, site in post.sites.items():
+        federation.over_sites(transport, sealed, folder="server3")
+    for name, site in transport.sites.items():
         ledger = SiteLedger(federation.folder / f"ledger_{name}")
         assert {ledger.spent(person).rounds for person in site.data.clients} == {5}
         fresh = federation.site(name, federation.split(people)[name], sealed)  # a restart forgets nothing
@@ -158,39 +158,39 @@ def test_a_sites_people_give_no_more_than_their_site_allows(federation, people, 
 
 
 def test_what_a_person_gives_is_written_down_before_it_leaves(federation, people, sealed, monkeypatch) -> None:
-    post = federation.post(federation.split(people), sealed)
+    transport = federation.transport(federation.split(people), sealed)
 
     def full(*_: object) -> None:
         raise OutputError("the disk is full")
 
-    monkeypatch.setattr(post.sites["north"]._account.ledger, "take", full)
-    trainer, _ = federation.over_sites(post, sealed)
+    monkeypatch.setattr(transport.sites["north"]._account.ledger, "take", full)
+    trainer, _ = federation.over_sites(transport, sealed)
     assert trainer.fit_rounds.faults.last_failures == {sorted(people)[0]: "dropped out"}
-    answers = [answer for site, request, answer in post.passed if (site, request.kind) == ("north", "input")]
+    answers = [answer for site, request, answer in transport.passed if (site, request.kind) == ("north", "input")]
     assert answers and all(answer.kind == "refused" for answer in answers)
 
 
 GARBAGE = [
     b"", b"garbage", b"fedtalk1" + (200_000).to_bytes(4, "big") + b"[" * 200_000,
-    Message("answer", {"round": 0}, {"nobody": b"x", STATE: b"x"}).encode(), Message("answer", {"round": "0"}).encode(),
-    Message("refused", {"why": ["x"]}).encode(), Message("refused", {"why": "x" * 10**7}).encode(),
-    Message("train", {"round": 0}).encode(), b"fedtalk1" + (20).to_bytes(4, "big") + b'["answer",{},{"\\ud800":0}]',
+    SiteMessage("answer", {"round": 0}, {"nobody": b"x", STATE: b"x"}).encode(), SiteMessage("answer", {"round": "0"}).encode(),
+    SiteMessage("refused", {"why": ["x"]}).encode(), SiteMessage("refused", {"why": "x" * 10**7}).encode(),
+    SiteMessage("train", {"round": 0}).encode(), b"fedtalk1" + (20).to_bytes(4, "big") + b'["answer",{},{"\\ud800":0}]',
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
 def test_garbage_of_a_site_never_ends_the_run(federation, people, sealed, garbage: bytes) -> None:
-    post = federation.post(federation.split(people), sealed)
-    post.spoil = lambda site, request, answer: (
+    transport = federation.transport(federation.split(people), sealed)
+    transport.spoil = lambda site, request, answer: (
         garbage if site == "north" and request.kind != "hello" and request.fields.get("round") != 0 else answer
     )
-    trainer, _ = federation.over_sites(post, sealed)
+    trainer, _ = federation.over_sites(transport, sealed)
     assert trainer.round_number == 2 and trainer.fit_rounds.faults.updated_rounds == 2
     assert trainer.fit_rounds.faults.last_failures == {sorted(people)[0]: "dropped out"}
-    post = federation.post(federation.split(people), sealed)
-    post.spoil = lambda site, request, answer: garbage if site == "north" else answer
+    transport = federation.transport(federation.split(people), sealed)
+    transport.spoil = lambda site, request, answer: garbage if site == "north" else answer
     with pytest.raises(ConfigurationError, match="site north: "):
-        federation.over_sites(post, sealed, folder="other")
+        federation.over_sites(transport, sealed, folder="other")
 
 
 def test_two_aggregations_of_other_class_or_fields_are_told_apart() -> None:

@@ -46,7 +46,10 @@ def test_sites_reach_the_fleet_interface_and_nothing_else(tmp_path: Path, free_p
         outside = stack.enter_context(
             httpx.Client(verify=trust, base_url=f"https://127.0.0.1:{free_port}", headers=PROTOBUF)
         )
-        assert outside.post("/v1/fleet/pull-messages").status_code not in (404, 200)  # there, and wants a signature
+        assert outside.transport("/v1/fleet/pull-messages").status_code not in (
+            404,
+            200,
+        )  # there, and wants a signature
         told = {SECRET_HEADER: secret_text(secret)}
         for path in ("/v1/control/list-nodes", "/v1/control/register-node", "/v1/control/unregister-node",
                      "/v1/control/start-run", "/v1/control/stop-run", "/v1/runtime/acquire-task", "/v1/runtime/get-nodes",
@@ -54,14 +57,14 @@ def test_sites_reach_the_fleet_interface_and_nothing_else(tmp_path: Path, free_p
                      "//v1/control/list-nodes", "/v1/fleet/../control/list-nodes", "/v1/fleet/%2e%2e/control/list-nodes",
                      "/v1/FLEET/pull-messages"):  # fmt: skip
             for headers in ({}, told):
-                assert outside.post(path, headers=headers).status_code in (404, 405), path
+                assert outside.transport(path, headers=headers).status_code in (404, 405), path
         port = inside_port(inside)
         assert port is not None and port != free_port
         behind = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=PROTOBUF))
         for path in ("/v1/control/list-nodes", "/v1/runtime/get-nodes", "/v1/fleet/pull-messages"):
             for headers in ({}, {SECRET_HEADER: "0" * 64}):
-                assert behind.post(path, headers=headers).status_code == 404
-        assert behind.post("/v1/control/list-nodes", headers=told).status_code == 200
+                assert behind.transport(path, headers=headers).status_code == 404
+        assert behind.transport("/v1/control/list-nodes", headers=told).status_code == 200
         assert list(grid.get_node_ids()) == [] and set(node_of) == {"north"}
         if sys.platform == "linux":
             assert _listening(link.pid) == {("127.0.0.1", free_port), ("127.0.0.1", port)}
@@ -148,5 +151,5 @@ def test_a_site_waits_for_its_server_as_long_as_it_is_told(tmp_path: Path, monke
     node, began = _Ending(tmp_path), time.monotonic()
     with pytest.raises(FedTalkError, match="ended"):
         serve(node, f"127.0.0.1:{free_port}", secret_file(tmp_path), bytes, lambda: False, lambda: None, 2.0)
-    assert 1.5 < time.monotonic() - began < 4.0
+    assert time.monotonic() - began > 1.5 and sum(node.given) <= 2.0
     assert node.given[0] == pytest.approx(0.8) and node.given[-1] < 0.8

@@ -24,7 +24,7 @@ class Pool:
     local = LocalTraining(steps=3, batch_size=4, learning_rate=0.05, proximal=0.2, gradient_clip=0.3)
 
     def __init__(self, parts: Any, folder: Path, **settings: object) -> None:
-        self.people = {f"client-{n}": parts.Person((0.2 * n, 0.5, -0.3 * n), clips=1 + n % 3) for n in range(6)}
+        self.people = parts.people()
         for does in ("raise", "die", "die in step", "hang in step", "lose device", "warn", "go on"):
             self.people |= {f"{kind}{does}": parts.Person(does=does) for kind in ("", "ddp: ", "fsdp: ")}
         for n, kind in enumerate(("ddp", "fsdp")):
@@ -42,7 +42,7 @@ class Pool:
     ) -> dict[str, LocalResult | Failure]:
         """What the clients come to, of the first ``most`` that do."""
         self.steps, found = [], {}
-        work = LocalWork(1, 3, local or self.local, measured=True)
+        work = LocalWork(1, 3, local or self.local, measures="estimates")
         arriving = self.engine.local_results(
             work, clients, self.start, lambda name, step, _: self.steps.append((name, step))
         )
@@ -52,6 +52,11 @@ class Pool:
                 if len(found) == most:
                     break
         return found
+
+    def settle(self) -> None:
+        """Until no worker is at a task that was given up."""
+        while any(team.endings for team in self.engine._all):
+            list(self.engine._hear())
 
 
 @pytest.fixture(scope="session")
@@ -72,8 +77,16 @@ def alone(worker_parts: Any, tmp_path_factory: pytest.TempPathFactory) -> Pool:
 
 @pytest.fixture(scope="module")
 def pool(worker_parts: Any, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
-    """Two workers, and two teams of two for clients named ``ddp: ...`` and ``fsdp: ...``."""
-    placed = {f"{kind}: *": Placement(kind, 2, accumulate=2) for kind in ("ddp", "fsdp")}
+    """Two workers, and a team of two for clients named ``ddp: ...``."""
+    placed = {"ddp: *": Placement("ddp", 2, accumulate=2)}
     pool = Pool(worker_parts, tmp_path_factory.mktemp("pool"), workers=2, placements=placed)
+    yield pool
+    pool.engine.stop()
+
+
+@pytest.fixture(scope="module")
+def fsdp_pool(worker_parts: Any, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """A team of two for clients named ``fsdp: ...``."""
+    pool = Pool(worker_parts, tmp_path_factory.mktemp("fsdp"), placements={"*": Placement("fsdp", 2, accumulate=2)})
     yield pool
     pool.engine.stop()

@@ -35,11 +35,13 @@ def test_two_workers_give_the_bits_of_one_process(alone: Any, pool: Any) -> None
     assert first[GOOD[0]].optimizer["state"][0]["step"] == 6
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_several_workers_that_take_a_client_together_give_its_adapter(alone: Any, pool: Any, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "team"), [("ddp", "pool"), pytest.param("fsdp", "fsdp_pool", marks=pytest.mark.slow)])
+def test_several_workers_that_take_a_client_together_give_its_adapter(
+    alone: Any, request: pytest.FixtureRequest, kind: str, team: str
+) -> None:
     """Up to rounding; without dropout, of which each draws its own."""
     name = f"{kind}: steady"
-    one, two = alone.results([name, GOOD[0]]), pool.results([name, GOOD[0]])
+    one, two = alone.results([name, GOOD[0]]), request.getfixturevalue(team).results([name, GOOD[0]])
     assert isinstance(one[name], LocalResult) and isinstance(two[name], LocalResult), two[name]
     for parameter, value in one[name].state.items():
         torch.testing.assert_close(two[name].state[parameter], value, atol=1e-5, rtol=0)
@@ -75,16 +77,15 @@ def test_of_workers_that_take_a_client_together_one_may_die(pool: Any) -> None:
 
 
 @pytest.mark.slow
-def test_work_that_nobody_wants_any_more_is_given_up(
-    pool: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_work_that_nobody_wants_any_more_is_given_up(pool: Any, caplog: pytest.LogCaptureFixture) -> None:
     """One hangs for ever, its worker is killed a little later; one ends after its step, its worker is not."""
-    monkeypatch.setattr("fedtalk.federation.engines.ray.team.PARTING_SECONDS", 2.0)
     assert pool.results(["hang in step", *GOOD], most=len(GOOD)).keys() == set(GOOD)
     assert pool.results(GOOD).keys() == set(GOOD)
-    assert caplog.text.count("a task that was given up 2 s ago; it is started again") == 1
+    pool.settle()
+    assert caplog.text.count("a task that was given up 5 s ago; it is started again") == 1
     long = replace(pool.local, steps=1000)
     assert pool.results(["go on", "raise"], long, most=1).keys() == {"raise"}
+    pool.settle()
     assert pool.results(GOOD).keys() == set(GOOD)
     assert caplog.text.count("it is started again") == 1
 

@@ -11,10 +11,11 @@ from lightning.pytorch import Callback, Trainer
 from fedtalk.data.source import ClipData
 from fedtalk.federation.engines.in_process import Engine
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.interruption import StopSignals
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.local_work import ClientReport
 from fedtalk.federation.module import FederatedModule
+from fedtalk.interruption import StopSignals
+from fedtalk.privacy.settings import Privacy
 
 
 @dataclass
@@ -44,6 +45,7 @@ class RoundTrainer(Trainer):
     round_number: int
     """Rounds that are done."""
     local: LocalTraining
+    privacy: Privacy | None
     validate_every: int
     engine: Engine
     stop_signals: StopSignals

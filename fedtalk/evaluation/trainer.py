@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedtalk.callbacks.aggregation import Aggregation
+from fedtalk.callbacks.hooks import HookTrainer
 from fedtalk.data.source import ClipData, PreparedCache
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.client_states import ClientStates
-from fedtalk.federation.cohort import CohortSampler, measured_clients
+from fedtalk.federation.cohort import CohortSampler
 from fedtalk.federation.engines.in_process import Failure
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.hooks import HookTrainer
 from fedtalk.federation.module import FederatedModule, load_state
 from fedtalk.federation.placement import Placements
 from fedtalk.privacy.settings import Privacy
-from fedtalk.randomness import torch_generator
+from fedtalk.randomness import numpy_generator, torch_generator
 from fedtalk.talker.module import Talker
 
 log = logging.getLogger(__name__)
+
+
+def measured_clients(seed: int, clients: Sequence[str], most: int) -> Sequence[str]:
+    """The clients whose held-out clips a run measures: all of them, or the same ``most`` throughout, drawn by the seed.
+
+    >>> measured_clients(0, ["anna", "bert"], 2)
+    ['anna', 'bert']
+    """
+    if len(clients) <= most:
+        return clients
+    chosen = numpy_generator(seed, "measured").choice(len(clients), most, replace=False)
+    return [clients[index] for index in sorted(chosen)]
 
 
 def held_out_means(
@@ -148,9 +160,7 @@ class MeasuringTrainer(HookTrainer):
         from fedtalk.evaluation.evaluate import evaluate  # media and face libraries: not needed to train
         from fedtalk.evaluation.tables import print_table
 
-        self._begin(model, datamodule, "test")
-        self._load_for_use(model, ckpt_path)
-        result = evaluate(_talker(model, "test"), datamodule, self.run_dir, self.evaluation)
+        result = evaluate(self._talker(model, datamodule, ckpt_path, "test"), datamodule, self.run_dir, self.evaluation)
         print_table(result)
         print(f"metrics, contact sheet and videos are in {self.run_dir}")
         return [result]
@@ -167,9 +177,8 @@ class MeasuringTrainer(HookTrainer):
         """
         from fedtalk.evaluation.evaluate import write_predictions
 
-        self._begin(model, datamodule, "predict")
-        self._load_for_use(model, ckpt_path)
-        written = write_predictions(_talker(model, "predict"), datamodule, self.run_dir)
+        talker = self._talker(model, datamodule, ckpt_path, "predict")
+        written = write_predictions(talker, datamodule, self.run_dir)
         print("\n".join(str(path) for path in written))
         return written
 
@@ -183,8 +192,12 @@ class MeasuringTrainer(HookTrainer):
             )
         load_state(model.exchanged_parameters(), load_checkpoint(path, model)["server"]["state"])
 
-
-def _talker(model: FederatedModule, command: str) -> Talker:
-    if not isinstance(model, Talker) or model.adapter is None:
-        raise ConfigurationError(f"`fedtalk {command}` needs a Talker with an adapter; set model.adapter in the config")
-    return model
+    def _talker(self, model: FederatedModule, datamodule: ClipData, ckpt_path: str | None, command: str) -> Talker:
+        """The model as a checkpoint leaves it, for a command that needs a talker."""
+        self._begin(model, datamodule, command)
+        self._load_for_use(model, ckpt_path)
+        if not isinstance(model, Talker) or model.adapter is None:
+            raise ConfigurationError(
+                f"`fedtalk {command}` needs a Talker with an adapter; set model.adapter in the config"
+            )
+        return model

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+import torch
 from lightning.pytorch import Callback
 
 from fedtalk.callbacks.aggregation import Aggregation
@@ -14,19 +19,6 @@ from fedtalk.errors import ConfigurationError, OutputError
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.placement import Placements
 from fedtalk.privacy.settings import Privacy
-
-
-def check_numbers(**settings: tuple[int, int]) -> None:
-    """
-    Args:
-        settings: of the trainer, each with the least that is allowed.
-
-    Raises:
-        ConfigurationError: one is below.
-    """
-    for name, (value, least) in settings.items():
-        if value < least:
-            raise ConfigurationError(f"trainer.{name}: expected at least {least}, got {value}")
 
 
 def check_no_aggregation(callbacks: Iterable[Callback]) -> None:
@@ -40,6 +32,18 @@ def check_no_aggregation(callbacks: Iterable[Callback]) -> None:
                 f"trainer.callbacks: expected monitors and the like, got {type(callback).__name__}, which is an aggregation; set "
                 "it as trainer.aggregation"
             )
+
+
+def check_in_the_clear(aggregation: Aggregation, privacy: Privacy | None) -> None:
+    """
+    Raises:
+        ConfigurationError: a rule that looks at single updates, and privacy that keeps them from whoever sums.
+    """
+    if aggregation.sees_updates and privacy is not None:
+        raise ConfigurationError(
+            f"trainer.aggregation: {type(aggregation).__name__} looks at every client's update, which trainer.privacy keeps from "
+            "the server: expected a rule that weighs, such as ISFA, FedAvg or Uniform; or leave privacy out, to compare"
+        )
 
 
 def check_folders(run_dir: Path, cache_dir: Path, afresh: bool) -> None:
@@ -129,6 +133,29 @@ def check_apart(privacy: Privacy | None, placements: Placements) -> None:
             )
 
 
+def check_kept(federation: Federation, beyond: bool) -> None:
+    """
+    Args:
+        federation: of the run.
+        beyond: whether clients train in other processes too.
+
+    Raises:
+        ConfigurationError: clients keep parameters where these would have to travel, or would lie where privacy forbids it.
+    """
+    if not federation.module.kept_parameters():
+        return
+    shared = "parameters that clients keep (model.adapter.shared of a talker)"
+    if beyond or any(placed.together > 1 for _, placed in federation.placements):
+        raise ConfigurationError(
+            f"trainer.workers: {shared} stay in the process of the run: expected workers: 1 and clients one by one"
+        )
+    if federation.privacy is not None:
+        raise ConfigurationError(
+            f"trainer.privacy: {shared} lie in the run's folder between rounds, which is the server's in a simulation: expected "
+            "no privacy, or model.adapter.shared: null"
+        )
+
+
 def check_placements(federation: Federation) -> None:
     """Refuse placements that can't be run; the module itself is asked for what only it knows.
 
@@ -136,7 +163,9 @@ def check_placements(federation: Federation) -> None:
         ConfigurationError: with the key that says so.
     """
     module, local = federation.module, federation.local
-    federation.placements.check(federation.data.clients, local.batch_size, local.keep_optimizer, federation.device)
+    check_rules(
+        federation.placements, federation.data.clients, local.batch_size, local.keep_optimizer, federation.device
+    )
     if local.keep_optimizer and module.changes_form:
         raise ConfigurationError(
             "trainer.local.keep_optimizer: clients train other factors in every round, for which the state of the round before "
@@ -158,3 +187,67 @@ def check_placements(federation: Federation) -> None:
                 module.shards()
         except ConfigurationError as error:
             raise ConfigurationError(f"{key}: {error}") from error
+
+
+def check_rules(
+    placements: Placements, clients: Sequence[str], batch_size: int, keep_optimizer: bool, device: torch.device
+) -> None:
+    """Refuse what can't be run, before any work.
+
+    Args:
+        placements: of the clients.
+        clients: all who are registered.
+        batch_size: of a local step.
+        keep_optimizer: `LocalTraining.keep_optimizer`.
+        device: what a single process trains on.
+
+    Raises:
+        ConfigurationError: a pattern that fits nobody, a batch that can't be divided, devices that aren't there.
+    """
+    for pattern in placements.rules:
+        if not any(fnmatchcase(client, pattern) for client in clients):
+            raise ConfigurationError(
+                f"trainer.placements: pattern {pattern!r} fits none of the {len(clients)} clients; expected a client's "
+                f"name or a pattern such as {clients[0][:3] + '*'!r}"
+            )
+    for key, placed in placements:
+        parts = placed.processes * placed.accumulate
+        if batch_size % parts:
+            raise ConfigurationError(
+                f"{key}: {placed.processes} processes with {placed.accumulate} parts each must share a batch evenly: "
+                f"expected trainer.local.batch_size to be a multiple of {parts}, got {batch_size}"
+            )
+        if placed.together > 1 and keep_optimizer:
+            raise ConfigurationError(
+                f"{key}: clients in one batch have one optimizer: expected trainer.local.keep_optimizer: false, or "
+                f"together: 1, got together: {placed.together}"
+            )
+        if placed.kind == "fsdp" and keep_optimizer:
+            raise ConfigurationError(
+                f"{key}: fsdp shards the optimizer, which trainer.local.keep_optimizer would have to put together: "
+                "expected keep_optimizer: false, or ddp"
+            )
+        if device.type == "cpu" and placed.compile:
+            find_compiler(f"{key}.compile")
+        if device.type == "cpu" and placed.cpu_offload:
+            raise ConfigurationError(
+                f"{key}: cpu_offload moves things from a GPU to the machine's memory, where all of it is already on a "
+                "CPU: expected false, got true"
+            )
+
+
+def find_compiler(key: str) -> str:
+    """The C++ compiler that torch.compile uses on a CPU.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    wanted = os.environ.get("CXX", usual)
+    found = shutil.which(wanted)
+    if found is None:
+        raise ConfigurationError(
+            f"{key}: on a CPU torch.compile needs a C++ compiler: expected {wanted} on the path, or another one named by the "
+            "environment variable CXX, got neither; else use compile: false"
+        )
+    return found

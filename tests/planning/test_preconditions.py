@@ -10,8 +10,8 @@ import pytest
 from fedtalk.callbacks.personal import PersonalTraining
 from fedtalk.errors import ConfigurationError, OutputError
 from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.preconditions import check_folders, check_ledger
 from fedtalk.federation.server import ServerOptimizer
+from fedtalk.planning.preconditions import check_folders, check_ledger
 from fedtalk.privacy.settings import Privacy
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 
-class Post(ABC):
+class Transport(ABC):
     """Carries requests to sites and their answers back."""
 
     @abstractmethod

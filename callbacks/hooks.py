@@ -22,8 +22,8 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
+from fedtalk.callbacks.base import RoundCallback, RoundTrainer
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.callback import RoundCallback, RoundTrainer
 from fedtalk.federation.module import FederatedModule
 
 CALLED = {

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fedtalk import run_folder
 from fedtalk.callbacks.export import Export
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation import run_folder
-from fedtalk.federation.run_folder import OURS, check_clients, personal_adapter, released_adapter
+from fedtalk.run_folder import OURS, check_clients, personal_adapter, released_adapter
 
 
 @pytest.mark.parametrize("name", ["global", "Released", "RELEASED", "personal", "adapters", "con", "a b", "..x"])

@@ -1,0 +1,93 @@
+"""The paper's tables: what is made of sweeps, and the whole way in miniature."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from fedtalk.sweeps.execution import Finished, Outcome
+from fedtalk.sweeps.plan import PlannedRun, Variation
+from fedtalk.sweeps.summary import summarise
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture
+def script(load_script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return load_script("paper_tables")
+
+
+def _summary(values: dict[str, list[float]]) -> dict:
+    """A sweep whose runs have these ``trained.psnr_mouth`` by variation and seed, and 20 without an adapter."""
+    runs = [PlannedRun(Variation(name, ()), seed, f"{name}{seed}") for name in values for seed in range(3)]
+    finished = [
+        Finished(
+            run, {
+                "trained.psnr": 30.0, "trained.psnr_mouth": values[run.variation.name][run.seed], "no_adapter.psnr_mouth": 20.0,
+            }, 1.0, Path(run.key),
+        )
+        for run in runs
+    ]  # fmt: skip
+    return summarise(runs, Outcome(finished), {"seeds": [0, 1, 2], "date": "2026-01-01"})
+
+
+def test_a_table_says_what_differs_and_how_far_it_is_to_the_oracle(script, tmp_path: Path) -> None:
+    values = {"fedavg": [20.0, 21.0, 22.0], "base": [21.0, 22.1, 22.9], "oracle": [22.0, 23.0, 24.0]}
+    labels = ["fedavg", "isfa", "oracle"]
+    lines = script.table(_summary(values), tmp_path, "Rules", "trained", ("psnr_mouth", "mouth_corr"), labels)
+    rows = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
+    assert "21.000 ± 2.484" in rows["fedavg"] and "; " not in rows["fedavg"]
+    assert "+1.000 [+0.752, +1.248]*" in rows["isfa"]
+    assert "20.000" in rows["*no_adapter*"]
+    text = "\n".join(lines)
+    assert "- fedavg less no_adapter: trained psnr_mouth +1.000 [-1.484, +3.484]" in text
+    assert "psnr_mouth, share of the way from fedavg to oracle (+2.0000): isfa +0.50" in text
+
+
+def test_an_interval_that_holds_0_has_no_star(script, tmp_path: Path) -> None:
+    values = {"fedavg": [20.0, 21.0, 22.0], "base": [21.0, 20.5, 22.0]}
+    lines = script.table(_summary(values), tmp_path, "Rules", "trained", ("psnr_mouth",), ["fedavg", "isfa"])
+    row = next(line for line in lines if line.startswith("| isfa"))
+    assert "]" in row and "*" not in row
+
+
+def test_what_was_not_run_is_named(script, tmp_path: Path) -> None:
+    text = script.write_tables(tmp_path).read_text()
+    assert text.count("not run.") == len(script.EXPERIMENTS)
+
+
+def test_every_overlay_is_one_that_is_there(script, tmp_path: Path) -> None:
+    configs = {path.stem for path in (SCRIPTS.parent / "configs").glob("*.yaml")}
+    for experiment in script.EXPERIMENTS.values():
+        assert len(experiment.names) == len(experiment.variations)
+        named = [
+            part for one in (*experiment.variations, *experiment.base, *experiment.configs) for part in one.split("+")
+        ]
+        assert set(named) <= configs | set(script.OVERLAYS) | {"base"}
+    script.write_overlays(tmp_path / "overlays", True, None)
+    written = {path.stem: yaml.safe_load(path.read_text()) for path in (tmp_path / "overlays").glob("*.yaml")}
+    assert set(script.OVERLAYS) < set(written) and Path(written["scale"]["model"]["init_args"]["backbone"]).is_dir()
+
+
+@pytest.mark.slow
+def test_the_miniature_goes_the_whole_way_and_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPTS / "paper_tables.py"), "--quick", "--folder", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = (tmp_path / "tables.md").read_text()
+    assert text.count("not run.") == 1  # real people, for whom no folder was named
+    for name in ("methods-0", "methods-30", "rules-30", "outsiders", "ablation-30", "tdc", "lora"):
+        summary = json.loads((tmp_path / name / "sweep.json").read_text())
+        assert summary["failed"] == []
+    again = subprocess.run([*command, "--only", "outsiders"], capture_output=True, text=True, check=False)
+    assert (
+        again.returncode == 0 and json.loads((tmp_path / "outsiders" / "sweep.json").read_text())["about"]["kept"] == 2
+    )

@@ -1,0 +1,91 @@
+"""A batch of `generate`, killed before each change that it makes on the disk and run again. Prints what happened as JSON.
+
+    python killed_batch.py FOLDER BACKBONE
+
+FOLDER holds jobs.csv and what it names. Processes are forked, so that libraries are imported once.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from fedtalk.data.provenance import read_provenance
+from fedtalk.talker.production.files import Order, make_batch
+
+
+def apart(work: Callable[[], None]) -> int:
+    """Do it in a process of its own; returns the signal that ended it, or 0."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+def main() -> None:
+    folder, backbone = Path(sys.argv[1]), sys.argv[2]
+    torch.set_num_threads(1)
+    order = Order(backbone=backbone, steps=1, stride=8, scale=1, device="cpu")
+    with (folder / "jobs.csv").open(newline="") as stream:
+        outs = [folder / row["out"] for row in csv.DictReader(stream)]
+
+    def work(change: int) -> Callable[[], None]:
+        def run() -> None:
+            count = 0
+
+            def watch(event: str, _: object) -> None:
+                nonlocal count
+                if event in ("os.rename", "os.remove"):
+                    if count == change:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    count += 1
+
+            sys.addaudithook(watch)
+            outcome = make_batch(folder / "jobs.csv", order)
+            (folder / "told.json").write_text(json.dumps([count, outcome.made, outcome.there]))
+
+        return run
+
+    def there() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in outs if path.exists()}
+
+    assert apart(work(-1)) == 0
+    changes = json.loads((folder / "told.json").read_text())[0]
+    problems = []
+    for change in range(changes):
+        for path in outs:
+            path.unlink(missing_ok=True)
+        if apart(work(change)) != signal.SIGKILL:
+            problems.append(f"{change}: not killed")
+        before = there()
+        if any(read_provenance(folder / name).state != "Valid" for name in before):
+            problems.append(f"{change}: half made")
+        assert apart(work(-1)) == 0
+        _, made, kept = json.loads((folder / "told.json").read_text())
+        if (made, kept) != (len(outs) - len(before), len(before)):
+            problems.append(f"{change}: {len(before)} were there, {kept} kept, {made} made")
+        after = there()
+        if len(after) != len(outs) or any(after[name] != time for name, time in before.items()):
+            problems.append(f"{change}: {before} became {after}")
+        left = [path.name for path in folder.iterdir() if path.name.startswith(".part-")]
+        if left:
+            problems.append(f"{change}: left {left}")
+    print(json.dumps({"changes": changes, "problems": problems}))
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,8 @@
 
     python killed_batch.py FOLDER BACKBONE POINTS
 
-FOLDER holds jobs.csv and what it names; POINTS of the changes are tried, all of them for 0. Processes are forked, so that libraries are imported once.
+FOLDER holds jobs.csv and what it names; POINTS of the changes are tried, all of them for 0.
+Processes are forked, so that libraries are imported once.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.local_work import ClientReport
 from fedtalk.federation.module import FederatedModule
 from fedtalk.interruption import StopSignals
+from fedtalk.privacy.settings import Privacy
 
 
 @dataclass
@@ -44,6 +45,7 @@ class RoundTrainer(Trainer):
     round_number: int
     """Rounds that are done."""
     local: LocalTraining
+    privacy: Privacy | None
     validate_every: int
     engine: Engine
     stop_signals: StopSignals

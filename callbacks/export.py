@@ -9,7 +9,12 @@ from fedtalk.run_folder import check_chosen
 
 
 class Export(RoundCallback):
-    """Calls the module's ``export`` into the run's folder when training ends, with held-out clips of the first client."""
+    """Calls the module's ``export`` into the run's folder when training ends, with held-out clips of the first client.
+
+    Not with privacy: what a module exports may hold statistics of these clips, as the codec's does.
+    """
+
+    shows_clients = True
 
     def __init__(self, folder: str = "backbone") -> None:
         """

@@ -19,7 +19,7 @@ from fedtalk.federation.engines.in_process import Failure, InProcess
 from fedtalk.federation.local import MOST_RATE
 from fedtalk.federation.local_work import LocalWork
 from fedtalk.federation.module import FederatedModule, copy_state, load_state
-from fedtalk.run_folder import personal_adapter, released_adapter
+from fedtalk.run_folder import personal_adapter, personal_adapters, released_adapter
 from fedtalk.storage import atomic_path, write_json
 from fedtalk.talker.module import Talker
 
@@ -102,6 +102,8 @@ class PersonalAdapters(RoundCallback):
             learning_rate=personal.learning_rate or trainer.local.learning_rate,
             schedule="cosine", warmup_steps=0, keep_optimizer=False, deadline_seconds=None,
         )  # fmt: skip
+        # Nothing in there is noised.
+        personal_adapters(trainer.run_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
         markers = {client: personal_adapter(trainer.run_dir, client) / "made_from.json" for client in clients}
         origin = f"{_digest(start)}/{local}"
         missing = []
@@ -113,6 +115,7 @@ class PersonalAdapters(RoundCallback):
         engine, work = trainer.engine, LocalWork(0, 1, local, after=trainer.round_number, stream="personal/")
         assert isinstance(engine, InProcess)  # a server without clips of its own has no steps to do
         done = len(clients) - len(missing)
+        private = trainer.privacy is not None  # then what a client measures, or why it failed, isn't said
         with closing(engine.local_results(work, missing, start, lambda *_: trainer.stop_signals.check())) as arriving:
             for client, result in arriving:
                 done += 1
@@ -120,15 +123,17 @@ class PersonalAdapters(RoundCallback):
                     if result.kind == OutputError.__name__:
                         raise OutputError(result.message)
                     log.warning(
-                        "personal adapter %d/%d  %s could not be made: %s", done, len(clients), client, result.message
-                    )
+                        "personal adapter %d/%d  %s could not be made%s", done, len(clients), client,
+                        "" if private else f": {result.message}",
+                    )  # fmt: skip
                     continue
                 load_state(module.exchanged_parameters(), result.state)
                 load_state(module.kept_parameters(), result.kept or {})
                 write_json(markers[client], {"made_from": None})  # until all of it is there, whatever was there before
                 module.save_adapter(markers[client].parent)
                 write_json(markers[client], {"made_from": origin})
-                log.info("personal adapter %d/%d  %s  loss %.4f", done, len(clients), client, result.losses["loss"])
+                loss = "" if private else f"  loss {result.losses['loss']:.4f}"
+                log.info("personal adapter %d/%d  %s%s", done, len(clients), client, loss)
         for client, marker in markers.items():
             record = trainer.data.consent_record(client)
             if record is not None and marker.exists():

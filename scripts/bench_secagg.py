@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from fedtalk.privacy.fixed_point import FixedPoint
 from fedtalk.privacy.secagg import Advertised, AggregationSettings, Assumptions, Enrolled, Shared, Stage, run_round
 from fedtalk.privacy.secagg.masks import BLOCK_BYTES
+from fedtalk.privacy.secagg.words import WORD_BITS
 
 CLEAR_BYTES = 2
 """A clear coordinate of 16 bits, against which the expansion is counted."""
@@ -73,9 +74,9 @@ def measure(
     settings: AggregationSettings, clients: int, dropped: int, repeats: int, measured: int, clock: Clock
 ) -> Measurement:
     """Run rounds in which ``dropped`` clients vanish before they send their vectors, and check every sum."""
-    generator = np.random.default_rng(0)
-    ring = settings.ring
-    samples = [generator.integers(0, ring.modulus, settings.dimension).astype(ring.dtype) for _ in range(3)]
+    generator, ring = np.random.default_rng(0), settings.ring
+    bound = (ring.modulus // 2 - 1) // clients  # the sum has to lie in the ring's range
+    samples = [ring.from_signed(generator.integers(-bound, bound + 1, settings.dimension)) for _ in range(3)]
     inputs = {client: samples[client % len(samples)] for client in range(clients)}
     lost = {client * clients // max(dropped, 1): Stage.INPUT for client in range(dropped)}
     staying = [client for client in range(clients) if client not in lost]
@@ -84,7 +85,7 @@ def measure(
     quickest: dict[int, float] = {}
     server, cipher, bytes_up = float("inf"), float("inf"), 0
     for _ in range(repeats):
-        cipher = min(cipher, keystream_seconds(settings.dimension * ring.dtype.itemsize, clock))
+        cipher = min(cipher, keystream_seconds(settings.words.count * WORD_BITS // 8, clock))
         members = {
             client: Others(client, settings, alike) if client in alike else Enrolled(client, settings)
             for client in inputs
@@ -139,7 +140,7 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.1, help="share that vanishes in the round with dropouts")
     parser.add_argument("--colluding-fraction", type=float, default=Assumptions.colluding_fraction)
     parser.add_argument("--dropout-fraction", type=float, default=Assumptions.dropout_fraction)
-    parser.add_argument("--repeats", type=int, help="rounds of either kind; 5 by default, 2 from 500 clients on")
+    parser.add_argument("--repeats", type=int, help="rounds of either kind; 5 by default, 1 from 500 clients on")
     parser.add_argument("--measured", type=int, default=16, help="clients whose time is taken")
     parser.add_argument("--cpu-time", action="store_true", help="processor time in place of wall time")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
@@ -153,7 +154,7 @@ def main() -> None:
     )
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     graph = settings.graph(arguments.clients)
-    repeats = arguments.repeats or (5 if arguments.clients < 500 else 2)
+    repeats = arguments.repeats or (5 if arguments.clients < 500 else 1)
     dropped = round(arguments.dropout * arguments.clients)
     without = measure(settings, arguments.clients, 0, repeats, arguments.measured, clock)
     with_dropout = measure(settings, arguments.clients, dropped, repeats, arguments.measured, clock)

@@ -14,15 +14,15 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from sweep_markdown import table
 from tiny_run import write_backbone
 
 from fedtalk.storage import atomic_path
-from fedtalk.sweeps.statistics import estimate
 
 ROOT = Path(__file__).parents[1]
 DIFFUSION = {"class_path": "fedtalk.talker.objectives.DiffusionLoss"}
@@ -61,8 +61,14 @@ OVERLAYS: dict[str, dict[str, Any]] = {
     "cross-attention": targets(SPATIAL, "attn2"),
     "spatial": targets(SPATIAL, "attn1"),
     "temporal": targets(TEMPORAL, "attn1"),
+    # Everybody in every round: of ten clients half would at times be too few to hide in.
     "small": adapter(rank=2, alpha=2.0, aggregation="freeze_a", targets=["to_v", "to_out.0"])
-    | {"trainer": {"local": {"learning_rate": 0.03}, "validate_every": 0, "videos": None, "personal": None}},
+    | {
+        "trainer": {
+            "local": {"learning_rate": 0.03}, "validate_every": 0, "videos": None, "personal": None,
+            "cohort": {"class_path": "fedtalk.federation.cohort.PoissonCohort", "init_args": {"rate": 1.0}},
+        }
+    },
     "dp": {
         "trainer": {
             "privacy": {
@@ -97,7 +103,13 @@ class Experiment:
     row: str = "personal"
     """Which row of a run's table is shown: with personal adapters, or with the released one."""
     measures: tuple[str, ...] = ("psnr_mouth", "mouth_corr_pooled", "identity", "flicker", "jitter")
-    configs: tuple[str, ...] = field(default=("isfa",))
+    configs: tuple[str, ...] = ("isfa",)
+    labels: tuple[str, ...] = ()
+    """Names of the variations in the table; their own by default, ``isfa`` for ``base``."""
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.labels) or [variation.replace("base", "isfa") for variation in self.variations]
 
 
 METHODS = ("fedavg", "base", "fedavg+fedprox", "local_only", "centralised", "fedavg+ditto", "fedavg+fedper")
@@ -110,7 +122,8 @@ EXPERIMENTS = {
     "outsiders": Experiment("People who took no part: the released adapter", ("outsiders",), ("fedavg", "base"), "trained"),
     "ablation-30": Experiment(
         "Ablation, 30 % unreliable, small adapters: the released one", ("unreliable", "small"),
-        ("fedavg+tdc-0", "tdc-0", "fedavg", "fedavg+tdc-0+dp", "base+dp"), "trained",
+        ("fedavg+tdc-0", "tdc-0", "fedavg", "fedavg+tdc-0+dp", "dp"), "trained",
+        labels=("adapters only", "+ ISFA", "+ TDC", "+ DP", "all of it"),
     ),
     "tdc": Experiment(
         "TDC by its weight: the released adapter", ("reliable",), ("tdc-0", "tdc-0.05", "tdc-0.1", "tdc-0.3", "tdc-1"), "trained",
@@ -162,7 +175,7 @@ def run(name: str, experiment: Experiment, folder: Path, seeds: str, jobs: list[
         *experiment.base,
     ]
     varied = ",".join(
-        part if part == "base" else "+".join(file(overlay) for overlay in part.split("+") if overlay != "base")
+        part if part == "base" else "+".join(file(overlay) for overlay in part.split("+"))
         for part in experiment.variations
     )
     command = [
@@ -177,93 +190,6 @@ def run(name: str, experiment: Experiment, folder: Path, seeds: str, jobs: list[
     return subprocess.run(command, check=False, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL).returncode == 0
 
 
-def cell(entry: dict[str, Any] | None) -> str:
-    """Mean, half the interval, and the paired difference from the first variation with its interval; ``*`` excludes 0."""
-    if entry is None:
-        return ""
-    text = f"{entry['mean']:.3f}"
-    if entry["low"] is not None:
-        text += f" ± {(entry['high'] - entry['low']) / 2:.3f}"
-    other = entry.get("against_first")
-    if other is not None:
-        inside = f" [{other['low']:+.3f}, {other['high']:+.3f}]" if other["low"] is not None else ""
-        text += f"; {other['mean']:+.3f}{inside}{'*' if other['low'] is not None and other['excludes_zero'] else ''}"
-    return text
-
-
-def table(experiment: Experiment, summary: dict[str, Any], folder: Path) -> list[str]:
-    """Markdown of one sweep."""
-    names = [name for name, entry in summary["variations"].items() if entry["measures"]]
-    about = summary["about"]
-    lines = [
-        f"**{experiment.title}** ({len(about['seeds'])} seeds, {about['date']}; {len(summary['failed'])} runs failed; row: "
-        f"{experiment.row}, where a method has it)", "",
-        "| | " + " | ".join(experiment.measures) + " | bytes a client sends |",
-        "| --- |" + " ---: |" * (len(experiment.measures) + 1),
-    ]  # fmt: skip
-    for name in names:
-        measures = summary["variations"][name]["measures"]
-        row = experiment.row if f"{experiment.row}.psnr" in measures else "trained"
-        cells = [cell(measures.get(f"{row}.{measure}")) for measure in experiment.measures]
-        lines.append(f"| {name.replace('base', 'isfa')} | " + " | ".join([*cells, sent(summary, name, folder)]) + " |")
-    for control in ("no_adapter", "copy_moved", "copy_reference", "truth"):
-        measures = summary["variations"][names[0]]["measures"]
-        shown = [measures.get(f"{control}.{measure}") for measure in experiment.measures]
-        cells = ["" if one is None else f"{one['mean']:.3f}" for one in shown]
-        lines.append(f"| *{control}* | " + " | ".join([*cells, ""]) + " |")
-    return [*lines, "", *gains(summary), *way_to_oracle(summary, experiment)]
-
-
-def sent(summary: dict[str, Any], variation: str, folder: Path) -> str:
-    """Size of the released adapter's file, which is what a client sends without privacy."""
-    for one in summary["runs"]:
-        path = folder / "runs" / one["folder"] / "adapters" / "released" / "adapter_model.safetensors"
-        if one["variation"] == variation and path.exists():
-            return f"{path.stat().st_size:,}"
-    return ""
-
-
-def gains(summary: dict[str, Any]) -> list[str]:
-    """What adapters bring over the backbone alone, paired by seed."""
-    lines = []
-    for name in summary["variations"]:
-        runs = [run["measures"] for run in summary["runs"] if run["variation"] == name]
-        parts = []
-        for row in ("trained", "personal"):
-            for measure in ("psnr_mouth", "mouth_corr", "mouth_corr_pooled"):
-                pairs = [(run.get(f"{row}.{measure}"), run.get(f"no_adapter.{measure}")) for run in runs]
-                differences = [one - other for one, other in pairs if one is not None and other is not None]
-                if differences:
-                    found = estimate(differences)
-                    inside = f" [{found.low:+.3f}, {found.high:+.3f}]" if len(differences) > 1 else ""
-                    parts.append(f"{row} {measure} {found.mean:+.3f}{inside}")
-        if parts:
-            lines.append(f"- {name.replace('base', 'isfa')} less no_adapter: " + "; ".join(parts))
-    return [*lines, ""]
-
-
-def way_to_oracle(summary: dict[str, Any], experiment: Experiment) -> list[str]:
-    """Which share of the way from FedAvg to oracle weights each rule goes."""
-    if "oracle" not in summary["variations"]:
-        return []
-    lines = []
-    for measure in experiment.measures[:3]:
-        means = {
-            name: entry["measures"][f"{experiment.row}.{measure}"]["mean"]
-            for name, entry in summary["variations"].items()
-            if f"{experiment.row}.{measure}" in entry["measures"]
-        }
-        if {"oracle", "fedavg"} <= means.keys() and abs(means["oracle"] - means["fedavg"]) > 1e-9:
-            way = means["oracle"] - means["fedavg"]
-            shares = ", ".join(
-                f"{name.replace('base', 'isfa')} {(value - means['fedavg']) / way:+.2f}"
-                for name, value in means.items()
-                if name not in ("oracle", "fedavg")
-            )
-            lines.append(f"- {measure}, share of the way from fedavg to oracle ({way:+.4f}): {shares}")
-    return [*lines, ""]
-
-
 def write_tables(folder: Path) -> Path:
     """``tables.md`` of all sweeps that are there; names those that aren't."""
     lines = [
@@ -274,7 +200,8 @@ def write_tables(folder: Path) -> Path:
     for name, experiment in EXPERIMENTS.items():
         path = folder / name / "sweep.json"
         if path.exists():
-            lines += table(experiment, json.loads(path.read_text()), folder / name)
+            summary, shown = json.loads(path.read_text()), (experiment.row, experiment.measures, experiment.names)
+            lines += table(summary, folder / name, experiment.title, *shown)
         else:
             lines += [f"**{experiment.title}**: not run.", ""]
     with atomic_path(folder / "tables.md") as temporary:

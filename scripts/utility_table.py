@@ -14,6 +14,9 @@ a row of differences is that of the second to the first, seed by seed:
 
     python scripts/utility_table.py --adapters freeze_a fedsvd --epsilons off 8 --json
 
+``--set data.init_args.speakers=160 trainer.rounds=4`` makes it smaller, and ``--columns error`` leaves out the dubbing, which is
+most of the measuring; give each size a ``--folder`` of its own.
+
 Means are over people; the interval is Student's over the seeds (cohorts and noise come from the operating system, local
 training from the seed; people are the same). Stopped, it goes on where it stopped: whole runs are kept, half ones resumed.
 Size as it stands: 12 runs of 8 rounds, about 120 of 800 clients each, 2 local steps; the clips of 800 clients are prepared
@@ -23,11 +26,15 @@ once for all runs, in the first ones. One thread a run, as many runs at once as 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import subprocess
+import multiprocessing
+import operator
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +43,31 @@ import torch
 import yaml
 from scipy import stats
 
+from fedtalk.cli import main as fedtalk
 from fedtalk.storage import write_json
 
 OFF = "off"
 COLUMNS = ("error", "psnr_mouth", "mouth_corr")
 
 
-def planned(config: Path, folder: Path, epsilon: str, seed: int, adapter: str | None = None) -> dict[str, Any]:
-    """The config of one run; ``adapter`` is how its adapter is aggregated, if not as the config says."""
+def planned(
+    config: Path, folder: Path, epsilon: str, seed: int, adapter: str | None = None, changes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The config of one run.
+
+    Args:
+        config: what all runs have in common.
+        folder: of the run.
+        epsilon: its target, or ``off``.
+        seed: of everything but the people.
+        adapter: how its adapter is aggregated, if not as the config says.
+        changes: other settings, each ``path.to.setting=value`` with the value in YAML.
+    """
     settings = yaml.safe_load(config.read_text())
+    for change in changes:
+        path, value = change.split("=", 1)
+        *parents, name = path.split(".")
+        functools.reduce(operator.getitem, parents, settings)[name] = yaml.safe_load(value)
     if adapter is not None:
         settings["model"]["init_args"]["adapter"]["aggregation"] = adapter
     trainer = settings["trainer"]
@@ -57,36 +80,35 @@ def planned(config: Path, folder: Path, epsilon: str, seed: int, adapter: str | 
     return {"seed_everything": seed, **settings}
 
 
-def fit_and_measure(
-    config: Path, place: Path, epsilon: str, seed: int, people: int, adapter: str | None = None
-) -> dict[str, Any]:
+def fit_and_measure(options: argparse.Namespace, adapter: str | None, epsilon: str, seed: int) -> dict[str, Any]:
     """One run from wherever it stands to its measurements."""
+    place = options.folder
     folder = place / (adapter or "") / f"epsilon-{epsilon}" / f"seed-{seed}"
     result = folder / "utility.json"
     if not result.exists():
         plan = folder / "plan.yaml"
         if not plan.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            plan.write_text(yaml.safe_dump(planned(config, folder, epsilon, seed, adapter), sort_keys=False))
-        with (folder / "log.txt").open("a") as log:
-            for command in (
-                ["-m", "fedtalk.cli", "fit", "--config", str(plan), "--ckpt_path", "last"],
-                [__file__, "--measure", str(folder), "--people", str(people), "--folder", str(place)],
-            ):
-                done = subprocess.run([sys.executable, *command], stdout=log, stderr=log, check=False)
-                if done.returncode:
-                    sys.exit(f"utility_table: {' '.join(command)} ended with {done.returncode}; see {log.name}")
+            settings = planned(options.config, folder, epsilon, seed, adapter, options.set)
+            plan.write_text(yaml.safe_dump(settings, sort_keys=False))
+        with (folder / "log.txt").open("a") as log, redirect_stdout(log), redirect_stderr(log):
+            ended = fedtalk(["fit", "--config", str(plan), "--ckpt_path", "last"])
+            if not ended:
+                measure(folder, options.people, place, options.columns)
+        if ended:
+            raise RuntimeError(f"fedtalk fit --config {plan} ended with {ended}; see {folder / 'log.txt'}")
     print(f"{folder.relative_to(place)}: done", file=sys.stderr, flush=True)
     return json.loads(result.read_text())
 
 
-def measure(folder: Path, people: int, without: Path) -> None:
+def measure(folder: Path, people: int, without: Path, columns: Sequence[str] = COLUMNS) -> None:
     """Write utility.json of a run: what its adapter is worth to people who took no part, one by one.
 
     Args:
         folder: of the run.
         people: how many.
         without: folder where their measurements without an adapter are kept.
+        columns: what is measured.
     """
     from fedtalk.data.source import PreparedCache
     from fedtalk.data.synthtalk_data import SynthTalkData
@@ -106,9 +128,9 @@ def measure(folder: Path, people: int, without: Path) -> None:
     cache = PreparedCache(Path(settings["trainer"].get("cache_dir", ".cache/fedtalk")))
 
     def everybody() -> list[dict[str, float]]:
-        return [_of_person(talker, strangers, name, cache, probe) for name in strangers.clients]
+        return [_of_person(talker, strangers, name, cache, probe, columns) for name in strangers.clients]
 
-    known = without / f"no_adapter-{people}.json"  # the same for all runs
+    known = without / f"no_adapter-{people}-{'-'.join(columns)}.json"  # the same for all runs
     if not known.exists():
         write_json(known, everybody())
     rows = {"no_adapter": json.loads(known.read_text())}
@@ -121,17 +143,19 @@ def measure(folder: Path, people: int, without: Path) -> None:
         {
             "rounds": checkpoint["round"],
             "ledger": json.loads(record.read_text()) if record.exists() else None,
-            **{row: {c: [person[c] for person in found] for c in COLUMNS} for row, found in rows.items()},
+            **{row: {c: [person[c] for person in found] for c in columns} for row, found in rows.items()},
         },
     )
 
 
-def _of_person(talker: Any, data: Any, name: str, cache: Any, probe: Any) -> dict[str, float]:
+def _of_person(talker: Any, data: Any, name: str, cache: Any, probe: Any, columns: Sequence[str]) -> dict[str, float]:
     from fedtalk.evaluation import metrics
     from fedtalk.randomness import torch_generator
 
     held_out = data.held_out_clips(name)
     error = talker.held_out_metrics(cache.get(talker, held_out), torch_generator(0, "utility", name))["diffusion"]
+    if set(columns) == {"error"}:
+        return {"error": error}
     clip, reference = held_out[0].load(), data.training_clips(name)[0].load().reference(0)
     frames = np.stack([frame.numpy() for frame in talker.dub(clip, reference)])
     return {
@@ -154,10 +178,11 @@ def interval(values: list[float]) -> tuple[float, float]:
 def summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Rows by epsilon: the released adapter's change against none, mean over people, interval over seeds."""
     any_run = next(iter(found.values()))[0]
-    table: dict[str, Any] = {"no_adapter": {c: round(float(np.mean(any_run["no_adapter"][c])), 4) for c in COLUMNS}}
+    columns = list(any_run["no_adapter"])
+    table: dict[str, Any] = {"no_adapter": {c: round(float(np.mean(any_run["no_adapter"][c])), 4) for c in columns}}
     for epsilon, runs in found.items():
         row: dict[str, Any] = {}
-        for column in COLUMNS:
+        for column in columns:
             changes = [np.array(run["released"][column]) - np.array(run["no_adapter"][column]) for run in runs]
             row[column], row[f"{column}_interval"] = interval([float(change.mean()) for change in changes])
             better = [float((change < 0).mean() if column == "error" else (change > 0).mean()) for change in changes]
@@ -170,7 +195,7 @@ def difference(found: dict[str, list[dict[str, Any]]], adapters: list[str], epsi
     """By column, what the second adapter has more than the first, mean over people; interval over the seeds, which they share."""
     first, second = (found[row_name(adapter, epsilon)] for adapter in adapters[:2])
     row: dict[str, Any] = {}
-    for column in COLUMNS:
+    for column in first[0]["released"]:
         apart = [
             float(np.mean(np.array(two["released"][column]) - np.array(one["released"][column])))
             for one, two in zip(first, second, strict=True)
@@ -191,23 +216,20 @@ def main() -> None:
     parser.add_argument("--epsilons", nargs="+", default=[OFF, "16", "8", "4"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--adapters", nargs="+", help="aggregations of the adapter to compare; the config's by default")
+    parser.add_argument("--set", nargs="+", default=[], metavar="PATH=VALUE", help="other settings of the config")
+    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=list(COLUMNS), help="what to measure")
     parser.add_argument("--people", type=int, default=32, help="who took no part, measured on")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measure:
-        measure(options.measure, options.people, options.folder)
-        return
     if len(options.seeds) < 2:
         parser.error(f"--seeds: expected at least two, for an interval, got {options.seeds}")
     started, adapters = time.monotonic(), options.adapters or [None]
     kinds = [(adapter, epsilon) for epsilon in options.epsilons for adapter in adapters]
-    with ThreadPoolExecutor(options.jobs) as pool:
+    # One import serves many runs; started anew, since torch doesn't outlive a fork.
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
         work = {
-            (adapter, epsilon, seed): pool.submit(
-                fit_and_measure, options.config, options.folder, epsilon, seed, options.people, adapter
-            )
+            (adapter, epsilon, seed): pool.submit(fit_and_measure, options, adapter, epsilon, seed)
             for seed in options.seeds
             for adapter, epsilon in kinds
         }
@@ -222,13 +244,14 @@ def main() -> None:
     print(
         "change against no adapter, mean over people +- 95 % interval over seeds (share of people for whom it is better)"
     )
-    print(f"{'':>12}" + "".join(f"{column:>30}" for column in COLUMNS))
-    print(f"{'no adapter':>12}" + "".join(f"{table['no_adapter'][column]:>30.4f}" for column in COLUMNS))
+    print(f"{'':>12}" + "".join(f"{column:>30}" for column in options.columns))
+    print(f"{'no adapter':>12}" + "".join(f"{table['no_adapter'][column]:>30.4f}" for column in options.columns))
     for name in [name for name in table if name != "no_adapter"]:
         row = table[name]
-        shares = (f" ({row[c + '_better_share']:.0%})" if c + "_better_share" in row else "" for c in COLUMNS)
+        shares = (f" ({row[c + '_better_share']:.0%})" if c + "_better_share" in row else "" for c in options.columns)
         cells = (
-            f"{row[c]:+.4f} +- {row[c + '_interval']:.4f}{share}" for c, share in zip(COLUMNS, shares, strict=True)
+            f"{row[c]:+.4f} +- {row[c + '_interval']:.4f}{share}"
+            for c, share in zip(options.columns, shares, strict=True)
         )
         print(f"{name:>12}" + "".join(f"{cell:>30}" for cell in cells))
     print(about)

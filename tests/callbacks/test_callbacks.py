@@ -26,6 +26,8 @@ from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.privacy.secagg import Assumptions
+from fedtalk.privacy.settings import Privacy
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.module import Talker
 
@@ -141,6 +143,7 @@ def test_personal_adapters_that_are_there_are_not_made_again(
     (
         tmp_path / "run" / "adapters" / "personal" / "private-0001" / "made_from.json"
     ).unlink()  # stopped before this one was done
+    assert first.parents[1].stat().st_mode & 0o777 == 0o700
     second = first.parents[1] / "private-0001" / "adapter_model.safetensors"
     second_stamp = second.stat().st_mtime_ns
     fit(personal=PersonalTraining(steps=1))  # the same bits again, so the same global adapter
@@ -166,6 +169,30 @@ def test_a_client_whose_personal_training_fails_costs_no_other_its_adapter(
     fit(personal=PersonalTraining(steps=1))
     assert sorted(path.name for path in (tmp_path / "run" / "adapters" / "personal").iterdir()) == ["private-0001"]
     assert "private-0000 could not be made: out of memory" in caplog.text
+
+
+def test_in_a_private_run_personal_training_tells_no_loss_and_no_reason(
+    fit: Fit, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The rounds before it tell none either (`tests/federation/test_privacy.py`)."""
+    from fedtalk.federation import client
+
+    train = client.train_locally
+
+    def fail(*arguments: object, **settings: object) -> dict:
+        if "personal/private-0000" in arguments:
+            raise RuntimeError("a secret of its clips")
+        return train(*arguments, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(client, "train_locally", fail)
+    caplog.set_level("INFO", logger="fedtalk")
+    fit(
+        personal=PersonalTraining(steps=1), rounds=1, validate_every=0, minimum_clients=3,
+        privacy=Privacy(clip_norm=1.0, assumptions=Assumptions(0.0, 0.3)),
+        data=SynthTalkData(speakers=3, clips=1, held_out=1, frames=12, size=32),
+    )  # fmt: skip
+    assert "private-0000 could not be made" in caplog.text and "3/3  private-0002" in caplog.text
+    assert "secret" not in caplog.text and "loss" not in caplog.text
 
 
 def test_personal_adapters_of_a_few_and_later_of_the_others(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from fedtalk.callbacks import ISFA, FedAvg, isfa_weight
 from fedtalk.callbacks.base import RoundCallback
+from fedtalk.callbacks.export import Export
 from fedtalk.callbacks.video import Videos
 from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
 from fedtalk.federation.cohort import FixedCohort, PoissonCohort, RotatingCohort
@@ -454,6 +455,7 @@ def test_rounds_of_another_promise_are_not_continued(run, people) -> None:
         ({"validate_every": 1}, r"trainer\.validate_every: .*expected 0 with privacy, got 1"),
         ({"local": LocalTraining(keep_optimizer=True)}, r"trainer\.local\.keep_optimizer: .*got true"),
         ({"videos": Videos()}, r"trainer\.callbacks: VideoMonitor shows"),
+        ({"callbacks": [Export()]}, r"trainer\.callbacks: Export shows"),
         ({"cohort": PoissonCohort(0.1)}, r"trainer\.cohort: .*at least 3 with privacy, got 1\.2 of 12"),
         ({"cohort": FixedCohort(1)}, r"trainer\.cohort: .*at least 3 with privacy, got 1 of 12"),
     ],

@@ -40,6 +40,18 @@ def test_plans_differ_in_seed_and_privacy_alone(utility: ModuleType, tmp_path: P
     assert private == _privacy(given)
 
 
+def test_settings_can_be_changed_for_a_smaller_table(utility: ModuleType, tmp_path: Path) -> None:
+    config = ROOT / "configs" / "private.yaml"
+    changes = ["trainer.rounds=2", "trainer.privacy.delta=1.0e-3", "trainer.cohort.init_args.rate=0.5"]
+    whole, smaller = (utility.planned(config, tmp_path, "8", 0, changes=some) for some in ((), changes))
+    trainer = smaller["trainer"]
+    assert (trainer["rounds"], trainer["privacy"]["delta"]) == (2, 1e-3)
+    assert trainer["cohort"]["init_args"] == {"rate": 0.5}
+    for name in ("rounds", "privacy", "cohort"):
+        whole["trainer"].pop(name), trainer.pop(name)
+    assert whole == smaller
+
+
 def test_adapters_are_compared_seed_by_seed(utility: ModuleType, tmp_path: Path) -> None:
     config = ROOT / "configs" / "private.yaml"
     plans = {adapter: utility.planned(config, tmp_path, "8", 0, adapter) for adapter in ("freeze_a", "fedsvd")}

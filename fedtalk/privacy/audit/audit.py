@@ -124,7 +124,10 @@ def as_json(audit: Audit) -> dict[str, Any]:
         "delta": audit.delta,
         "ledger": {
             **dataclasses.asdict(audit.guarantee),
-            "epsilon": None if math.isinf(audit.guarantee.epsilon) else audit.guarantee.epsilon,
+            **{
+                name: None if math.isinf(value) else value
+                for name, value in (("epsilon", audit.guarantee.epsilon), ("insiders", audit.guarantee.insiders))
+            },
         },
         "epsilon_lower_bound": audit.bound,
         "verdict": audit.judged[0].value,

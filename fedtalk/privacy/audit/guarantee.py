@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from fedtalk.privacy.accounting import ADJACENCY, prv_epsilon, rdp_epsilon
+from fedtalk.privacy.accounting import ADJACENCY, gaussian_epsilon, prv_epsilon, rdp_epsilon
 from fedtalk.privacy.audit.opened_run import OpenedRun
 from fedtalk.privacy.private_rounds import PrivateRounds
-from fedtalk.privacy.spent import ADAPTERS, ROSTERS, SITES
+from fedtalk.privacy.spent import ROSTERS, SITES
 
 AUDIT_DELTA = 1e-5
 """At which a run is audited that has no smaller delta of its own."""
@@ -28,6 +28,10 @@ class Guarantee:
     """Smallest of the run's rounds; None without noise."""
     note: str
     """Where the number comes from, in a few words."""
+    insiders: float = math.inf
+    """As ``epsilon``, against those who know who took part; infinite where nothing is promised."""
+    insiders_are: str = ROSTERS
+    """Who these are."""
 
     @property
     def private(self) -> bool:
@@ -68,7 +72,7 @@ def guarantee_of(run: OpenedRun, delta: float | None = None) -> Guarantee:
     multiplier = min(z for z, _, _ in history)
     return Guarantee(
         epsilon, at, rounds.clip_norm, multiplier,
-        f"{own:.3f} {ADAPTERS} at the run's delta {spent.delta:g}, {spent.no_sampling:.3f} "
-        f"{SITES if spent.central else ROSTERS}; {spent.rounds} rounds, noise multiplier {multiplier:.3g}, "
+        f"{own:.3f} at the run's delta {spent.delta:g}; {spent.rounds} rounds, noise multiplier {multiplier:.3g}, "
         f"{ADJACENCY}{'; INSECURE, seeded noise' if rounds.insecure_seeds else ''}",
+        gaussian_epsilon(rounds.ledger.charges.drawn_every_time(), at), SITES if spent.central else ROSTERS,
     )  # fmt: skip

@@ -17,6 +17,7 @@ from fedtalk.privacy.sealing import SealedUpdate
 from fedtalk.privacy.secagg.errors import AbortedRound
 from fedtalk.privacy.secagg.messages import MaskedInput
 from fedtalk.privacy.secagg.packing import unpack
+from fedtalk.privacy.secagg.words import Words
 from fedtalk.privacy.settings import Privacy
 from fedtalk.randomness import derive_seed
 
@@ -116,8 +117,9 @@ class AggregationMechanism:
             return np.frombuffer(message.payload, "<u8").view(np.int64).astype(np.float64)
         point = private.mechanism.fixed_point
         if private.privacy.secure_aggregation:
+            layout = Words(private.mechanism.dimension, point.bits)
             packed = MaskedInput.decode(message.payload).packed
-            elements = unpack(packed, private.mechanism.dimension, point.bits)
+            elements = layout.split(unpack(packed, layout.count, layout.width))
         else:
             elements = point.ring.reduce(np.frombuffer(message.payload, "<u8").astype(point.ring.dtype))
         rotation = point.rotation(derive_seed(self._seed, "rotation", message.round_number))

@@ -45,8 +45,14 @@ def _bounds(audit: Audit) -> Table:
     )
     for column in ("", "epsilon", "in reach", "evidence"):
         table.add_column(column, justify="right" if column in ("epsilon", "in reach") else "left")
-    claim = "no guarantee" if math.isinf(audit.guarantee.epsilon) else f"<= {audit.guarantee.epsilon:.3f}"
-    table.add_row(f"ledger, {ADAPTERS}", claim, "", audit.guarantee.note)
+    guarantee = audit.guarantee
+    table.add_row(f"ledger, {ADAPTERS}", _claim(guarantee.epsilon), "", guarantee.note)
+    if guarantee.private:
+        table.add_row(
+            f"ledger, {guarantee.insiders_are}", _claim(guarantee.insiders), "",
+            "for a client in every round that it could be in; the canaries' auditor sees sums and no rosters, and is held "
+            "against the line above",
+        )  # fmt: skip
     for name, bound in audit.canaries.items():
         detail = bound.detail
         if "guesses" in detail:
@@ -64,6 +70,10 @@ def _bounds(audit: Audit) -> Table:
         f"TPR {rates.true_positives}/{rates.positives}, FPR {rates.false_positives}/{rates.negatives}",
     )  # fmt: skip
     return table
+
+
+def _claim(epsilon: float) -> str:
+    return "no guarantee" if math.isinf(epsilon) else f"<= {epsilon:.3f}"
 
 
 def _membership(audit: Audit) -> Table:

@@ -2,7 +2,8 @@
 
 The protocol of Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning" (CCS 2017), on
 the sparse graph of Bell et al. (CCS 2020, "SecAgg+"). Vectors live in the integers modulo 2**bits; `fixed_point` brings
-real ones there. A round has four exchanges:
+real ones there, and `words` puts several coordinates into one machine word, to which the masks are added. A round has four
+exchanges:
 
 1. keys: each client sends two fresh X25519 public keys;
 2. shares: the server draws a graph over those who answered; each client shares the secret of its mask key and the seed
@@ -15,7 +16,8 @@ real ones there. A round has four exchanges:
 ``colluding_fraction`` of the cohort, chosen before the graph was drawn; while up to ``dropout_fraction`` vanish, at any
 stage, for reasons that don't depend on the graph. Such an adversary learns the sum over the honest survivors, except
 with the probability that `choose_graph` states (2**-security_bits a round) or by breaking X25519, HKDF-SHA256, AES-256
-or ChaCha20-Poly1305. The server releases the exact sum modulo 2**bits or no sum (`AbortedRound`).
+or ChaCha20-Poly1305. The server releases the exact sum, which has to lie in the ring's signed range (`words`), or no sum
+(`AbortedRound`).
 
 **Refused besides**, as defence in depth: a client answers each step once and each round once, and refuses garbage,
 foreign or replayed sessions and rounds, other settings, forged or repeated ids, reused or degenerate keys, rosters

@@ -15,13 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedtalk.errors import ConfigurationError
-from fedtalk.privacy.secagg import envelope, keys, masks, messages, packing, shamir
+from fedtalk.privacy.secagg import checks, envelope, keys, masks, messages, packing, shamir
 from fedtalk.privacy.secagg.errors import InvalidInput, RefusedMessage
 from fedtalk.privacy.secagg.graph import GraphChoice
 from fedtalk.privacy.secagg.settings import AggregationSettings
-
-LARGEST_COHORT = 2**20
-"""Above it a count isn't believed: the graph's bounds are computed from it, and take their time."""
 
 
 class _State:
@@ -127,7 +124,8 @@ class Advertised(_State):
         self._begin()
         message = messages.Roster.decode(roster)
         self._round.check_address(message)
-        choice = self._check(message)
+        own_keys = {self._sealing.public, self._masking.public}
+        choice = checks.checked_roster(message, self._round.settings, self._round.client, own_keys)
         round_, own = self._round, self._round.client
         context = keys.roster_context(
             keys.round_digest(round_.settings.session, round_.number, round_.settings.fingerprint()),
@@ -155,31 +153,6 @@ class Advertised(_State):
         self._finish()
         self_mask = keys.self_mask_key(seed, context, own)
         return Shared(round_, choice, peers, self_mask), reply.encode()
-
-    def _check(self, message: messages.Roster) -> GraphChoice:
-        """The graph's choice, if the roster is in order."""
-        own, settings, count = self._round.client, self._round.settings, message.count
-        if count > LARGEST_COHORT:
-            raise RefusedMessage(f"roster: expected at most {LARGEST_COHORT} clients, got {count}")
-        if count < settings.survivors_needed(count):
-            raise RefusedMessage(
-                f"roster: expected at least {settings.survivors_needed(count)} clients, got {count}; too few to hide in"
-            )
-        try:
-            choice = settings.graph(count)
-        except ConfigurationError as error:
-            raise RefusedMessage(f"roster refused: {error}") from error
-        if len(message.neighbour_keys) != choice.degree or own in message.neighbour_keys:
-            raise RefusedMessage(
-                f"roster: expected the keys of {choice.degree} neighbours of client {own} among {count}, got "
-                f"{len(message.neighbour_keys)}, of {list(message.neighbour_keys)[:8]}…"
-            )
-        used = {self._sealing.public, self._masking.public}
-        for peer, pair in message.neighbour_keys.items():
-            if used.intersection(pair) or pair[0] == pair[1]:
-                raise RefusedMessage(f"roster: expected fresh public keys of client {peer}, got one that is used twice")
-            used.update(pair)
-        return choice
 
 
 @dataclass(frozen=True)
@@ -240,9 +213,12 @@ class Shared(_State):
                 f"vector of client {own}: expected ({settings.dimension},) {ring.dtype} below 2**{settings.bits}, "
                 f"got {vector.shape} {vector.dtype} with maximum {vector.max() if vector.size else 'none'}"
             )
-        masked = np.array(vector)
-        masks.apply_masks(masked, [masks.Mask(self._self_mask), *self._pair_masks(message.envelopes)])
-        packed = packing.pack(ring.reduce(masked), settings.bits)
+        layout = settings.words
+        masked = layout.join(vector)
+        own_masks = [masks.Mask(self._self_mask), *self._pair_masks(message.envelopes)]
+        masks.apply_masks(masked, own_masks, len(own_masks))
+        masked &= masked.dtype.type((1 << layout.width) - 1)
+        packed = packing.pack(masked, layout.width)
         self._finish()
         held = {peer: (self._peers[peer].open_from, sealed) for peer, sealed in message.envelopes.items()}
         silent = frozenset(self._peers) - held.keys()
@@ -281,7 +257,9 @@ class Submitted(_State):
         self._begin()
         message = messages.RevealRequest.decode(request)
         self._round.check_address(message)
-        survivors = self._check(message)
+        survivors = checks.checked_request(
+            message, self._round.settings, self._round.client, self._choice, self._held.keys(), self._silent
+        )
         seeds, mask_keys = {}, {}
         for peer, (key, sealed) in self._held.items():
             shares = envelope.unseal(sealed, key)
@@ -294,44 +272,3 @@ class Submitted(_State):
         self._finish()
         own, settings = self._round.client, self._round.settings
         return messages.RevealedShares(own, settings.session, self._round.number, seeds, mask_keys).encode()
-
-    def _check(self, message: messages.RevealRequest) -> set[int]:
-        """The surviving neighbours, if the request is in order."""
-        own, choice = self._round.client, self._choice
-        needed = self._round.settings.survivors_needed(choice.clients)
-        survivors, dropped, known = set(message.survivors), set(message.dropped), self._held.keys() | self._silent
-        both = sorted(survivors & dropped)
-        if both:
-            raise RefusedMessage(
-                f"request: expected each client to have survived or dropped out, got both for {both[:8]}; both "
-                "kinds of share would open their vectors"
-            )
-        forged = sorted((survivors | dropped) - known)
-        if forged:
-            raise RefusedMessage(f"request: expected neighbours of client {own} only, got {forged[:8]} besides")
-        fewest, whole = len(survivors) + 1, choice.degree == choice.clients - 1
-        if not fewest <= message.count <= (fewest if whole else choice.clients - len(dropped)):
-            raise RefusedMessage(
-                f"request: expected as many survivors as its lists allow, got {message.count} with {fewest - 1} beside client "
-                f"{own} and {len(dropped)} dropped, of {choice.clients} with {choice.degree} neighbours each"
-            )
-        if message.count < needed:
-            raise RefusedMessage(
-                f"request: expected at least {needed} survivors, got {message.count}; too few to hide in"
-            )
-        near = self._held.keys()
-        missing = sorted(near - survivors - dropped)
-        if missing:
-            raise RefusedMessage(f"request: expected every neighbour in one of its lists, got none with {missing[:8]}")
-        unshared = sorted(self._silent & (survivors | dropped))
-        if unshared:
-            raise RefusedMessage(
-                f"request: expected no word of the neighbours that never shared, got {unshared[:8]}; it does "
-                "not fit the delivery"
-            )
-        alive = len(near & survivors)
-        if alive < self._choice.threshold:
-            raise RefusedMessage(
-                f"request: expected at least {self._choice.threshold} surviving neighbours, got {alive}"
-            )
-        return survivors

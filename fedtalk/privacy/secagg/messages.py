@@ -7,7 +7,7 @@ every byte is accounted for.
 
 from __future__ import annotations
 
-import itertools
+import operator
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from fedtalk.privacy.secagg.envelope import SEALED_BYTES
 from fedtalk.privacy.secagg.errors import MalformedMessage
 from fedtalk.privacy.secagg.shamir import PRIME, SHARE_BYTES
 
-VERSION = 2
+VERSION = 3
 SESSION_BYTES = 16
 LARGEST_CLIENT_ID = 2**32 - 1
 LARGEST_ROUND = 2**64 - 1
@@ -178,7 +178,7 @@ class MaskedInput(Message):
 
     KIND = 6
     packed: bytes | memoryview
-    """Ring elements, packed at the ring's width; the server checks the length. Decoded, a view of the message."""
+    """Words, packed at the width that is used of them; the server checks the length. Decoded, a view of the message."""
 
     def _body(self) -> Iterable[bytes | memoryview]:
         return [self.packed]
@@ -260,7 +260,7 @@ class _Reader:
         """A counted list of client ids."""
         count = self.number()
         ids = struct.unpack(f"<{count}I", self.take(4 * count))
-        if any(later <= earlier for earlier, later in itertools.pairwise(ids)):
+        if not all(map(operator.lt, ids, ids[1:])):
             raise MalformedMessage(
                 f"{self._name}: expected client ids in ascending order, each once, got {list(ids[:8])}; message dropped"
             )
@@ -269,7 +269,7 @@ class _Reader:
     def share(self) -> bytes:
         """One Shamir share, a field element."""
         share = self.take(SHARE_BYTES)
-        if int.from_bytes(share, "big") >= PRIME:
+        if share[0] and int.from_bytes(share, "big") >= PRIME:  # all but a few of the smaller numbers begin with 0
             raise MalformedMessage(f"{self._name}: expected a field element, got a larger number; message dropped")
         return share
 

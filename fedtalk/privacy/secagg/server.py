@@ -176,7 +176,8 @@ class CollectingInputs(Collecting):
     ) -> None:
         super().__init__(settings, round_number, commitments)
         self._roster, self._commitments = roster, commitments
-        self._sum = packing.PackedSum(settings.dimension, settings.bits)
+        layout = settings.words
+        self._sum = packing.PackedSum(layout.count, layout.width)
 
     def receive(self, sender: int, data: bytes) -> None:
         """Add one client's masked vector to the sum; nothing else of it is kept.
@@ -186,7 +187,7 @@ class CollectingInputs(Collecting):
         """
         message = self._open(messages.MaskedInput, sender, data)
         settings = self._settings
-        expected = packing.packed_bytes(settings.dimension, settings.bits)
+        expected = packing.packed_bytes(settings.words.count, settings.words.width)
         if len(message.packed) != expected:
             raise RefusedMessage(
                 f"masked vector of client {sender}: expected {expected} bytes for {settings.dimension} coordinates of "

@@ -10,6 +10,7 @@ from fedtalk.errors import ConfigurationError
 from fedtalk.privacy.secagg.graph import Assumptions, GraphChoice, choose_graph
 from fedtalk.privacy.secagg.messages import SESSION_BYTES
 from fedtalk.privacy.secagg.ring import Ring
+from fedtalk.privacy.secagg.words import Words
 
 SMALLEST_COHORT = 3
 """Of two, each would learn the other's vector from the sum."""
@@ -46,6 +47,11 @@ class AggregationSettings:
     def ring(self) -> Ring:
         """The ring of the coordinates."""
         return Ring(self.bits)
+
+    @property
+    def words(self) -> Words:
+        """How vectors travel, and where their masks are added."""
+        return Words(self.dimension, self.bits)
 
     def graph(self, clients: int) -> GraphChoice:
         """Degree and threshold for a roster of ``clients``.

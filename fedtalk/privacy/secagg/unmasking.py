@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,7 @@ class CollectingReveals(Collecting):
         survivors: tuple[int, ...],
         masked_sum: np.ndarray,
     ) -> None:
+        """``masked_sum``: of the words (`AggregationSettings.words`); it is changed."""
         super().__init__(settings, round_number, survivors)
         self._roster, self._commitments = roster, commitments
         self._dropped, self._survivors, self._masked_sum = dropped, survivors, masked_sum
@@ -63,19 +64,28 @@ class CollectingReveals(Collecting):
             AbortedRound: a mask can't be opened, for want of shares or because they don't fit its owner's commitment.
         """
         self._close("revealed shares", self._roster.choice.threshold)
-        context, found, survivors = self._roster.context, [], frozenset(self._survivors)
+        survivors = frozenset(self._survivors)
+        holders = {client: self._roster.holders(client, survivors) for client in self._dropped}
+        count = len(survivors) + sum(map(len, holders.values()))
+        masks.apply_masks(self._masked_sum, self._masks(holders), count)
+        return AggregateSum(self._settings.words.split(self._masked_sum), self._survivors)
+
+    def _masks(self, holders: Mapping[int, Iterable[int]]) -> Iterator[masks.Mask]:
+        """What has to be taken out of the sum, opened one by one, while masks that are open already are expanded.
+
+        Args:
+            holders: by client that dropped out, the survivors among its neighbours.
+        """
+        context = self._roster.context
         for client in self._survivors:
             seed = self._open_secret(client, "seed")
-            found.append(masks.Mask(keys.self_mask_key(seed, context, client), subtract=True))
-        for client in self._dropped:
+            yield masks.Mask(keys.self_mask_key(seed, context, client), subtract=True)
+        for client, peers in holders.items():
             recovered = keys.KeyPair(self._open_secret(client, "mask key"))
-            for peer in self._roster.holders(client, survivors):
+            for peer in peers:
                 key = keys.pair_mask_key(recovered, client, self._roster.mask_publics[peer], peer, context)
                 # The peer added this mask if its own id is the smaller one, so here it goes the other way.
-                found.append(masks.Mask(key, subtract=peer < client))
-        total = self._masked_sum
-        masks.apply_masks(total, found)
-        return AggregateSum(self._settings.ring.reduce(total), self._survivors)
+                yield masks.Mask(key, subtract=peer < client)
 
     def _open_secret(self, owner: int, kind: str) -> bytes:
         """Interpolate one client's secret and check it against what that client published.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,15 @@ import yaml
 from PIL import Image
 
 from fedtalk.cli import main
+from fedtalk.privacy.audit import audit, result
+from fedtalk.privacy.audit.membership import MembershipResult
+from fedtalk.privacy.audit.verdict import Verdict
 
 SMALL = ["--clients", "4", "--canaries", "96", "--targets", "2", "--decoys", "3", "--threads", "1"]
 
 
-def fit(backbone: Path, folder: Path, *, adapter: bool = True, privacy: dict | None = None, speakers: int = 3) -> Path:
+def fit(backbone: Path, folder: Path, *, adapter: bool = True, privacy: dict | None = None, speakers: int = 3,
+        rate: float = 1.0) -> Path:  # fmt: skip
     """A run of two rounds over SynthTalk clients at 32 px; gives its folder."""
     model = {"backbone": str(backbone), "window": 4, "stride": 4, "sampling_steps": 2}
     if adapter:
@@ -30,7 +35,7 @@ def fit(backbone: Path, folder: Path, *, adapter: bool = True, privacy: dict | N
         "trainer": {
             "rounds": 2, "validate_every": 0, "accelerator": "cpu", "threads": 1, "default_root_dir": str(folder),
             "cache_dir": str(folder.parent / "cache"), "local": {"steps": 2, "batch_size": 2},
-            "cohort": {"class_path": "fedtalk.federation.cohort.PoissonCohort", "init_args": {"rate": 1.0}},
+            "cohort": {"class_path": "fedtalk.federation.cohort.PoissonCohort", "init_args": {"rate": rate}},
         },
     }  # fmt: skip
     if privacy is not None:
@@ -117,6 +122,9 @@ def test_with_privacy_the_bound_stays_below_the_ledger_and_the_control_is_found(
     assert found["ledger"]["epsilon"] > 8, "at a smaller delta than the run's"
     own = float(found["ledger"]["note"].split()[0])
     assert 7 < own <= 8
+    # At rate 1 sampling hides nobody: the same adversary, but for the accountants' slack.
+    assert 0.95 < found["ledger"]["insiders"] / found["ledger"]["epsilon"] <= 1.001
+    assert found["ledger"]["insiders_are"] == "against server and sites (no sampling)"
     assert found["epsilon_lower_bound"] < found["ledger"]["epsilon"]
     # 96 canaries reach some 2.8, the ledger claims more than 8: whatever they find, they can't refute it.
     assert found["verdict"] == "inconclusive" and "below the ledger's" in found["reasons"][0]
@@ -159,6 +167,62 @@ def test_a_guarantee_that_does_not_hold_is_an_error(
     found = read(run)
     assert found["verdict"] == "broken" and found["epsilon_lower_bound"] > found["ledger"]["epsilon"]
     assert found["reasons"][0].startswith("BROKEN, noise: measured")
+
+
+@pytest.fixture(scope="module")
+def noised(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with central noise, half of its clients a round."""
+    privacy = {
+        "noise_multiplier": 1.0,
+        "delta": 1e-2,
+        "where": "central",
+        "secure_aggregation": False,
+        "accountant": "rdp",
+    }
+    return fit(tiny_backbone, tmp_path_factory.mktemp("noised") / "run", privacy=privacy, speakers=16, rate=0.5)
+
+
+QUICK = ["--clients", "4", "--targets", "0", "--threads", "1", "--canaries", "96", "--rounds", "4"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mutant", "premise"),
+    [
+        ("noise / 10", "noise"), ("noise x 0.9", "noise"), ("clipping off", "bound"), ("weight above 1", "bound"),
+        ("public cohort seed", "secrecy"), ("charge at half rate", "charges"),
+    ],
+)  # fmt: skip
+def test_the_command_ends_with_an_error_for_every_mutant(
+    noised: Path, mutants: dict, mutant: str, premise: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    mutants[mutant](monkeypatch)
+    assert f"BROKEN, {premise}: " in _error([str(noised), *QUICK], capsys)
+    assert read(noised)["verdict"] == "broken"
+
+
+def test_every_verdict_is_said_and_only_a_broken_promise_is_an_error(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the verdict to the exit status; how one comes to the verdict is `test_mutants.py`'s."""
+    measure, measured = audit._membership, []
+
+    def once(*arguments: Any) -> MembershipResult:  # it is the same for all, and no part of the verdict
+        if not measured:
+            measured.append(measure(*arguments))
+        return measured[0]
+
+    monkeypatch.setattr(audit, "_membership", once)
+    for verdict in Verdict:
+        reason = f"{verdict.value}, because of what was measured."
+        monkeypatch.setattr(result, "judge", lambda *given, found=(verdict, [reason]): found)
+        capsys.readouterr()
+        ended = main(["audit", str(run), *QUICK, "--canaries", "0"])
+        printed = capsys.readouterr()
+        assert ended == (1 if verdict is Verdict.BROKEN else 0)
+        assert reason in " ".join(printed.out.split()) and (reason in printed.err) == bool(ended)
+        assert read(run)["verdict"] == verdict.value
 
 
 def _error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

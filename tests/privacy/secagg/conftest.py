@@ -20,10 +20,9 @@ class Cohort:
 
     def __init__(self) -> None:
         self.settings = AggregationSettings(SESSION, dimension=6, bits=20, assumptions=Assumptions(0.2, 0.2))
-        generator = np.random.default_rng(1)
+        generator, bound = np.random.default_rng(1), 2**19 // 5 - 1  # any sum of theirs lies in the ring's range
         self.vectors = {
-            client: generator.integers(0, self.settings.ring.modulus, 6).astype(self.settings.ring.dtype)
-            for client in self.ids
+            client: self.settings.ring.from_signed(generator.integers(-bound, bound + 1, 6)) for client in self.ids
         }
         self.enrolled = {client: Enrolled(client, self.settings) for client in self.ids}
         self.collecting_keys = CollectingKeys(self.ids, self.settings, self.round_number)

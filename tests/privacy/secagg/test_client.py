@@ -204,7 +204,8 @@ class TestShared:
     def test_answers_with_a_vector_that_is_not_the_clear_one(self, cohort) -> None:
         cohort.to_request()
         for client, data in cohort.masked.items():
-            masked = unpack(MaskedInput.decode(data).packed, 6, 20)
+            words = cohort.settings.words
+            masked = words.split(unpack(MaskedInput.decode(data).packed, words.count, words.width))
             assert np.count_nonzero(masked != cohort.vectors[client]) >= 5  # equal by chance: one in 2**20 each
 
     def test_leaves_the_callers_vector_alone(self, cohort) -> None:

@@ -19,9 +19,11 @@ SUBSETS = [subset for size in range(1, 5) for subset in itertools.combinations(S
 
 def run_case(clients: int, assumptions: Assumptions, drops: Mapping[int, Stage], seed: int) -> bool:
     """Run one round; True if it gave a sum, which is checked. The only other end is a clean refusal."""
-    generator = np.random.default_rng(seed)
-    inputs = {client: generator.integers(0, 1 << BITS, DIMENSION).astype("<u4") for client in range(clients)}
+    generator, bound = np.random.default_rng(seed), (1 << (BITS - 1)) // clients - 1
     settings = AggregationSettings(SESSION, DIMENSION, BITS, assumptions)
+    inputs = {
+        client: settings.ring.from_signed(generator.integers(-bound, bound + 1, DIMENSION)) for client in range(clients)
+    }
     try:
         report = run_round(inputs, settings, drops=drops)
     except AbortedRound:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -25,23 +26,23 @@ def test_a_mask_is_the_counter_modes_keystream(dtype: str) -> None:
     size = np.dtype(dtype).itemsize
     dimension = 2 * BLOCK_BYTES // size + 5  # across blocks, and no multiple of the cipher's
     vector = np.zeros(dimension, dtype=dtype)
-    apply_masks(vector, [Mask(KEYS[1])])
+    apply_masks(vector, [Mask(KEYS[1])], 1)
     assert vector.tolist() == keystream(KEYS[1], dimension, dtype)
 
 
 def test_masks_add_up_and_cancel_exactly() -> None:
     original = np.arange(1000, dtype="<u4")
     vector = original.copy()
-    apply_masks(vector, [Mask(key) for key in KEYS])
+    apply_masks(vector, [Mask(key) for key in KEYS], 70)
     expected = [sum(column) % 2**32 for column in zip(*(keystream(key, 1000, "<u4") for key in KEYS), strict=True)]
     assert (vector - original).tolist() == expected
-    apply_masks(vector, [Mask(key, subtract=True) for key in reversed(KEYS)])
+    apply_masks(vector, [Mask(key, subtract=True) for key in reversed(KEYS)], 70)
     assert np.array_equal(vector, original)
 
 
 def test_no_masks_change_nothing() -> None:
     vector = np.arange(10, dtype="<u4")
-    apply_masks(vector, [])
+    apply_masks(vector, [], 0)
     assert vector.tolist() == list(range(10))
 
 
@@ -50,8 +51,8 @@ def test_threads_change_no_bit(threads: int) -> None:
     original = np.arange(3 * BLOCK_BYTES // 4 + 1, dtype="<u4")
     masks = [Mask(key, subtract=index % 3 == 0) for index, key in enumerate(KEYS[:7])]
     alone, shared = original.copy(), original.copy()
-    apply_masks(alone, masks, threads=1)
-    apply_masks(shared, masks, threads=threads)
+    apply_masks(alone, masks, 7, threads=1)
+    apply_masks(shared, iter(masks), 7, threads=threads)
     assert not np.array_equal(alone, original)
     assert np.array_equal(alone, shared)
 
@@ -60,13 +61,25 @@ def test_much_keystream_is_drawn_in_threads_and_little_of_it_is_not(monkeypatch:
     names = set()
     alone = module._add_streams
 
-    def watched(accumulator: np.ndarray, masks: list[Mask]) -> None:
+    def watched(accumulator: np.ndarray, take: Callable[[], list[Mask]]) -> None:
         names.add(threading.current_thread().name)
-        alone(accumulator, masks)
+        alone(accumulator, take)
 
     monkeypatch.setattr(module, "_add_streams", watched)
     monkeypatch.setattr(module, "usable_cores", lambda: 3)
-    apply_masks(np.zeros(1000, dtype="<u4"), [Mask(key) for key in KEYS])
+    apply_masks(np.zeros(1000, dtype="<u4"), [Mask(key) for key in KEYS], 70)
     assert names == {"MainThread"}
-    apply_masks(np.zeros(3 * LEAST_BYTES_A_THREAD // 4 // len(KEYS) + 100, dtype="<u4"), [Mask(key) for key in KEYS])
+    apply_masks(
+        np.zeros(3 * LEAST_BYTES_A_THREAD // 4 // len(KEYS) + 100, dtype="<u4"), [Mask(key) for key in KEYS], 70
+    )
     assert len(names) == 3
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_masks_that_cannot_be_opened_end_it_in_whichever_thread(threads: int) -> None:
+    def opened() -> Iterator[Mask]:
+        yield from map(Mask, KEYS[:5])
+        raise ValueError("the shares don't fit")
+
+    with pytest.raises(ValueError, match="don't fit"):
+        apply_masks(np.zeros(1000, dtype="<u8"), opened(), 70, threads=threads)

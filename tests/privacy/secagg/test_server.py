@@ -300,7 +300,8 @@ def test_the_server_keeps_no_vector(cohort) -> None:
     """Nothing that the server holds after the inputs has a client's masked vector in it, let alone a clear one."""
     cohort.to_request()
     assert not any(isinstance(value, np.ndarray) for value in vars(cohort.collecting_inputs).values())
-    running, empty = cohort.collecting_inputs._sum, PackedSum(cohort.settings.dimension, cohort.settings.bits)
+    words = cohort.settings.words
+    running, empty = cohort.collecting_inputs._sum, PackedSum(words.count, words.width)
     assert vars(running).keys() == vars(empty).keys()
     assert {key: part.shape for key, part in running._sums.items()} == {
         key: part.shape for key, part in empty._sums.items()

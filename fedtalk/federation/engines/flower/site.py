@@ -26,6 +26,7 @@ from torch import Tensor
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.engines.flower.agreement import agreement_of, check_sealed, differences
 from fedtalk.federation.engines.flower.messages import STATE, MessageError, SiteMessage
+from fedtalk.federation.engines.flower.refusals import SiteRefusal, told
 from fedtalk.federation.engines.flower.site_session import SiteAccount, SiteSession, session_of
 from fedtalk.federation.engines.in_process import Engine, Failure, InProcess
 from fedtalk.federation.federation import Federation
@@ -39,10 +40,6 @@ ANSWERING = 0.1
 """Share of the server's time for training that a site keeps for its answer's way."""
 RESTARTS = 2.0
 """Starts of a process that a client's slot allows for, if the client before it has taken its process down."""
-
-
-class SiteRefusal(FedTalkError):
-    """A request that a site doesn't act on; the server is told why."""
 
 
 @dataclass
@@ -110,12 +107,12 @@ class Site:
             if handler is None:
                 raise SiteRefusal(f"expected a request, got a message of kind {message.kind}")
             return handler(message).encode()
-        except FedTalkError as error:
-            log.warning("refused a request of the server: %s", error)
-            return SiteMessage("refused", {"why": str(error)}).encode()
-        except Exception as error:  # what broke may tell about clips: it stays in this site's own log
-            log.exception("a request of the server could not be answered: %s", error)
-            return SiteMessage("refused", {"why": "an error at the site; its own log says which"}).encode()
+        except Exception as error:
+            if isinstance(error, FedTalkError):
+                log.warning("refused a request of the server: %s", error)
+            else:
+                log.exception("a request of the server could not be answered: %s", error)
+            return SiteMessage("refused", {"why": told(error)}).encode()
 
     def _hello(self, message: SiteMessage) -> SiteMessage:
         self._check_agreement(message)
@@ -189,7 +186,7 @@ class Site:
         """One client takes no further part; the others do. What is told of it, in this site's own log."""
         log.warning("round %d: client %s is left out: %s", number, client, why)
         self._taking.pop(client, None)
-        return str(why) if isinstance(why, FedTalkError) else "an error at the site; its own log says which"
+        return told(why)
 
     def _shares(self, message: SiteMessage) -> SiteMessage:
         def share(client: str, taking: _Taking, roster: bytes) -> bytes:

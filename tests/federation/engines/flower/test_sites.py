@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedtalk.callbacks.aggregation import ISFA, FedAvg
-from fedtalk.errors import ConfigurationError, FedTalkError
+from fedtalk.errors import ConfigurationError, FedTalkError, OutputError
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.engines.flower.engine import FlowerEngine, gather
 from fedtalk.federation.engines.flower.messages import STATE, SiteMessage
@@ -16,7 +16,7 @@ from fedtalk.federation.engines.flower.roster import SiteClients
 from fedtalk.federation.engines.in_process import InProcess
 from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy.clipping import AdaptiveClipping
-from fedtalk.privacy.secagg import Assumptions
+from fedtalk.privacy.secagg import Assumptions, InvalidInput
 from fedtalk.privacy.settings import Privacy
 
 
@@ -166,6 +166,30 @@ def test_a_site_refuses_what_no_honest_server_sends(federation, people, sealed) 
     assert refused(SiteMessage.decode(site.answer(b"garbage"))) and refused(
         SiteMessage.decode(site.answer(SiteMessage("answer").encode()))
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ConfigurationError("trainer.rounds: expected 2"), True),
+        (OutputError("/home/anna/clips/secret.npz can't be written"), False),
+        (InvalidInput("vector of client 3: expected below 2**20, got a secret maximum"), False),
+        (RuntimeError("a secret of anna's clips"), False),
+    ],
+)
+def test_a_server_hears_of_requests_and_settings_and_not_of_clips(
+    federation, people, sealed, monkeypatch: pytest.MonkeyPatch, error: Exception, told: bool
+) -> None:
+    """Whether a whole request fails or the step of a client in it."""
+    site = federation.transport(federation.split(people), sealed).sites["north"]
+
+    def fail(message: SiteMessage) -> SiteMessage:
+        raise error
+
+    monkeypatch.setitem(site._handlers, "hello", fail)
+    whole = SiteMessage.decode(site.answer(SiteMessage("hello", {}).encode()))
+    for why in (whole.fields["why"], site._left_out(0, "anna", error)):
+        assert (str(error) in why) == told and "secret" not in why
 
 
 def _state(width: int) -> bytes:

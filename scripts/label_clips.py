@@ -18,7 +18,7 @@ from fedtalk.talker.batches import OPENEST
 
 def main() -> None:
     clients, tracks, out = map(Path, sys.argv[1:])
-    for path in sorted(clients.glob("*/*.npz")):
+    for path in sorted(clients.glob("[!.]*/*.npz")):
         clip, name = Clip.load(path), path.relative_to(clients)
         with np.load(tracks / name) as stored:
             clip.openness = np.clip(stored["opening"] / OPENEST, 0, 1).astype(np.float32)

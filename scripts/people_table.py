@@ -5,7 +5,8 @@
 CLIENTS is a folder of `fedtalk prepare RAW CLIENTS --size 128 --clip_seconds null`; MESH an environment with mediapipe (see
 scripts/mouth_tracks.py). Identity needs FEDTALK_SFACE. Whole clips: each person's first clip is dubbed with its own speech and
 with the next person's, and drawn as a portrait from its first frame. Controls: the truth, the reference moved to the eyes,
-and the puppet alone.
+and the puppet alone. With --personal, an adapter learns from each clip's first two seconds, and what comes after them is
+measured with it and without.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from fedtalk.encoders.speech import heard_lips
 from fedtalk.evaluation.recognisers import recogniser
 from fedtalk.federation.checkpoint import load_checkpoint
 from fedtalk.federation.module import load_state
+from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.backbone import SHIPPED, Architecture
 from fedtalk.talker.batches import surrounded
 from fedtalk.talker.masks import lower_face
@@ -33,6 +35,8 @@ from fedtalk.talker.puppet import puppet
 
 SKIPPED = 8
 """Frames at the start of a clip that its PSNR passes over."""
+LEARNED = 50
+"""Frames at the start of a clip that a personal adapter learns from."""
 
 
 def stretched(audio: np.ndarray, frames: int) -> np.ndarray:
@@ -58,15 +62,34 @@ def made(talker: Talker, clip: Clip, donor: Clip) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(value) for name, value in frames.items()}
 
 
+def personal(talker: Talker, clip: Clip, steps: int, rate: float) -> Talker:
+    """A talker with an adapter trained on the clip's beginning."""
+    with tempfile.TemporaryDirectory() as folder:
+        talker.backbone.save(Path(folder))
+        own = Talker(folder, adapter=Adapter(), sampling_steps=talker.sampling_steps)
+    prepared = [own.prepare_clip(clip.window(0, LEARNED))]
+    optimizer = torch.optim.AdamW(own.exchanged_parameters().values(), rate)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        own.training_step(own.draw_batch(prepared, 4, generator))["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        falling.step()
+    return own.eval()
+
+
 def correlation(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.corrcoef(one, other)[0, 1]) if one.std() > 1e-6 and other.std() > 1e-6 else 0.0
 
 
-def mouth_psnr(frames: np.ndarray, truth: np.ndarray, mouth: np.ndarray, eyes: np.ndarray) -> float:
+def mouth_psnr(
+    frames: np.ndarray, truth: np.ndarray, mouth: np.ndarray, eyes: np.ndarray, first: int = SKIPPED
+) -> float:
     """dB in the square of one distance between the eyes around the mouth, of the mean error; the first frames, which are the
     reference or nearly so, are left out."""
     values = []
-    for frame, true, (x, y), points in list(zip(frames, truth, mouth, eyes, strict=True))[SKIPPED:]:
+    for frame, true, (x, y), points in list(zip(frames, truth, mouth, eyes, strict=True))[first:]:
         half = int(np.linalg.norm(points[1] - points[0]) / 2)
         rows, columns = slice(int(y) - half, int(y) + half), slice(int(x) - half, int(x) + half)
         error = ((frame[rows, columns].astype(float) - true[rows, columns]) ** 2).mean()
@@ -87,6 +110,8 @@ def main() -> None:
     parser.add_argument("--codec", help="codec of a backbone in training, with --checkpoint")
     parser.add_argument("--checkpoint", type=Path, help="checkpoint of configs/backbone.yaml")
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--personal", type=int, default=0, help="steps of a personal adapter")
+    parser.add_argument("--rate", type=float, default=1e-3, help="its learning rate")
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--frames", type=Path, help="keep the frames here")
@@ -106,7 +131,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.frames or Path(temporary)
         for index, name in enumerate(names):
-            for kind, frames in made(talker, clips[name], clips[names[(index + 1) % len(names)]]).items():
+            pictures = made(talker, clips[name], clips[names[(index + 1) % len(names)]])
+            if arguments.personal:
+                own = personal(talker, clips[name], arguments.personal, arguments.rate)
+                dub = own.dub(clips[name], clips[name].reference(0))
+                pictures["personal"] = np.stack([frame.numpy() for frame in dub])
+            for kind, frames in pictures.items():
                 path = folder / name / f"{kind}.npz"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.savez(path, frames=frames)
@@ -117,7 +147,7 @@ def main() -> None:
     means = {key: float(np.mean([row[key] for row in rows.values()])) for key in next(iter(rows.values()))}
     table = {**rows, "mean": means}
     for key in means:
-        print(f"{key:28s}" + "".join(f"{table[name][key]:9.2f}" for name in table))
+        print(f"{key:42s}" + "".join(f"{table[name][key]:9.2f}" for name in table))
     if arguments.json:
         arguments.json.write_text(json.dumps(table, indent=1))
 
@@ -143,7 +173,16 @@ def measured(folder: Path, name: str, clips: dict[str, Clip], names: list[str]) 
     def identity(kind: str) -> float:
         return float((face.embed(frames(kind), clip.eyes, clip.mouth) @ (known / np.linalg.norm(known))).mean())
 
-    psnr = {kind: mouth_psnr(frames(kind), clip.frames, clip.mouth, clip.eyes) for kind in ("moved", "puppet", "dub")}
+    def psnr_of(kind: str, first: int = SKIPPED) -> float:
+        return mouth_psnr(frames(kind), clip.frames, clip.mouth, clip.eyes, first)
+
+    psnr = {kind: psnr_of(kind) for kind in ("moved", "puppet", "dub")}
+    later = {}
+    if (folder / name / "personal.npz").exists():
+        moved = psnr_of("moved", LEARNED)
+        later = {
+            f"mouth PSNR after 2 s: {kind} - moved": psnr_of(kind, LEARNED) - moved for kind in ("dub", "personal")
+        }
     heard = heard_lips(torch.from_numpy(clip.audio)).numpy()[:, 0]
     return {
         "own: heard": correlation(heard, truth),
@@ -165,6 +204,7 @@ def measured(folder: Path, name: str, clips: dict[str, Clip], names: list[str]) 
         "flicker: portrait": flicker(frames("portrait")) / flicker(clip.frames),
         "PSNR: codec": float(np.mean([-10 * np.log10(((a.astype(float) - b) ** 2).mean() / 255**2)
                                       for a, b in zip(frames("codec"), clip.frames, strict=True)])),
+        **later,
     }  # fmt: skip
 
 

@@ -2,12 +2,13 @@
 
     python3 -m venv TEACHER && TEACHER/bin/pip install onnxruntime onnx numpy scipy
     pip download --no-deps pipecat-ai==1.14.0 && unzip -d PIPECAT pipecat_ai-*.whl
-    TEACHER/bin/python scripts/speech_set.py PIPECAT CLIENTS TRACKS OUT --left_out m3 s10 w2 w3 --sounds WAV...
+    TEACHER/bin/python scripts/speech_set.py PIPECAT CLIENTS TRACKS OUT --left_out m3 s10 w2 w3 --sounds runs/sounds/*
 
 The teacher is layer 2 of the Whisper-tiny encoder inside smart-turn-v3.2 (wheel pipecat-ai 1.14, BSD-2); CLIENTS are clips of
-`fedtalk prepare`, TRACKS what scripts/mouth_tracks.py read in them; WAV is any further speech (we took Debian's
-pocketsphinx-testdata, and sentences spoken by espeak-ng and flite). SynthTalk's voices come as labelled .npz files of ``audio``
-(N,) and ``lips`` (F, 3) among WAV.
+`fedtalk prepare`, TRACKS what scripts/mouth_tracks.py read in them; the sounds are those of scripts/speech_sounds.py.
+
+The teacher knows where in its window a sound is: more than half of its features' variance is their place. So a sound is
+heard at `PLACES` places, the mean feature of each place is taken off, and what remains is averaged.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ from scipy.signal import fftconvolve, lfilter, resample_poly
 RATE, FRAME, SECONDS = 16_000, 640, 8
 COUNT = RATE * SECONDS
 COMPONENTS = 128
+PLACES = 3
+"""Turns of a window, by a third of it each, over which the teacher's features are averaged."""
+FIRST = 60
+"""Windows from which the mean feature of each place is taken."""
+MOST = 90
+"""Windows of one recording at most, spread over it."""
 
 
 class Teacher:
@@ -43,9 +50,19 @@ class Teacher:
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(model.SerializeToString(), options)
 
+    def settle(self, sounds: list[np.ndarray]) -> None:
+        """Learn the mean feature of each place."""
+        self._place = np.mean([features for sound in sounds for features in self._turned(sound)], 0)
+
     def __call__(self, sound: np.ndarray) -> np.ndarray:
-        name = self._session.get_inputs()[0].name
-        return self._session.run(["layer_norm_4"], {name: self._mel(sound)[None]})[0][0]
+        turn = COUNT // PLACES // FRAME * 2
+        features = [np.roll(row - self._place, -turn * i, 0) for i, row in enumerate(self._turned(sound))]
+        return np.mean(features, 0).astype(np.float32)
+
+    def _turned(self, sound: np.ndarray) -> list[np.ndarray]:
+        name, turn = self._session.get_inputs()[0].name, COUNT // PLACES // FRAME * FRAME
+        turned = (np.roll(sound, turn * i).astype(np.float32) for i in range(PLACES))
+        return [self._session.run(["layer_norm_4"], {name: self._mel(one)[None]})[0][0] for one in turned]
 
 
 def read_wave(path: Path) -> np.ndarray:
@@ -110,7 +127,7 @@ def main() -> None:
     generator, teacher = np.random.default_rng(0), Teacher(arguments.wheel)
     items: list[tuple[str, np.ndarray, np.ndarray | None]] = []
     held: list[tuple[str, np.ndarray, np.ndarray]] = []
-    for path in sorted(arguments.clients.glob("*/*.npz")):
+    for path in sorted(arguments.clients.glob("[!.]*/*.npz")):
         with np.load(path) as stored:
             sound = stored["audio"].astype(np.float32) / 32767
         lips = seen_lips(arguments.tracks / path.parent.name / path.name)
@@ -124,26 +141,32 @@ def main() -> None:
                 items.append(("synthtalk", stored["audio"].astype(np.float32), stored["lips"]))
         else:
             sound = read_wave(path)
-            items.extend((path.stem, sound[i : i + COUNT], None) for i in range(0, len(sound), COUNT))
+            starts = range(0, len(sound) - COUNT // 2, COUNT)
+            step = max(1, -(-len(starts) // MOST))
+            items.extend((path.stem, sound[i : i + COUNT], None) for i in starts[::step])
     people = [name for name, _, lips in items if lips is not None]
     plan = [
         index for index, (name, _, lips) in enumerate(items)
-        for _ in range(1 if lips is None else int(np.clip(60 // people.count(name), 2, 24)))
+        for _ in range(1 if lips is None or name == "synthtalk" else int(np.clip(60 // people.count(name), 2, 24)))
     ]  # fmt: skip
     generator.shuffle(plan)
-    windows = []
+    drawn: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     while plan:
         clean, lips, seen = np.zeros(COUNT), np.zeros((COUNT // FRAME, 3)), np.zeros(COUNT // FRAME)
         at = int(generator.integers(20))
         while plan and at < COUNT // FRAME - 25:
             _, sound, known = items[plan.pop()]
-            made, track, there = faster(sound, known, generator.uniform(0.86, 1.16))
+            # Lips keep their pace; where none were seen, voices may become a child's or a giant's.
+            least, most = (0.75, 1.3) if known is None else (0.86, 1.16)
+            made, track, there = faster(sound, known, generator.uniform(least, most))
             count = min(len(track), COUNT // FRAME - at)
             gain = 10 ** (generator.uniform(-4, 4) / 20)
             clean[at * FRAME : (at + count) * FRAME] = gain * level(made)[: count * FRAME]
             lips[at : at + count], seen[at : at + count] = track[:count], there[:count]
             at += count + int(generator.integers(8))
-        windows.append((disturbed(clean, generator), teacher(clean.astype(np.float32)), lips, seen))
+        drawn.append((clean, lips, seen))
+    teacher.settle([clean for clean, _, _ in drawn[:FIRST]])
+    windows = [(disturbed(clean, generator), teacher(clean), lips, seen) for clean, lips, seen in drawn]
     rows = np.concatenate([features[::7] for _, features, _, _ in windows]).astype(np.float64)
     average = rows.mean(0)
     _, spread, axes = np.linalg.svd(rows - average, full_matrices=False)

@@ -1,4 +1,4 @@
-"""Where the lips are in a picture whose eyes are known: dlib's landmarks on an enlarged copy.
+"""Where the lips are in a picture whose eyes are known.
 
 Lengths are in distances between the eyes.
 """
@@ -6,17 +6,11 @@ Lengths are in distances between the eyes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
-import cv2
 import numpy as np
 
 from fedtalk.data.clip import Reference
-from fedtalk.data.faces import dlib_module, dlib_weights
-
-SMALLEST = 108.0
-"""Pixels between the eyes to which smaller pictures are enlarged: the landmarks are steadier there."""
+from fedtalk.data.landmarks import landmarks
 
 
 @dataclass(frozen=True)
@@ -42,13 +36,7 @@ def measure_lips(reference: Reference) -> Lips:
     eyes = np.asarray(reference.eyes, np.float64)
     across = eyes[1] - eyes[0]
     unit = max(float(np.hypot(*across)), 1e-3)
-    scale = max(1.0, SMALLEST / unit)
-    large = cv2.resize(reference.frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    centre, reach = (eyes.mean(0) + 0.5) * scale - 0.5, unit * scale
-    left, top = centre - np.array([1.05, 0.5]) * reach
-    box = dlib_module().rectangle(*(round(side) for side in (left, top, left + 2.1 * reach, top + 2.1 * reach)))
-    shape = _predictor()(np.ascontiguousarray(large), box)
-    points = (np.array([(shape.part(i).x, shape.part(i).y) for i in range(60, 68)], np.float64) + 0.5) / scale - 0.5
+    points = landmarks(reference)[60:68]
     right, down = across / unit, np.array([-across[1], across[0]]) / unit
     x, y = points @ right / unit, points @ down / unit
     upper, lower = y[[1, 2, 3]].mean(), y[[7, 6, 5]].mean()
@@ -60,8 +48,3 @@ def measure_lips(reference: Reference) -> Lips:
 
 ABOVE = 0.35
 """Share of the gap between the inner lips that lies above the line between them when they are closed."""
-
-
-@lru_cache(maxsize=1)
-def _predictor() -> Any:
-    return dlib_module().shape_predictor(str(dlib_weights("shape_predictor_68_face_landmarks.dat")))

@@ -69,7 +69,7 @@ class PublicData(CentralData):
             )
 
     def _add_people(self, root: Path, left_out: list[str], most: int, pieces: int, frames: int, seed: int) -> None:
-        folders = {path.name: sorted(path.glob("*.npz")) for path in sorted(root.glob("*/"))}
+        folders = {path.name: sorted(path.glob("*.npz")) for path in sorted(root.glob("[!.]*/"))}
         missing = sorted(set(left_out) - set(folders))
         if not folders or missing:
             raise ArtifactError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import torch
@@ -20,10 +21,12 @@ ROWS_PER_FRAME = SAMPLES_PER_FRAME // HOP
 
 _TRANSFORM = 512
 _WINDOW = 400
-_LOWEST, _HIGHEST = 50.0, 8000.0
+_FROM, _TO = 50.0, 8000.0
 _FLOOR = 1e-6
 # Mean and standard deviation of log10 power on SynthTalk speech: public people 0-39, two clips of 40 frames each.
 _MEAN, _DEVIATION = -3.66, 1.68
+LOWEST = (math.log10(_FLOOR) - _MEAN) / _DEVIATION
+"""What silence gives."""
 
 
 def log_mel(audio: Tensor) -> Tensor:
@@ -73,7 +76,7 @@ def mel_filters() -> Tensor:
     Low triangles are about as narrow as a bin of the transform; each weight is therefore the triangle's mean over its
     bin and not its value at the bin's middle, or some bands would hold nothing.
     """
-    lowest, highest = _to_mel(torch.tensor([_LOWEST, _HIGHEST])).tolist()
+    lowest, highest = _to_mel(torch.tensor([_FROM, _TO])).tolist()
     edges = _to_hertz(torch.linspace(lowest, highest, BANDS + 2))
     width = SAMPLE_RATE / _TRANSFORM
     within = (torch.arange(32) + 0.5) / 32 - 0.5

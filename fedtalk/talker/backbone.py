@@ -34,6 +34,7 @@ from fedtalk.talker.denoiser import Denoiser, pretrained_unet, tiny_unet, zero_o
 from fedtalk.talker.patch_autoencoder import PatchAutoencoder
 
 SHIPPED = "shipped"
+UNET, CONDITIONING = "unet/diffusion_pytorch_model.safetensors", "conditioning.safetensors"
 
 
 @dataclass
@@ -114,7 +115,7 @@ class Backbone(nn.Module):
         """Write the folder; weights in half precision."""
         save_codec(self.codec, folder / "codec")
         _save_network(self.denoiser.unet, folder / "unet")
-        _save_tensors(self._conditioning(), folder / "conditioning.safetensors")
+        _save_tensors(self._conditioning(), folder / CONDITIONING)
         # The folder stands for itself: where its parts came from is nobody's path but the maker's.
         stored = asdict(replace(self.architecture, codec=None, unet=None, motion=None, start=None))
         write_json(folder / "backbone.json", {"format": 2, "architecture": stored})
@@ -136,9 +137,7 @@ class Backbone(nn.Module):
             codec = load_codec(folder / "codec", architecture.pack)
             unet = UNetMotionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
             backbone = cls(architecture, codec, unet)
-            conditioning = {
-                name: value.float() for name, value in load_file(folder / "conditioning.safetensors").items()
-            }
+            conditioning = {name: value.float() for name, value in load_file(folder / CONDITIONING).items()}
             backbone._conditioning_modules().load_state_dict(conditioning)
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
             raise ArtifactError(
@@ -149,15 +148,17 @@ class Backbone(nn.Module):
 
     def _start_from(self, name: str) -> None:
         folder = shipped_folder() if name == SHIPPED else Path(name)
+        conditioning = self._conditioning_modules()
         try:
-            stored = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+            for module, file in ((self.denoiser.unet, UNET), (conditioning, CONDITIONING)):
+                own = module.state_dict()
+                stored = load_file(folder / file)
+                same = {k: v.float() for k, v in stored.items() if k in own and own[k].shape == v.shape}
+                module.load_state_dict(own | same)
+                if module is self.denoiser.unet and "conv_out.weight" not in same:
+                    zero_output(self.denoiser.unet)
         except (OSError, SafetensorError) as error:
             raise ArtifactError(f"architecture.start {name}: expected the folder of a backbone ({error})") from error
-        own = self.denoiser.unet.state_dict()
-        same = {key: value.float() for key, value in stored.items() if key in own and own[key].shape == value.shape}
-        self.denoiser.unet.load_state_dict(own | same)
-        if "conv_out.weight" not in same:
-            zero_output(self.denoiser.unet)
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits of a hash over all weights, rounded as they are stored."""

@@ -29,13 +29,13 @@ class CodecModule(FederatedModule):
     def __init__(
         self,
         patch: int = 16,
-        latent_channels: int = 96,
+        latent_channels: int = 160,
         width: int = 96,
         blocks: int = 3,
         crop: int = 64,
         texture_share: float = 0.125,
         gradient_weight: float = 1.0,
-        latent_noise: float = 0.05,
+        latent_noise: float = 0.02,
     ) -> None:
         """
         Args:

@@ -16,6 +16,7 @@ from fedtalk.data.clip import Reference
 from fedtalk.data.framing import similarity_transform
 from fedtalk.data.lips import ABOVE, Lips, measure_lips
 from fedtalk.errors import ArtifactError
+from fedtalk.talker.lids import Lids
 
 REST = 0.8
 """Width of a mouth at rest, between its corners."""
@@ -30,13 +31,16 @@ VISIBLE = 0.05
 """From this gap on, the reference shows the inside of the mouth itself."""
 
 
-def puppet(reference: Reference, eyes: np.ndarray, lips: np.ndarray | None) -> np.ndarray:
-    """Move a reference picture to other frames' eyes and lips.
+def puppet(
+    reference: Reference, eyes: np.ndarray, lips: np.ndarray | None, closed: np.ndarray | None = None
+) -> np.ndarray:
+    """Move a reference picture to other frames' eyes, lips and lids.
 
     Args:
         reference: the picture.
         eyes: (F, 2, 2), where its eyes shall be, in pixels.
         lips: (F, 2): gap between the inner lips; width of the mouth as a deviation from its rest. None leaves them as they are.
+        closed: (F,) how far the upper lids cover the eyes, in [0, 1]; None leaves them as they are.
 
     Returns:
         (F, H, W, 3) uint8; what lies outside the picture repeats its border.
@@ -52,9 +56,12 @@ def puppet(reference: Reference, eyes: np.ndarray, lips: np.ndarray | None) -> n
     own = measure_lips(reference)
     inner = _inner_colour(reference, own)
     told = np.tile([own.opening, 0.0], (len(eyes), 1)) if lips is None else np.asarray(lips)
+    shut = np.zeros(len(eyes)) if closed is None else np.asarray(closed)
+    lids = Lids(reference) if shut.any() else None
     column, row = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     frames = []
-    for points, (gap, wide) in zip(np.asarray(eyes, np.float64), np.clip(told, -LARGEST, LARGEST), strict=True):
+    moves = zip(np.asarray(eyes, np.float64), np.clip(told, -LARGEST, LARGEST), shut, strict=True)
+    for points, (gap, wide), lowered in moves:
         across = points[1] - points[0]
         unit = max(float(np.hypot(*across)), 1e-3)
         cos, sin = across / unit
@@ -65,9 +72,14 @@ def puppet(reference: Reference, eyes: np.ndarray, lips: np.ndarray | None) -> n
         from_x, from_y, painted = _source(x, y, own, max(float(gap), 0.0), float(wide) / REST)
         back = cv2.invertAffineTransform(transform)
         shift_x, shift_y = unit * (from_x * cos - from_y * sin) + at[0], unit * (from_x * sin + from_y * cos) + at[1]
-        map_x = (back[0, 0] * shift_x + back[0, 1] * shift_y + back[0, 2]).astype(np.float32)
-        map_y = (back[1, 0] * shift_x + back[1, 1] * shift_y + back[1, 2]).astype(np.float32)
-        moved = cv2.remap(reference.frame, map_x, map_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        map_x = back[0, 0] * shift_x + back[0, 1] * shift_y + back[0, 2]
+        map_y = back[1, 0] * shift_x + back[1, 1] * shift_y + back[1, 2]
+        if lids is not None and lowered > 0:
+            map_x, map_y = lids.lowered(map_x, map_y, float(lowered))
+        moved = cv2.remap(
+            reference.frame, map_x.astype(np.float32), map_y.astype(np.float32), cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
         mixed = moved + painted[..., None] * (inner - moved)
         frames.append(np.clip(np.round(mixed), 0, 255).astype(np.uint8))
     return np.stack(frames)

@@ -10,7 +10,7 @@ import torch
 
 from fedtalk.data.sound_data import SoundData
 from fedtalk.data.synthtalk import Speaker, make_clip
-from fedtalk.encoders.speech import ShippedFeatures, heard_lips
+from fedtalk.encoders.speech import MARGIN, ShippedFeatures, heard_lips
 from fedtalk.encoders.speech_module import SpeechModule
 from fedtalk.encoders.speech_network import LIPS, SpeechNetwork
 from fedtalk.errors import ArtifactError
@@ -44,8 +44,15 @@ def sounds(tmp_path: Path) -> Path:
     for name in ("train-0", "train-1", "held-0"):
         lips = generator.random((25, 3)).astype(np.float32)
         loud = np.repeat(lips[:, 0], 640) * generator.standard_normal(25 * 640)  # what opens is heard
-        teacher, seen = generator.standard_normal((50, 8)).astype(np.float16), np.ones(25, np.float32)
-        np.savez(tmp_path / f"{name}.npz", audio=loud.astype(np.float16), teacher=teacher, lips=lips, seen=seen)
+        teacher, seen = generator.standard_normal((50, 8)), np.ones(25, np.float32)
+        teacher[:, :3] = np.repeat(3 * (lips - 0.5), 2, 0)  # the teacher knows it
+        np.savez(
+            tmp_path / f"{name}.npz",
+            audio=loud.astype(np.float16),
+            teacher=teacher.astype(np.float16),
+            lips=lips,
+            seen=seen,
+        )
     return tmp_path
 
 
@@ -55,17 +62,32 @@ def test_training_teaches_lips_and_writes_what_ships(sounds: Path, tmp_path: Pat
     prepared = [module.prepare_clip(source.load()) for source in data.training_clips("public")]
     optimizer = torch.optim.AdamW(module.exchanged_parameters().values(), lr=1e-2)
     before = module.training_step(module.draw_batch(prepared, 8, torch.Generator().manual_seed(1)))["lips"].item()
-    for step in range(60):
+    for step in range(120):
         loss = module.training_step(module.draw_batch(prepared, 8, torch.Generator().manual_seed(step)))["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     after = module.training_step(module.draw_batch(prepared, 8, torch.Generator().manual_seed(1)))["lips"].item()
     assert after < 0.8 * before
+    heard = module.held_out_metrics(prepared, torch.Generator())
+    assert heard["opening"] > 0.5  # from the sound alone
     module.export(tmp_path, prepared)
     network = SpeechNetwork.load(tmp_path / "speech.safetensors")
     features, lips = network(prepared[0]["mel"].float()[None])
     assert features.shape == (1, 50, 8) and lips.shape == (1, 25, 3)
+
+
+def test_lips_are_what_belongs_to_the_features() -> None:
+    """Nothing reaches the lips beside the features, and what is more than a second away reaches neither."""
+    network = SpeechNetwork.shipped()
+    mel = torch.randn(1, 4 * 80, 64, generator=torch.Generator().manual_seed(0))
+    changed = mel.clone()
+    changed[:, : 4 * 20] += 1.0
+    with torch.no_grad():
+        features, lips = network(mel)
+        torch.testing.assert_close(network.lips_of(features), lips)
+        other = network(changed)[1]
+    assert (other - lips)[0, 20 + MARGIN :].abs().max() < 1e-5 < (other - lips)[0, :20].abs().max()
 
 
 def test_other_clips_and_an_empty_folder_are_refused(tmp_path: Path) -> None:

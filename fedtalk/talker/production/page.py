@@ -29,6 +29,8 @@ HOST = "127.0.0.1"
 NOBODY = "none (the backbone alone)"
 ONLY_HERE = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; connect-src 'self' data: blob:; frame-ancestors 'none'"
 """Content-Security-Policy: the browser loads and sends nothing from or to anywhere else, whatever the page's libraries ask."""
+DOWNLOAD = ["download"]
+"""Named outright: gradio's own choice has a button that shares with a site elsewhere."""
 CONSENT = "The person in the picture or video, and the one who speaks, have agreed to this video."
 INTRODUCTION = """# fedtalk
 A person, some speech: a video in which they say it. Everything stays on this machine. Each video says that it is synthetic, in
@@ -152,12 +154,14 @@ def build(studio: Studio) -> Any:
         with gradio.Row():
             with gradio.Column(min_width=320):
                 with gradio.Tab("Picture"):
-                    portrait = gradio.Image(label="Picture of the person", type="filepath", elem_id="portrait")
+                    portrait = gradio.Image(
+                        label="Picture of the person", type="filepath", elem_id="portrait", buttons=["fullscreen"]
+                    )
                     keep = gradio.Checkbox(label="Keep the whole picture around the face", elem_id="keep")
                 with gradio.Tab("Video"):
-                    video = gradio.Video(label="Video of the person, to be dubbed", elem_id="video")
+                    video = gradio.Video(label="Video of the person, to be dubbed", elem_id="video", buttons=[])
                 speech = gradio.Audio(
-                    label="Speech", sources=["upload", "microphone"], type="filepath", elem_id="speech"
+                    label="Speech", sources=["upload", "microphone"], type="filepath", elem_id="speech", buttons=[]
                 )
                 person = gradio.Dropdown(studio.people(), value=NOBODY, label="Personal adapter", elem_id="person")
                 with gradio.Accordion("More", open=False):
@@ -171,9 +175,11 @@ def build(studio: Studio) -> Any:
                 agreed = gradio.Checkbox(label=CONSENT, elem_id="agreed")
                 button = gradio.Button("Make the video", variant="primary", elem_id="make")
             with gradio.Column(min_width=320):
-                result = gradio.Video(label="Result", interactive=False, elem_id="result")
+                result = gradio.Video(label="Result", interactive=False, elem_id="result", buttons=DOWNLOAD)
                 about = gradio.Markdown(elem_id="about")
-                shown = gradio.Video(label="Control: swapped speech", interactive=False, elem_id="swapped")
+                shown = gradio.Video(
+                    label="Control: swapped speech", interactive=False, elem_id="swapped", buttons=DOWNLOAD
+                )
         inputs = [portrait, video, speech, person, agreed, control, keep, mark, steps, seed]
         button.click(make, inputs, [result, shown, about], api_visibility="private")
     return page

@@ -13,6 +13,7 @@ from fedtalk.data.clip import FRAME_RATE
 from fedtalk.data.framing import crop, move, similarity_transform
 from fedtalk.encoders.speech import stream_windows
 from fedtalk.talker.generation import Generation
+from fedtalk.talker.lids import blinks
 from fedtalk.talker.pose import swaying_eyes
 from fedtalk.talker.production.paste import after, inverse, paste_frame, paste_mouth
 from fedtalk.talker.production.portrait import Portrait
@@ -26,7 +27,8 @@ def spoken(
     """A portrait's frames."""
     reference, back = portrait.reference, inverse(portrait.transform)
     eyes = swaying_eyes(reference.eyes, speech.frames, seed)
-    for frame in generation.portrait_faces(eyes, reference, _windows(generation, speech), seed):
+    closed = blinks(speech.frames, seed)
+    for frame in generation.portrait_faces(eyes, reference, _windows(generation, speech), seed, closed):
         drawn = frame.permute(1, 2, 0).numpy()
         yield (paste_frame(portrait.picture, drawn.astype(np.float32), back) if keep_picture else drawn), 1
 

@@ -79,8 +79,9 @@ def test_one_bad_line_costs_itself_and_what_is_there_is_not_made_again(tmp_path:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("points", [2, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_batch_that_is_killed_at_any_moment_goes_on_without_doing_again_what_is_done(
-    tmp_path: Path, tiny_backbone: Path
+    points: int, tmp_path: Path, tiny_backbone: Path
 ) -> None:
     clip = make_clip(Speaker.draw(0, "public", 0), 0, 8, 192)
     write_image(tmp_path / "face.png", clip.frames[0])
@@ -88,7 +89,10 @@ def test_a_batch_that_is_killed_at_any_moment_goes_on_without_doing_again_what_i
     _table(tmp_path, "audio,out,portrait\nspeech.wav,one.mp4,face.png\nspeech.wav,two.mp4,face.png\n")
     program = Path(__file__).parent / "support" / "killed_batch.py"
     done = subprocess.run(
-        [sys.executable, str(program), str(tmp_path), str(tiny_backbone)], capture_output=True, text=True, check=False
+        [sys.executable, str(program), str(tmp_path), str(tiny_backbone), str(points)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])

@@ -1,8 +1,9 @@
 """A batch of `generate`, killed before each change that it makes on the disk and run again. Prints what happened as JSON.
 
-    python killed_batch.py FOLDER BACKBONE
+    python killed_batch.py FOLDER BACKBONE POINTS
 
-FOLDER holds jobs.csv and what it names. Processes are forked, so that libraries are imported once.
+FOLDER holds jobs.csv and what it names; POINTS of the changes are tried, all of them for 0.
+Processes are forked, so that libraries are imported once.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def main() -> None:
     assert apart(work(-1)) == 0
     changes = json.loads((folder / "told.json").read_text())[0]
     problems = []
-    for change in range(changes):
+    points = int(sys.argv[3])
+    for change in range(0, changes, max(1, -(-changes // points)) if points else 1):
         for path in outs:
             path.unlink(missing_ok=True)
         if apart(work(change)) != signal.SIGKILL:

@@ -51,7 +51,7 @@ def test_a_message_survives_the_wire(example: Message) -> None:
 @by_kind
 def test_the_header_is_the_one_described(example: Message) -> None:
     data = example.encode()
-    assert data[0] == 2 and data[1] == type(example).KIND and data[2:4] == bytes(2)
+    assert data[0] == 3 and data[1] == type(example).KIND and data[2:4] == bytes(2)
     assert data[4:8] == (5).to_bytes(4, "little")
     assert data[8:24] == b"s" * 16 and data[24:32] == (9).to_bytes(8, "little")
 

@@ -17,6 +17,8 @@ from fedtalk.federation.engines.in_process import InProcess
 from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy.clipping import AdaptiveClipping
 from fedtalk.privacy.secagg import Assumptions, InvalidInput
+from fedtalk.privacy.secagg.packing import packed_bytes
+from fedtalk.privacy.secagg.words import Words
 from fedtalk.privacy.settings import Privacy
 
 
@@ -116,8 +118,8 @@ def test_what_leaves_a_site_is_the_protocols_and_of_the_protocols_length(federat
         )
         if request.kind == "input":
             masked |= {len(part) for part in answer.parts.values()}
-    bits = trainer.fit_rounds.sealed.settings.bits
-    assert len(masked) == 1 and masked.pop() <= 32 + (10 * bits + 7) // 8 + 64  # 9 coordinates and the weight, a header
+    words = Words(10, trainer.fit_rounds.sealed.settings.bits)  # nine coordinates and the weight
+    assert masked == {32 + packed_bytes(words.count, words.width)}  # behind a header of 32 bytes
 
 
 def test_a_run_goes_on_after_the_server_was_started_again(federation, people, sealed) -> None:

@@ -46,7 +46,7 @@ def test_sites_reach_the_fleet_interface_and_nothing_else(tmp_path: Path, free_p
         outside = stack.enter_context(
             httpx.Client(verify=trust, base_url=f"https://127.0.0.1:{free_port}", headers=PROTOBUF)
         )
-        assert outside.transport("/v1/fleet/pull-messages").status_code not in (
+        assert outside.post("/v1/fleet/pull-messages").status_code not in (
             404,
             200,
         )  # there, and wants a signature
@@ -57,7 +57,7 @@ def test_sites_reach_the_fleet_interface_and_nothing_else(tmp_path: Path, free_p
                      "//v1/control/list-nodes", "/v1/fleet/../control/list-nodes", "/v1/fleet/%2e%2e/control/list-nodes",
                      "/v1/FLEET/pull-messages"):  # fmt: skip
             for headers in ({}, told):
-                assert outside.transport(path, headers=headers).status_code in (404, 405), path
+                assert outside.post(path, headers=headers).status_code in (404, 405), path
         port = inside_port(inside)
         assert port is not None and port != free_port
         behind = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=PROTOBUF))

@@ -85,7 +85,7 @@ def test_kept_optimizers_are_resumed_too(run, people, tmp_path: Path) -> None:
     assert _same(_checkpoint(tmp_path / "through"), _checkpoint(tmp_path / "killed"))
     kept = sorted((tmp_path / "killed" / "clients" / "anna").iterdir())
     assert [path.name for path in kept] == ["2.ckpt", "3.ckpt"]
-    assert int(torch.load(kept[-1], weights_only=True)["state"][0]["step"]) == 12
+    assert int(torch.load(kept[-1], weights_only=True)["optimizer"]["state"][0]["step"]) == 12
     forgetful = run(one, folder="forgetful", rounds=4, local=LocalTraining(steps=3, batch_size=2, learning_rate=0.05))
     assert not torch.equal(forgetful.state["first"], through.state["first"])  # so keeping them does matter
 

@@ -106,7 +106,7 @@ def test_codecs_that_do_not_fit_are_refused(tiny_codec_folder: Path, tmp_path: P
 @pytest.fixture
 def module() -> CodecModule:
     torch.manual_seed(0)
-    return CodecModule(patch=8, latent_channels=12, width=16, blocks=1, crop=16)
+    return CodecModule(patch=8, latent_channels=12, width=16, blocks=1, crop=16, latent_noise=0.05)
 
 
 def test_components_are_fitted_first_and_stay_and_refining_lowers_the_loss(module: CodecModule, clips: list) -> None:

@@ -96,13 +96,16 @@ def test_an_adapter_lowers_the_loss_of_those_it_was_trained_on(make_talker: Call
 
 
 def test_a_gradient_step_is_traced_to_its_person() -> None:
-    """On the shipped backbone: minus the gradient on one clip; another clip finds its person among three, mostly."""
+    """On the shipped backbone: minus the gradient on two clips; two others find their person among three, mostly."""
     talker = Talker("shipped", adapter=Adapter(rank=2)).eval()
     start = copy_state(talker.exchanged_parameters())
     people = [Speaker.draw(0, "private", number) for number in range(3)]
     seen, kept = (
-        [profile_of(talker, start, [talker.prepare_clip(make_clip(person, take, 20, 128))], 0) for person in people]
-        for take in (0, 1)
+        [
+            profile_of(talker, start, [talker.prepare_clip(make_clip(person, take, 20, 128)) for take in takes], 0)
+            for person in people
+        ]
+        for takes in ((0, 1), (2, 3))
     )
     assert seen[0].gradient.shape == flatten(start).shape
     common = np.mean([portfolio.gradient for portfolio in seen], axis=0)

@@ -63,8 +63,8 @@ def test_sites_reach_the_fleet_interface_and_nothing_else(tmp_path: Path, free_p
         behind = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=PROTOBUF))
         for path in ("/v1/control/list-nodes", "/v1/runtime/get-nodes", "/v1/fleet/pull-messages"):
             for headers in ({}, {SECRET_HEADER: "0" * 64}):
-                assert behind.transport(path, headers=headers).status_code == 404
-        assert behind.transport("/v1/control/list-nodes", headers=told).status_code == 200
+                assert behind.post(path, headers=headers).status_code == 404
+        assert behind.post("/v1/control/list-nodes", headers=told).status_code == 200
         assert list(grid.get_node_ids()) == [] and set(node_of) == {"north"}
         if sys.platform == "linux":
             assert _listening(link.pid) == {("127.0.0.1", free_port), ("127.0.0.1", port)}

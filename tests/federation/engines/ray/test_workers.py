@@ -25,7 +25,7 @@ def test_two_workers_give_the_bits_of_one_process(alone: Any, pool: Any) -> None
     local = replace(pool.local, keep_optimizer=True)
     former = alone.results(GOOD[:1], local)[GOOD[0]].optimizer
     for side in (alone, pool):
-        side.federation.client_states.save(GOOD[0], 0, former)
+        side.federation.client_states.save(GOOD[0], 0, {"optimizer": former})
     first, other = alone.results(GOOD, local), pool.results(GOOD, local)
     assert sorted(alone.steps) == sorted(pool.steps) and len(pool.steps) == 3 * len(GOOD)
     for name in GOOD:

@@ -18,6 +18,7 @@ from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.masks import loss_weight, lower_face
 from fedtalk.talker.module import Talker
 from fedtalk.talker.quality import evidence
+from fedtalk.talker.schedule import make_schedule
 
 MakeTalker = Callable[..., Talker]
 
@@ -121,6 +122,23 @@ def test_dubbing_leaves_pixels_outside_the_region_exactly(
     assert made.shape == clip.frames.shape and made.dtype == np.uint8
     assert np.array_equal(made[~hidden], clip.frames[~hidden])
     assert (made[hidden] != clip.frames[hidden]).mean() > 0.5
+
+
+@pytest.mark.parametrize(("kind", "deviation"), [("sample", 0.3), ("v_prediction", 1.0), ("epsilon", 1.0)])
+def test_sampling_starts_from_noise_that_the_network_can_account_for(
+    make_talker: MakeTalker, clips: list[Clip], kind: str, deviation: float
+) -> None:
+    """A network that answers with the noise takes it to have a deviation of 1."""
+    talker, seen = make_talker(), []
+    talker.scheduler = make_schedule(kind)
+    talker.backbone.denoiser.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    for _ in range(8):
+        for _ in talker.dub(clips[0], clips[1].reference(0), seed=len(seen)):
+            pass
+    first = torch.cat(
+        [latents.flatten() for latents in seen if latents.shape == seen[0].shape][:: talker.sampling_steps]
+    )
+    assert float(first.std()) == pytest.approx(deviation, rel=0.1)
 
 
 def test_a_piece_hears_the_sound_around_it(make_talker: MakeTalker, clips: list[Clip]) -> None:

@@ -87,7 +87,7 @@ def test_a_batch_that_is_killed_at_any_moment_goes_on_without_doing_again_what_i
     write_image(tmp_path / "face.png", clip.frames[0])
     write_audio(tmp_path / "speech.wav", clip.audio)
     _table(tmp_path, "audio,out,portrait\nspeech.wav,one.mp4,face.png\nspeech.wav,two.mp4,face.png\n")
-    program = Path(__file__).parent / "support" / "killed_batch.py"
+    program = Path(__file__).parents[2] / "data" / "support" / "killed_batch.py"
     done = subprocess.run(
         [sys.executable, str(program), str(tmp_path), str(tiny_backbone), str(points)],
         capture_output=True,

@@ -51,7 +51,9 @@ class _Canvas:
             return
         box = (slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
         colour = np.asarray(colour, np.float32)
-        self.picture[box] += coverage[box][..., None] * ((colour[box] if colour.ndim > 1 else colour) - self.picture[box])
+        self.picture[box] += coverage[box][..., None] * (
+            (colour[box] if colour.ndim > 1 else colour) - self.picture[box]
+        )
 
 
 def draw_face(

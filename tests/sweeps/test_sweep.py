@@ -49,9 +49,19 @@ def _adapters(run: Path) -> dict[str, bytes]:
     return {str(p.relative_to(run)): p.read_bytes() for p in sorted(run.rglob("adapter_model.safetensors"))}
 
 
-def test_a_sweep_keeps_what_is_done(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_keeps_what_is_done(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = tmp_path / "one"
-    # The backbone of the second variation is looked for in its run.
+    command = Sweep._command
+
+    def without_a_backbone(self: Sweep, run: PlannedRun, folder: Path) -> list[str]:
+        """As a run ends that doesn't find the backbone of the second variation, without the imports."""
+        if run.variation.name.endswith("nowhere"):
+            return [sys.executable, "-c", "import sys; sys.exit('fedtalk fit: backbone nowhere')"]
+        return command(self, run, folder)
+
+    monkeypatch.setattr(Sweep, "_command", without_a_backbone)
     assert _sweep(config, one, "--seeds", "3", "--vary", f"model.backbone={config}/backbone,nowhere") == 1
     captured = capsys.readouterr()
     summary = json.loads(captured.out)
@@ -91,11 +101,17 @@ def test_what_fit_would_refuse_is_refused_before_anything_runs(
     assert "ruonds" in capsys.readouterr().err and not (tmp_path / "runs").exists()
 
 
-def test_a_sweep_of_failures_alone_is_an_error_that_shows_one(tmp_path: Path) -> None:
+def test_a_sweep_of_failures_alone_is_an_error_that_shows_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = [sys.executable, "-c", "import sys; sys.exit('no such config\\n')"]
+    monkeypatch.setattr(Sweep, "_command", lambda self, run, folder: failing)
     runs = [PlannedRun(Variation("x", ("--nonsense=1",)), 0, "k" * 64)]
     outcome = Sweep(tmp_path, ["nowhere.yaml"], jobs=1).execute(runs, lambda outcome, started: None)
     (failed,) = outcome.failed
-    assert not outcome.finished and failed.reason and last_line(failed.folder / "log.txt") == failed.reason
+    assert (
+        not outcome.finished
+        and failed.reason == "no such config"
+        and last_line(failed.folder / "log.txt") == failed.reason
+    )
 
 
 def test_a_signal_stops_the_runs_and_nothing_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,7 +20,10 @@ from paper_experiments import EXPERIMENTS, FULL, QUICK, ROOT, SMALL, Experiment,
 from sweep_markdown import table
 from tiny_run import write_backbone
 
+from fedtalk.errors import FedTalkError
+from fedtalk.interruption import Interrupted
 from fedtalk.storage import atomic_path
+from fedtalk.sweeps.sweep import run_sweep
 
 
 def write_overlays(folder: Path, scale: Scale, people: Path | None) -> dict[str, Path]:
@@ -34,7 +36,7 @@ def write_overlays(folder: Path, scale: Scale, people: Path | None) -> dict[str,
             write_backbone(backbone)
         found["scale"] = merged(found["scale"], {"model": {"init_args": {"backbone": str(backbone)}}})
     if people is not None:
-        found["people_root"] = data(root=str(people.absolute()))
+        found["people_root"] = data(root=str(people))
     written = {name: folder / f"{name}.yaml" for name in found}
     for name, path in written.items():
         with atomic_path(path) as temporary:
@@ -42,8 +44,8 @@ def write_overlays(folder: Path, scale: Scale, people: Path | None) -> dict[str,
     return written
 
 
-def command(name: str, experiment: Experiment, folder: Path, written: dict[str, Path]) -> list[str]:
-    """`fedtalk sweep` of an experiment, but for seeds and jobs."""
+def stack(experiment: Experiment, written: dict[str, Path]) -> tuple[list[str], str]:
+    """Configs of an experiment's sweep, and what it varies."""
 
     def file(overlay: str) -> str:
         return str(written.get(overlay) or ROOT / "configs" / f"{overlay}.yaml")
@@ -54,10 +56,7 @@ def command(name: str, experiment: Experiment, folder: Path, written: dict[str, 
         for part in experiment.variations
     )
     stacked = (*experiment.configs, "scale", *([of_data] if of_data in written else []), *experiment.base)
-    return [
-        sys.executable, "-m", "fedtalk.cli", "sweep", *(part for one in stacked for part in ("--config", file(one))),
-        "--vary", f"config={varied}", "--folder", str(folder / name),
-    ]  # fmt: skip
+    return [file(one) for one in stacked], f"config={varied}"
 
 
 def share_runs(folder: Path, other: Path) -> None:
@@ -69,18 +68,18 @@ def share_runs(folder: Path, other: Path) -> None:
             place.symlink_to(os.path.relpath(one, place.parent))
 
 
-def run(name: str, folder: Path, written: dict[str, Path], options: list[str]) -> bool:
+def run(name: str, folder: Path, written: dict[str, Path], seeds: str, jobs: int) -> bool:
     """Run what the experiment's folder doesn't hold yet; returns whether all of it came to an end."""
     experiment = EXPERIMENTS[name]
     print(f"== {name}: {experiment.title}", flush=True)
     if experiment.shares:
         share_runs(folder / name, folder / experiment.shares)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
-    }
-    sweep = [*command(name, experiment, folder, written), *options]
-    return subprocess.run(sweep, check=False, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL).returncode == 0
+    configs, varied = stack(experiment, written)
+    try:
+        return not run_sweep(configs, seeds, [varied], folder / name, jobs)["failed"]
+    except FedTalkError as error:
+        print(error, file=sys.stderr)
+        return False
 
 
 def write_tables(folder: Path, how: str = "") -> Path:
@@ -115,15 +114,16 @@ def main() -> None:
     options.add_argument("--tables", action="store_true")
     chosen = options.parse_args()
     scale: Scale = chosen.scale
-    folder = (chosen.folder or ROOT / scale.folder).absolute()
+    folder, people = (chosen.folder or ROOT / scale.folder).absolute(), chosen.people and chosen.people.absolute()
     failed = []
+    os.chdir(ROOT)
     if not chosen.tables:
-        written = write_overlays(folder / "overlays", scale, chosen.people)
+        written = write_overlays(folder / "overlays", scale, people)
         seeds = chosen.seeds or ("0" if scale is QUICK else "0-4")
         for name in chosen.only:
-            if name == "people" and chosen.people is None:
+            if name == "people" and people is None:
                 print("== people: left out; --people CLIENTS names a folder of `fedtalk prepare`")
-            elif not run(name, folder, written, ["--seeds", seeds, "--jobs", str(chosen.jobs)]):
+            elif not run(name, folder, written, seeds, chosen.jobs):
                 failed.append(name)
             write_tables(folder, scale.flag)
     print(f"tables: {write_tables(folder, scale.flag)}")
@@ -134,4 +134,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Interrupted as stop:
+        sys.exit(f"{stop}; what is done is kept, the same command goes on")

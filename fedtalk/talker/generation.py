@@ -208,11 +208,12 @@ class Generation:
                 unheard = self.backbone.denoiser(*inputs, ~yes, yes).float()
             return unheard + self.guidance * (heard - unheard)
 
-        def decoded(latents: Iterator[Tensor]) -> Iterator[Tensor]:
-            while part := list(itertools.islice(latents, DECODED)):
+        def decoded(clean: Iterator[Frame]) -> Iterator[Tensor]:
+            while part := list(itertools.islice(clean, DECODED)):
+                latents, moved = (torch.stack([getattr(frame, name) for frame in part]) for name in ("latent_Chw", "moved_Chw"))
                 with self._arithmetic():
-                    frames = self.backbone.codec.decode(torch.stack(part))
-                yield from to_bytes(frames.float()).cpu()
+                    pictures = self.backbone.codec.decode(latents, moved)
+                yield from to_bytes(pictures.float()).cpu()
 
         stream = sample(frames(), count, predict, self.scheduler, self.sampling_steps, self.window, self.stride)
         yield from decoded(stream)

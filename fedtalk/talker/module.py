@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedtalk.checks import check_share
 from fedtalk.data.clip import Clip, Reference
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.module import CommonForm, FederatedModule, Prepared, load_state, with_sum
@@ -59,6 +60,7 @@ class Talker(FederatedModule):
         drop_audio: float = 0.08,
         drop_reference: float = 0.08,
         mouth_emphasis: float = 2.0,
+        pure_noise: float = 0.0,
         guidance: float = 1.0,
         sampling_steps: int = 10,
         stride: int = 4,
@@ -74,14 +76,15 @@ class Talker(FederatedModule):
             drop_audio: share of windows that train without audio, for classifier-free guidance.
             drop_reference: share of windows that train without reference.
             mouth_emphasis: how much more an error at the mouth counts than elsewhere.
+            pure_noise: share of windows that train at the last timestep, where sampling starts; the others train at any.
             guidance: weight of the audio when sampling; 1 is the plain conditional model, which is twice as fast.
             sampling_steps: DDIM steps.
             stride: frames from one sampling window to the next; windows overlap by ``window - stride``.
         """
         super().__init__()
-        for name, value in (("dub_share", dub_share), ("drop_audio", drop_audio), ("drop_reference", drop_reference)):
-            if not 0 <= value <= 1:
-                raise ConfigurationError(f"model.{name}: expected a share in [0, 1], got {value}")
+        check_share(
+            "model", dub_share=dub_share, drop_audio=drop_audio, drop_reference=drop_reference, pure_noise=pure_noise
+        )
         if window < 2 or window > 32:
             raise ConfigurationError(f"model.window: expected 2 to 32 frames (the motion modules' reach), got {window}")
         if not 0 < stride <= window:
@@ -94,7 +97,7 @@ class Talker(FederatedModule):
         if not self.objectives:
             raise ConfigurationError("model.objectives: expected at least one term, got none")
         self.dub_share, self.window, self.mouth_emphasis = dub_share, window, mouth_emphasis
-        self.drop_audio, self.drop_reference = drop_audio, drop_reference
+        self.drop_audio, self.drop_reference, self.pure_noise = drop_audio, drop_reference, pure_noise
         self.guidance, self.sampling_steps, self.stride = guidance, sampling_steps, stride
         self.scheduler = make_schedule(self.backbone.architecture.prediction)
         self.noise_schedule = NoiseSchedule(self.scheduler)
@@ -201,7 +204,7 @@ class Talker(FederatedModule):
     def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
         return batches.draw_batch(
             clips, size, generator, window=self.window, timesteps=len(self.noise_schedule.signal),
-            dub_share=self.dub_share, drop_audio=self.drop_audio, drop_reference=self.drop_reference,
+            dub_share=self.dub_share, drop_audio=self.drop_audio, drop_reference=self.drop_reference, pure_noise=self.pure_noise,
         )  # fmt: skip
 
     # Training
@@ -234,6 +237,7 @@ class Talker(FederatedModule):
             batch["windows"],
             batch["mouth"],
             batch["eyes"],
+            self.backbone.codec.spread.expand(len(clean), -1),
         )
 
     def loss_terms(self, batch: Prepared) -> dict[str, Tensor]:

@@ -212,7 +212,7 @@ def test_clips_without_room_for_a_reference_are_refused(
 
 
 def test_tasks_and_drops_come_in_their_shares(make_talker: MakeTalker, prepared: list) -> None:
-    talker = make_talker(dub_share=0.7, drop_audio=0.2, drop_reference=0.1)
+    talker = make_talker(dub_share=0.7, drop_audio=0.2, drop_reference=0.1, pure_noise=0.4)
     batch = talker.draw_batch(prepared, 600, torch.Generator().manual_seed(2))
     portrait = (batch["mask"] == 1).flatten(1).all(1)
     assert float(portrait.float().mean()) == pytest.approx(0.3, abs=0.08)
@@ -221,7 +221,9 @@ def test_tasks_and_drops_come_in_their_shares(make_talker: MakeTalker, prepared:
         assert bool((moved == batch["moved"][row, 0]).flatten(1).all(1).any()) == bool(portrait[row])
     assert float((~batch["audio_present"]).float().mean()) == pytest.approx(0.2, abs=0.07)
     assert float((~batch["reference_present"]).float().mean()) == pytest.approx(0.1, abs=0.06)
-    assert batch["timestep"].min() < 50 and batch["timestep"].max() > 950
+    last = batch["timestep"] == 999
+    assert float(last.float().mean()) == pytest.approx(0.4, abs=0.08)
+    assert batch["timestep"].min() < 50 and batch["timestep"][~last].max() > 950
     between = torch.stack([batch["noise"][:, 0].flatten(), batch["noise"][:, 1].flatten()])
     assert float(torch.corrcoef(between)[0, 1]) == pytest.approx(0.5, abs=0.05)
 

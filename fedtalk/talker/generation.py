@@ -210,7 +210,9 @@ class Generation:
 
         def decoded(clean: Iterator[Frame]) -> Iterator[Tensor]:
             while part := list(itertools.islice(clean, DECODED)):
-                latents, moved = (torch.stack([getattr(frame, name) for frame in part]) for name in ("latent_Chw", "moved_Chw"))
+                latents, moved = (
+                    torch.stack([getattr(frame, name) for frame in part]) for name in ("latent_Chw", "moved_Chw")
+                )
                 with self._arithmetic():
                     pictures = self.backbone.codec.decode(latents, moved)
                 yield from to_bytes(pictures.float()).cpu()

@@ -94,7 +94,11 @@ def test_channels_count_by_what_they_change_in_the_picture(prediction: Predictio
     squares = (prediction.output_BFChw - prediction.target_BFChw).detach().double().square() * prediction.weight_BF1hw
     by_channel = squares.mean((0, 1, 3, 4))  # channels of 0.5, 1 and 1.5
     plain = float(DiffusionLoss()(prediction).detach())
-    assert float(DiffusionLoss(visible=0)(prediction).detach()) == plain == pytest.approx(float(by_channel.mean()), rel=1e-5)
+    assert (
+        float(DiffusionLoss(visible=0)(prediction).detach())
+        == plain
+        == pytest.approx(float(by_channel.mean()), rel=1e-5)
+    )
     once = float((by_channel * torch.tensor([0.5, 1.0, 1.5])).mean())
     assert float(DiffusionLoss(visible=1)(prediction).detach()) == pytest.approx(once, rel=1e-5)
     pixels = float((by_channel * torch.tensor([0.25, 1.0, 2.25])).sum() / 3.5)

@@ -74,7 +74,9 @@ def _whole_video(frames: list[Frame], stride: int, steps: int = STEPS) -> torch.
 def test_streaming_equals_the_whole_video_at_once(count: int, stride: int) -> None:
     frames = _frames(count)
     for group in (1, 3, 4):
-        got = torch.stack([f.latent_Chw for f in sample(iter(frames), count, _predict, MADE, STEPS, WINDOW, stride, group)])
+        got = torch.stack(
+            [f.latent_Chw for f in sample(iter(frames), count, _predict, MADE, STEPS, WINDOW, stride, group)]
+        )
         assert got.shape == (count, 4, 3, 3)  # not cut to a multiple of the window
         torch.testing.assert_close(got, _whole_video(frames, stride), atol=1e-5, rtol=1e-4)
 

@@ -30,6 +30,10 @@ class Frame:
     mask_1hw: Tensor
     window_TD: Tensor
     """Audio features around the frame."""
+    puppet_3HW: Tensor | None = None
+    """The picture that ``moved_Chw`` stands for, uint8."""
+    mouth_1HW: Tensor | None = None
+    """How far the network's picture takes its place, in [0, 1]."""
 
 
 Predict = Callable[[list[list[Frame]], Tensor], Tensor]

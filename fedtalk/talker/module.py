@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedtalk.checks import check_share
+from fedtalk.checks import check_least, check_share
 from fedtalk.data.clip import Clip, Reference
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.module import CommonForm, FederatedModule, Prepared, load_state, with_sum
@@ -90,8 +90,7 @@ class Talker(FederatedModule):
             raise ConfigurationError(f"model.window: expected 2 to 32 frames (the motion modules' reach), got {window}")
         if not 0 < stride <= window:
             raise ConfigurationError(f"model.stride: expected 1 to the window's {window} frames, got {stride}")
-        if sampling_steps < 1:
-            raise ConfigurationError(f"model.sampling_steps: expected at least 1, got {sampling_steps}")
+        check_least("model", 1, sampling_steps=sampling_steps)
         self.backbone = Backbone.build(architecture) if architecture is not None else Backbone.load(backbone)
         self.adapter = adapter
         self.objectives = objectives if objectives is not None else [DiffusionLoss(), TemporalDenoisingConsistency()]
@@ -251,8 +250,7 @@ class Talker(FederatedModule):
         with torch.no_grad():
             batch = self.draw_batch(clips, 16, generator)
             batch["audio_present"][:], batch["reference_present"][:] = True, True
-            count = len(self.noise_schedule.signal)
-            batch["timestep"] = torch.linspace(0, count - 1, 16).round().long()
+            batch["timestep"] = torch.linspace(0, len(self.noise_schedule.signal) - 1, 16).round().long()
             prediction = self.predict_windows({name: value.to(self.device) for name, value in batch.items()})
             metrics = {term.name: float(term.weight * term(prediction)) for term in self.objectives}
             error = (prediction.output_BFChw - prediction.target_BFChw).square() * prediction.weight_BF1hw

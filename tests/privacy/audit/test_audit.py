@@ -246,7 +246,9 @@ def test_errors_name_what_is_wrong(
     assert "cut short" in _error([str(cut)], capsys)
     bare = fit(tiny_backbone, tmp_path / "bare", adapter=False)
     assert "without adapters" in _error([str(bare)], capsys)
-    assert "--method: expected one_run or repeated" in _error([str(run), "--method", "guess"], capsys)
+    with pytest.raises(SystemExit):
+        main(["audit", str(run), "--method", "guess"])
+    assert "one of ['one_run', 'repeated']. Got value: guess" in capsys.readouterr().err
     assert "--confidence" in _error([str(run), "--confidence", "1"], capsys)
     (cut / "config.yaml").write_text("model: [")
     assert "config.yaml can't be read" in _error([str(cut)], capsys)

@@ -18,7 +18,7 @@ NEAR, AROUND = 0.1, 0.5
 def standing_out(change: Tensor, cell: int) -> Tensor:
     """A local Wiener filter (Lee 1980): each point's change times the share of its energy that is not noise.
 
-    A latent cell says something about all pixels under it: an answer that is a little off at the lips shows as texture on the skin
+    A latent cell says something about all pixels under it: an answer that is a little off at the lips shows as texture on skin
     beside them. Its energy is spread, that of the lips' own change is not: ``gain = max(0, E_near - k E_around) / E_near``.
 
     Args:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fedtalk.data.clip import FRAME_RATE
 from fedtalk.data.framing import crop, move, similarity_transform
 from fedtalk.encoders.speech import stream_windows
+from fedtalk.talker.ahead import ahead
 from fedtalk.talker.generation import Generation
 from fedtalk.talker.lids import blinks
 from fedtalk.talker.pose import swaying_eyes
@@ -19,6 +20,9 @@ from fedtalk.talker.production.paste import after, inverse, paste_frame, paste_m
 from fedtalk.talker.production.portrait import Portrait
 from fedtalk.talker.production.recording import Look, Recording, Shown
 from fedtalk.talker.production.speech import Speech
+
+AHEAD = 16
+"""Faces that the networks make while those before them are pasted and written."""
 
 
 def spoken(
@@ -28,7 +32,8 @@ def spoken(
     reference, back = portrait.reference, inverse(portrait.transform)
     eyes = swaying_eyes(reference.eyes, speech.frames, seed)
     closed = blinks(speech.frames, seed)
-    for frame in generation.portrait_faces(eyes, reference, _windows(generation, speech), seed, closed):
+    faces = generation.portrait_faces(eyes, reference, _windows(generation, speech), seed, closed)
+    for frame in ahead(faces, AHEAD):
         drawn = frame.permute(1, 2, 0).numpy()
         yield (paste_frame(portrait.picture, drawn.astype(np.float32), back) if keep_picture else drawn), 1
 
@@ -52,7 +57,8 @@ def dubbed(generation: Generation, recording: Recording, speech: Speech, seed: i
                 last = crop(shown.frame.rgb(), look.transform, recording.size), eyes
             yield last
 
-    faces = generation.dub_faces(cut_out(), speech.frames, reference, _windows(generation, speech), seed)
+    drawing = generation.dub_faces(cut_out(), speech.frames, reference, _windows(generation, speech), seed)
+    faces = ahead(drawing, AHEAD)
     drawn: deque[tuple[np.ndarray, Look | None]] = deque(maxlen=2)
     count = 0
     for shown in recording.play(speech.seconds):

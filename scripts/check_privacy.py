@@ -1,16 +1,18 @@
 #!/usr/bin/env python
 """Check the privacy layer against independent arithmetic, case by case; nothing is trained.
 
-    python scripts/check_privacy.py --json
+    python scripts/check_privacy.py --json               # about a minute of processor time
+    python scripts/check_privacy.py --json --thorough    # three times as many random cases
 
-- dropout: rounds of secure aggregation in which random clients vanish, at every subset of its four exchanges: each ends with
-  the exact sum over the survivors or with a clean refusal; ``wrong`` counts the others.
+- dropout: rounds of secure aggregation in which random clients vanish, at every subset of its four exchanges (about 130 rounds
+  each; 400 with ``--thorough``): each ends with the exact sum over the survivors or with a clean refusal; ``wrong`` counts the
+  others. One round in twenty is on a sparse graph.
 - ledger: epsilon of a grid of (rate, multiplier, rounds, delta) over that of dp-accounting's privacy loss distributions
-  (test extra); ``prv_least`` is the smallest ratio, to be at least 0.99.
-- memory: random sequences of fit, kill, resume and copy (`ledger_memory.py`): ``below`` counts prints of epsilon below an
-  independent log of all releases, ``repeated`` cohorts that were drawn twice.
+  (test extra); ``prv_min`` and ``rdp_min`` are the smallest ratios, to be at least 0.99. The grid is always the whole one.
+- memory: random sequences of fit, kill, resume and copy (`ledger_memory.py`; 20, or 60): ``below`` counts prints of epsilon
+  below an independent log of all releases, ``repeated`` cohorts that were drawn twice.
 - noise: variance of the sum's noise over the one that the ledger assumes, measured for 0 to t dropouts with the colluding
-  clients' shares left out, to be at least 1 up to the stated standard error.
+  clients' shares left out, to be at least 1 up to the stated standard error. Always the same 200,000 coordinates.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ from fedtalk.privacy.mechanism import UNITS_BOUND, Mechanism, Noise
 from fedtalk.privacy.secagg import AbortedRound, AggregationSettings, Assumptions, Stage, run_round
 
 BITS = 20
+CASES, SEQUENCES = 2000, 20
+THOROUGH = 3
+"""How many times as many with ``--thorough``."""
 FRACTIONS = ((0.0, 0.3), (0.2, 0.2), (0.2, 0.4), (0.1, 0.5))
 RATES, MULTIPLIERS, ROUNDS, DELTAS = (0.01, 0.1, 0.5), (0.7, 1.0, 3.0), (1, 30, 300), (1e-3, 1e-5)
 
@@ -110,16 +115,18 @@ def noise(clients: int, coordinates: int) -> dict[str, Any]:
 def main() -> None:
     """Run the checks; exit status 1 if one of them fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=6000, help="rounds with dropouts")
-    parser.add_argument("--sequences", type=int, default=60, help="of fit, kill, resume and copy")
+    parser.add_argument("--cases", type=int, help=f"rounds with dropouts, {CASES} by default")
+    parser.add_argument("--sequences", type=int, help=f"of fit, kill, resume and copy, {SEQUENCES} by default")
+    parser.add_argument("--thorough", action="store_true", help=f"{THOROUGH} times as many of both by default")
     parser.add_argument("--coordinates", type=int, default=200_000, help="of the noise that is measured")
     parser.add_argument("--seed", type=int, default=0, help="of the dropouts")
     parser.add_argument("--json", action="store_true", help="one JSON line")
     options = parser.parse_args()
+    times = THOROUGH if options.thorough else 1
     found = {
-        "dropout": dropouts(options.cases, options.seed),
+        "dropout": dropouts(options.cases or times * CASES, options.seed),
         "ledger": ledger(),
-        "memory": memory(options.sequences, options.seed),
+        "memory": memory(options.sequences or times * SEQUENCES, options.seed),
         "noise": noise(20, options.coordinates),
     }
     least = min(found["noise"]["variance_ratio_by_dropouts"].values())

@@ -64,7 +64,7 @@ class Releases:
     root: Path
     log: list[Release] = field(default_factory=list)
     family: dict[str, str] = field(default_factory=dict)
-    """Of every folder; resuming from one folder in another makes the two families one."""
+    """Of every folder; a sum opened in one folder that was resumed from another's checkpoint makes the two families one."""
     checkpoints: list[tuple[Path, str]] = field(default_factory=list)
     """Files, and the folder in which each was made."""
     below: list[str] = field(default_factory=list)
@@ -87,17 +87,21 @@ class Releases:
         source = None if checkpoint is None else self.checkpoints[checkpoint % len(self.checkpoints)]
         if source is None and self._has_record(folder):
             return  # refused: it would forget what was spent
-        mine = self.family.setdefault(folder, folder)
-        if source is not None:
-            theirs = self.family[source[1]]
-            self.family = {name: mine if one == theirs else one for name, one in self.family.items()}
+        self.family.setdefault(folder, folder)
         try:
             with mock.patch.dict(ACCOUNTANTS, prv=rdp_epsilon):  # a second for each history, and the same history
-                self._rounds(folder, rounds, strength, source and source[0], kill)
+                self._rounds(folder, rounds, strength, source, kill)
         except Killed:
             self.kills += 1
 
-    def _rounds(self, folder: str, rounds: int, strength: int, source: Path | None, kill: int | None) -> None:
+    def _join(self, folder: str, other: str) -> None:
+        """A sum was opened in ``folder`` that goes on from ``other``'s; a process that was killed before that joined nothing."""
+        mine, theirs = self.family[folder], self.family[other]
+        self.family = {name: mine if one == theirs else one for name, one in self.family.items()}
+
+    def _rounds(
+        self, folder: str, rounds: int, strength: int, source: tuple[Path, str] | None, kill: int | None
+    ) -> None:
         home, writes = self.root / folder / "checkpoints", 0
         real = ledger_record.write_json
 
@@ -117,8 +121,8 @@ class Releases:
         private = PrivateRounds(privacy, plan)
         assert private.ledger is not None
         if source is not None:
-            private.recall(source.resolve().parent)
-            private.load_state_dict(torch.load(source, weights_only=True)["aggregation"])
+            private.recall(source[0].resolve().parent)
+            private.load_state_dict(torch.load(source[0], weights_only=True)["aggregation"])
         for number in range(rounds):
             cohort = private.draw_cohort(number)
             with mock.patch.object(ledger_record, "write_json", dying):
@@ -126,6 +130,8 @@ class Releases:
             sealing = private.open_round(number, cohort, cohort)
             vector = private.vector(np.ones(DIMENSION), 1.0)
             sealing.open_sum([sealing.seal(client, vector) for client in cohort])
+            if source is not None:
+                self._join(folder, source[1])
             self.log.append(Release(self.family[folder], multiplier, rate, tuple(cohort)))
             self.rounds += 1
             self._compare(private, folder)

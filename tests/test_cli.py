@@ -6,14 +6,13 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from ready import begin
 
 import fedtalk
 from fedtalk.cli import main
@@ -155,15 +154,14 @@ def test_kill_9_at_any_instant_costs_the_round_under_way_at_most(
     """A process of its own, killed as soon as its first checkpoint is there."""
     folder = tmp_path / "killed"
     config, last = str(_config(tiny_backbone, folder)), folder / "checkpoints" / "last.ckpt"
-    command = [sys.executable, "-m", "fedtalk.cli", "fit", "--config", config]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.DEVNULL)
+    process = begin(main, ["fit", "--config", config], log=tmp_path / "log.txt")
     try:
-        while not last.exists() and process.poll() is None:
+        while not last.exists() and process.is_alive():
             time.sleep(0.005)
     finally:
         process.kill()
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
+        process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert 1 <= _checkpoint(folder)["round"] < 3
     assert main(["fit", "--config", config, "--ckpt_path", "last"]) == 0
     one, other = _checkpoint(finished)["server"]["state"], _checkpoint(folder)["server"]["state"]

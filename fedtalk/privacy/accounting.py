@@ -13,7 +13,8 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from opacus.accountants import PRVAccountant, RDPAccountant
+from opacus.accountants import PRVAccountant
+from opacus.accountants.analysis import rdp as renyi
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr
 
@@ -31,11 +32,11 @@ def adjacency(history: History) -> str:
     return HIDDEN if history and all(rate == 1 for _, rate, _ in history) else ADJACENCY
 
 
-_ORDERS = [
+_ORDERS = (
     *(1 + x / 10 for x in range(1, 20)), *(3 + x / 4 for x in range(32)), *range(11, 32), *range(32, 64, 2),
     64, 96, 128, 256, 512, 1000,
-]  # fmt: skip
-_FEW_ORDERS = [1.25, 1.5, 2, 4, 8, 16, 32, 64]
+)  # fmt: skip
+_FEW_ORDERS = (1.25, 1.5, 2, 4, 8, 16, 32, 64)
 _LARGEST_MULTIPLIER = 10_000.0
 _LARGEST_PRV_EPSILON = 200.0
 _RATE_BELOW_ONE = 1e-12
@@ -116,13 +117,19 @@ def prv_epsilon(history: History, delta: float) -> float:
     return max(0.0, epsilon) if math.isfinite(epsilon) else math.inf
 
 
-def _rdp(history: History, delta: float, orders: Sequence[float]) -> float:
-    accountant = RDPAccountant()
-    accountant.history = list(history)
+def _rdp(history: History, delta: float, orders: tuple[float, ...]) -> float:
+    spent = sum(rounds * _rdp_of_a_round(multiplier, rate, orders) for multiplier, rate, rounds in history)
     with warnings.catch_warnings():
         # At the last order the bound is looser than it could be, and as valid.
         warnings.filterwarnings("ignore", message="Optimal order is the")
-        return max(0.0, float(accountant.get_epsilon(delta, alphas=list(orders))))
+        epsilon, _ = renyi.get_privacy_spent(orders=list(orders), rdp=spent, delta=delta)
+    return max(0.0, float(epsilon))
+
+
+@functools.lru_cache(maxsize=1024)
+def _rdp_of_a_round(multiplier: float, rate: float, orders: tuple[float, ...]) -> np.ndarray:
+    """(orders,): Rényi differential privacy adds up over rounds, so each kind of round is computed once in a process."""
+    return np.asarray(renyi.compute_rdp(q=rate, noise_multiplier=multiplier, steps=1, orders=list(orders)))
 
 
 def _remembered(epsilon: Callable[[History, float], float]) -> Callable[[History, float], float]:

@@ -26,6 +26,7 @@ from fedtalk.talker.adapters import (
     load_adapter,
     save_adapter,
     trained_parameters,
+    trained_places,
 )
 from fedtalk.talker.backbone import SHIPPED, Architecture, Backbone
 from fedtalk.talker.fedsvd import factors_of, refactored
@@ -107,14 +108,15 @@ class Talker(FederatedModule):
                 add_adapter(self.backbone.denoiser.unet, adapter)
         else:
             self._fingerprint = "new" if architecture is not None else self.backbone.fingerprint()
+        self._places = trained_places(self.backbone.denoiser)
 
     # What a round exchanges
 
     def exchanged_parameters(self) -> dict[str, nn.Parameter]:
-        return trained_parameters(self.backbone.denoiser, self.adapter, shared=True)
+        return trained_parameters(self._places, self.adapter, shared=True)
 
     def kept_parameters(self) -> dict[str, nn.Parameter]:
-        return trained_parameters(self.backbone.denoiser, self.adapter, shared=False)
+        return trained_parameters(self._places, self.adapter, shared=False)
 
     def fingerprint(self) -> str:
         return self._fingerprint
@@ -177,7 +179,7 @@ class Talker(FederatedModule):
         if self.adapter is None:
             self.backbone.requires_grad_(False)
             add_adapter(self.backbone.denoiser.unet, adapter)
-            self.adapter = adapter
+            self.adapter, self._places = adapter, trained_places(self.backbone.denoiser)
         parameters = adapter_parameters(self.backbone.denoiser.unet)
         if {n: p.shape for n, p in parameters.items()} != {n: p.shape for n, p in state.items()}:
             raise ConfigurationError(

@@ -7,9 +7,11 @@ import math
 import pytest
 from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent
 from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
+from opacus.accountants import RDPAccountant
 
 from fedtalk.errors import ConfigurationError
 from fedtalk.privacy.accounting import (
+    _ORDERS,
     bound,
     gaussian_epsilon,
     gaussian_multiplier,
@@ -54,6 +56,15 @@ def test_the_reference_point() -> None:
     history = [(1.0, 0.1, 100)]
     assert prv_epsilon(history, 1e-3) == pytest.approx(4.8, abs=0.05)
     assert rdp_epsilon(history, 1e-3) == pytest.approx(5.65, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "history", [[(0.8, 0.5, 3)], [(0.6, 0.15, 8), (1.0, 0.5, 2)], [(2.0, 1.0, 3), (0.9, 0.1, 100)]]
+)
+def test_rounds_computed_once_give_opacus_accountant_to_the_bit(history: list[tuple[float, float, int]]) -> None:
+    accountant = RDPAccountant()
+    accountant.history = history
+    assert rdp_epsilon(history, 1e-4) == accountant.get_epsilon(1e-4, alphas=list(_ORDERS))
 
 
 def test_a_history_of_two_kinds_of_rounds_composes() -> None:

@@ -85,6 +85,19 @@ def test_a_forgetful_ledger_is_found_out(
     assert world.rounds == 4 and bool(world.below) == (how is not None)
 
 
+@pytest.mark.parametrize("kill", [1, 2, 3, None])
+def test_a_process_that_opened_no_sum_joined_no_folders(memory: ModuleType, kill: int | None, tmp_path: Path) -> None:
+    """A is taken up from B's checkpoint and dies before, while or after its charge is written; then B goes on by itself."""
+    world = memory.Releases(tmp_path)
+    world.fit("a", 1, 0)
+    world.fit("b", 1, 1)
+    world.fit("a", 1, 1, checkpoint=1, kill=kill)
+    world.fit("b", 1, 1, checkpoint=1)
+    opened = world.rounds == 4
+    assert (world.family["a"] == world.family["b"]) == opened == (kill is None or kill > 2)
+    assert world.below == []
+
+
 def test_cohorts_keyed_by_the_round_are_found_out(
     memory: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

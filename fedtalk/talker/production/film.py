@@ -16,6 +16,9 @@ from fedtalk.data.provenance import Provenance
 from fedtalk.data.video_writer import VideoWriter
 from fedtalk.talker.production.speech import Speech
 
+Timed = Generator[tuple[np.ndarray, int], None, None]
+"""Frames (H, W, 3) uint8 with how many ticks each is shown; closed when no more are wanted."""
+
 
 @dataclass(frozen=True)
 class Film:
@@ -32,7 +35,7 @@ class Film:
     """Seconds a tick of `timed`."""
     provenance: Provenance
     metadata: Mapping[str, str]
-    timed: Callable[[], Generator[tuple[np.ndarray, int]]]
+    timed: Callable[[], Timed]
     """Frames with how many ticks each is shown."""
 
     def __iter__(self) -> Iterator[np.ndarray]:

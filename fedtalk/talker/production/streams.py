@@ -16,6 +16,7 @@ from fedtalk.talker.ahead import ahead
 from fedtalk.talker.generation import Generation
 from fedtalk.talker.lids import blinks
 from fedtalk.talker.pose import swaying_eyes
+from fedtalk.talker.production.film import Timed
 from fedtalk.talker.production.paste import after, inverse, paste_frame, paste_mouth
 from fedtalk.talker.production.portrait import Portrait
 from fedtalk.talker.production.recording import Look, Recording, Shown
@@ -25,9 +26,7 @@ AHEAD = 16
 """Faces that the networks make while those before them are pasted and written."""
 
 
-def spoken(
-    generation: Generation, portrait: Portrait, speech: Speech, seed: int, keep_picture: bool
-) -> Iterator[tuple[np.ndarray, int]]:
+def spoken(generation: Generation, portrait: Portrait, speech: Speech, seed: int, keep_picture: bool) -> Timed:
     """A portrait's frames."""
     reference, back = portrait.reference, inverse(portrait.transform)
     eyes = swaying_eyes(reference.eyes, speech.frames, seed)
@@ -38,7 +37,7 @@ def spoken(
         yield (paste_frame(portrait.picture, drawn.astype(np.float32), back) if keep_picture else drawn), 1
 
 
-def dubbed(generation: Generation, recording: Recording, speech: Speech, seed: int) -> Iterator[tuple[np.ndarray, int]]:
+def dubbed(generation: Generation, recording: Recording, speech: Speech, seed: int) -> Timed:
     """The recording's frames with their mouths replaced.
 
     The network works at 25 frames a second, the recording at its own rate: a mouth between two of the network's frames is

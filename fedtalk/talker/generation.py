@@ -20,9 +20,9 @@ from fedtalk.talker.ahead import ahead, check_wanted
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.batches import encode, heard, surrounded
 from fedtalk.talker.lids import blinks
-from fedtalk.talker.masks import lower_face
+from fedtalk.talker.masks import around_mouth, lower_face
 from fedtalk.talker.pose import swaying_eyes
-from fedtalk.talker.puppet import puppet
+from fedtalk.talker.puppet import mouths, puppet
 from fedtalk.talker.sampler import Frame, sample
 
 NOISE = 0.3
@@ -46,6 +46,8 @@ class _Part:
     """(F, H, W, 3) uint8, the moved reference; the frame itself around what is replaced."""
     masks: Tensor
     """(F, 1, h, w)."""
+    shown: Tensor
+    """(F, 1, H, W), share of the network's picture in the result."""
     windows: list[Tensor]
     """Audio features by frame."""
 
@@ -118,7 +120,8 @@ class Generation:
                 hidden, _ = lower_face(eyes, size)
                 puppets = puppet(reference, eyes, heard(self.backbone, told))
                 pictures = surrounded(puppets, np.stack([frame for (frame, _), _ in part]), hidden)
-                yield _Part(pictures, F.avg_pool2d(hidden, self.backbone.codec.factor), told)
+                masks = F.avg_pool2d(hidden, self.backbone.codec.factor)
+                yield _Part(pictures, masks, around_mouth(mouths(reference, eyes), eyes, size), told)
 
         yield from self._sample(parts(), count, reference, seed)
 
@@ -156,15 +159,16 @@ class Generation:
     ) -> Iterator[Tensor]:
         """The same from audio features that are read as they are needed, and from how far the lids are ``closed`` (F,); yields
         (3, H, W) uint8."""
-        cells = self.backbone.cells
+        cells, size = self.backbone.cells, self.backbone.architecture.size
 
         def parts() -> Iterator[_Part]:
             for first in range(0, len(eyes), PART):
                 told = list(itertools.islice(windows, PART))
-                part = slice(first, first + len(told))
-                shut = None if closed is None else closed[part]
-                pictures = puppet(reference, eyes[part], heard(self.backbone, told), shut)
-                yield _Part(pictures, torch.ones(len(told), 1, cells, cells), told)
+                held = eyes[first : first + len(told)]
+                shut = None if closed is None else closed[first : first + len(told)]
+                pictures = puppet(reference, held, heard(self.backbone, told), shut)
+                shown = around_mouth(mouths(reference, held), held, size)
+                yield _Part(pictures, torch.ones(len(told), 1, cells, cells), shown, told)
 
         yield from self._sample(parts(), len(eyes), reference, seed)
 
@@ -190,8 +194,10 @@ class Generation:
         def frames() -> Iterator[Frame]:
             for part in ahead(parts, 2):
                 moved = encode(self.backbone, part.pictures, self.device)
-                for one, mask, window in zip(moved, part.masks.to(self.device), part.windows, strict=True):
-                    yield Frame(next(noises).to(self.device), one, mask, window.to(self.device))
+                pictures = torch.from_numpy(part.pictures).permute(0, 3, 1, 2)
+                of_each = zip(moved, part.masks.to(self.device), part.windows, pictures, part.shown, strict=True)
+                for one, mask, window, picture, shown in of_each:
+                    yield Frame(next(noises).to(self.device), one, mask, window.to(self.device), picture, shown)
 
         def predict(groups: list[list[Frame]], timestep: Tensor) -> Tensor:
             def stack(name: str) -> Tensor:
@@ -209,11 +215,23 @@ class Generation:
                 unheard = self.backbone.denoiser(*inputs, ~yes, yes).float()
             return unheard + self.guidance * (heard - unheard)
 
-        def decoded(latents: Iterator[Tensor]) -> Iterator[Tensor]:
-            while part := list(itertools.islice(latents, DECODED)):
+        def decoded(clean: Iterator[Frame]) -> Iterator[Tensor]:
+            while part := list(itertools.islice(clean, DECODED)):
+                latents, moved = (
+                    torch.stack([getattr(frame, name) for frame in part]) for name in ("latent_Chw", "moved_Chw")
+                )
                 with self._arithmetic():
-                    frames = self.backbone.codec.decode(torch.stack(part))
-                yield from to_bytes(frames.float()).cpu()
+                    pictures = self.backbone.codec.decode(latents, moved)
+                pictures = pictures.float()
+                if (
+                    self.backbone.denoiser.residual
+                ):  # its answer is a change of the puppet, which is what speech changes
+                    uncoded, shown = (
+                        torch.stack([getattr(frame, name) for frame in part]).to(self.device)
+                        for name in ("puppet_3HW", "mouth_1HW")
+                    )
+                    pictures = torch.lerp(to_unit(uncoded), pictures, shown)
+                yield from to_bytes(pictures).cpu()
 
         stream = sample(frames(), count, predict, self.scheduler, self.sampling_steps, self.window, self.stride)
         yield from decoded(stream)

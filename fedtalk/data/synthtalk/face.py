@@ -45,7 +45,14 @@ class _Canvas:
         return np.clip(0.5 - distance / (self.pixel * softness), 0.0, 1.0)
 
     def paint(self, coverage: np.ndarray, colour: Colour | np.ndarray) -> None:
-        self.picture += coverage[..., None] * (np.asarray(colour, np.float32) - self.picture)
+        """Mix in a colour (3,) or (F, H, W, 3)."""
+        touched = (coverage != 0).any(0)
+        rows, columns = np.flatnonzero(touched.any(1)), np.flatnonzero(touched.any(0))
+        if not len(rows):
+            return
+        box = (slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))  # most shapes are small
+        part, colours = self.picture[box], np.asarray(colour, np.float32)
+        part += coverage[box][..., None] * ((colours if colours.ndim == 1 else colours[box]) - part)
 
 
 def draw_face(

@@ -14,7 +14,7 @@ from typing import Literal
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from fedtalk.checks import check_least
+from fedtalk.checks import check_least, check_share
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.server import Server, ServerOptimizer
 
@@ -110,8 +110,7 @@ class ISFA(Aggregation):
             raise ConfigurationError(f"aggregation.gamma: expected 0 (FedAvg) to 100, got {gamma}")
         if scores not in ("quality", "paper"):
             raise ConfigurationError(f"aggregation.scores: expected 'quality' or 'paper', got {scores!r}")
-        if not 0 <= alpha <= 1:
-            raise ConfigurationError(f"aggregation.alpha: expected a share in [0, 1], got {alpha}")
+        check_share("aggregation", alpha=alpha)
         check_least("aggregation", 1, most_clips=most_clips)
         self.gamma, self.scores, self.alpha = gamma, scores, alpha
         self.most_clips, self.by_clips = most_clips, by_clips

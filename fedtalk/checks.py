@@ -64,3 +64,21 @@ def check_above(section: str, most: float, **settings: float | None) -> None:
     for name, value in settings.items():
         if value is not None and not 0 < value <= most:
             raise ConfigurationError(f"{section}.{name}: expected a number above 0, at most {most:g}, got {value}")
+
+
+def check_share(section: str, **settings: float) -> None:
+    """
+    Args:
+        section: of the config.
+        settings: by name.
+
+    Raises:
+        ConfigurationError: one is outside [0, 1].
+
+    >>> check_share("data", unreliable=30)
+    Traceback (most recent call last):
+    fedtalk.errors.ConfigurationError: data.unreliable: expected a share in [0, 1], got 30
+    """
+    for name, value in settings.items():
+        if not 0 <= value <= 1:
+            raise ConfigurationError(f"{section}.{name}: expected a share in [0, 1], got {value}")

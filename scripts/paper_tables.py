@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Every table of docs/results.md: an experiment each, which is a `fedtalk sweep` over seeds, and what is made of its JSON.
 
-    python scripts/paper_tables.py [--quick] [--people CLIENTS] [--seeds 0-4] [--only methods-30 lora] [--tables]
+    python scripts/paper_tables.py [--small | --quick] [--people CLIENTS] [--seeds 0-4] [--only methods-30 lora] [--tables]
 
 What is finished is kept, by the hash of its config, seed and code. --tables runs nothing and writes the tables of what is there.
 """
@@ -11,189 +11,81 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
+from paper_experiments import EXPERIMENTS, FULL, QUICK, ROOT, SMALL, Experiment, Scale, data, merged, overlays
 from sweep_markdown import table
 from tiny_run import write_backbone
 
+from fedtalk.errors import FedTalkError
+from fedtalk.interruption import Interrupted
 from fedtalk.storage import atomic_path
-
-ROOT = Path(__file__).parents[1]
-DIFFUSION = {"class_path": "fedtalk.talker.objectives.DiffusionLoss"}
-SPATIAL = [f"attentions.{place}.transformer_blocks.0" for place in (0, 1)]
-TEMPORAL = [f"motion_modules.{place}.transformer_blocks.0" for place in (0, 1)]
-PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
+from fedtalk.sweeps.sweep import run_sweep
 
 
-def tdc(weight: float) -> dict[str, Any]:
-    """An overlay: the objective with so much of the temporal term."""
-    term = {"class_path": "fedtalk.talker.objectives.TemporalDenoisingConsistency", "init_args": {"weight": weight}}
-    return {"model": {"init_args": {"objectives": [DIFFUSION, term] if weight else [DIFFUSION]}}}
-
-
-def adapter(**settings: object) -> dict[str, Any]:
-    """An overlay: other settings of the adapter."""
-    return {"model": {"init_args": {"adapter": settings}}}
-
-
-def targets(blocks: list[str], attention: str) -> dict[str, Any]:
-    """An overlay: the adapter on one kind of attention."""
-    return adapter(targets=[f"{block}.{attention}.{projection}" for block in blocks for projection in PROJECTIONS])
-
-
-def data(**settings: object) -> dict[str, Any]:
-    """An overlay: other settings of the data."""
-    return {"data": {"init_args": settings}}
-
-
-OVERLAYS: dict[str, dict[str, Any]] = {
-    "unreliable": data(unreliable=0.3),
-    "reliable": data(unreliable=0.0),
-    "outsiders": data(unreliable=0.0, outsiders=8) | {"trainer": {"personal": None}},
-    **{f"tdc-{weight:g}": tdc(weight) for weight in (0.0, 0.05, 0.1, 0.3, 1.0)},
-    **{f"rank-{rank}": adapter(rank=rank, alpha=float(rank)) for rank in (2, 8, 16)},
-    "cross-attention": targets(SPATIAL, "attn2"),
-    "spatial": targets(SPATIAL, "attn1"),
-    "temporal": targets(TEMPORAL, "attn1"),
-    # Everybody in every round: of ten clients half would at times be too few to hide in.
-    "small": adapter(rank=2, alpha=2.0, aggregation="freeze_a", targets=["to_v", "to_out.0"])
-    | {
-        "trainer": {
-            "local": {"learning_rate": 0.03}, "validate_every": 0, "videos": None, "personal": None,
-            "cohort": {"class_path": "fedtalk.federation.cohort.PoissonCohort", "init_args": {"rate": 1.0}},
-        }
-    },
-    "dp": {
-        "trainer": {
-            "privacy": {
-                "noise_multiplier": 0.3, "clip_norm": 1.0, "delta": 0.01,
-                "assumptions": {"colluding_fraction": 0.0, "dropout_fraction": 0.1},
-            }
-        }
-    },
-}  # fmt: skip
-"""Configs that only the tables need, by name; written beside the sweeps."""
-
-QUICK = {
-    "model": {"init_args": {"adapter": {"rank": 2, "alpha": 2.0}, "window": 4, "stride": 4}},
-    "data": {"init_args": {"speakers": 10, "clips": 1, "held_out": 1, "frames": 12, "size": 32}},
-    "trainer": {
-        "rounds": 1, "local": {"steps": 1, "batch_size": 1}, "personal": {"steps": 1, "most_clients": 2}, "validate_every": 0,
-        "evaluation": {"clients": 2, "clips": 1, "portrait": False, "videos": 1}, "videos": None, "accelerator": "cpu",
-    },
-}  # fmt: skip
-"""The miniature: one round, one step, an untrained backbone of 32 px."""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One sweep and the table that is made of it."""
-
-    title: str
-    base: tuple[str, ...]
-    """Overlays of all of its runs."""
-    variations: tuple[str, ...]
-    """Overlays, joined by ``+``; the first is what the others are compared with. ``base`` for none."""
-    row: str = "personal"
-    """Which row of a run's table is shown: with personal adapters, or with the released one."""
-    measures: tuple[str, ...] = ("psnr_mouth", "mouth_corr_pooled", "identity", "flicker", "jitter")
-    configs: tuple[str, ...] = ("isfa",)
-    labels: tuple[str, ...] = ()
-    """Names of the variations in the table; their own by default, ``isfa`` for ``base``."""
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.labels) or [variation.replace("base", "isfa") for variation in self.variations]
-
-
-METHODS = ("fedavg", "base", "fedavg+fedprox", "local_only", "centralised", "fedavg+ditto", "fedavg+fedper")
-RULES = ("fedavg", "base", "isfa_paper", "uniform", "median", "trimmed_mean", "krum", "oracle")
-
-EXPERIMENTS = {
-    "methods-0": Experiment("All clients reliable: with personal adapters", ("reliable",), METHODS),
-    "methods-30": Experiment("30 % of the clients unreliable: with personal adapters", ("unreliable",), METHODS),
-    "rules-30": Experiment("30 % unreliable: the released adapter, by rule", ("unreliable",), RULES, "trained"),
-    "outsiders": Experiment("People who took no part: the released adapter", ("outsiders",), ("fedavg", "base"), "trained"),
-    "ablation-30": Experiment(
-        "Ablation, 30 % unreliable, small adapters: the released one", ("unreliable", "small"),
-        ("fedavg+tdc-0", "tdc-0", "fedavg", "fedavg+tdc-0+dp", "dp"), "trained",
-        labels=("adapters only", "+ ISFA", "+ TDC", "+ DP", "all of it"),
-    ),
-    "tdc": Experiment(
-        "TDC by its weight: the released adapter", ("reliable",), ("tdc-0", "tdc-0.05", "tdc-0.1", "tdc-0.3", "tdc-1"), "trained",
-        ("psnr_mouth", "flicker", "jitter", "warping_error", "mouth_corr_pooled"),
-    ),
-    "lora": Experiment(
-        "LoRA by rank and targets: the released adapter", ("reliable",),
-        ("rank-8", "rank-2", "rank-16", "cross-attention", "spatial", "temporal"), "trained",
-    ),
-    "people": Experiment(
-        "Real people, 30 % unreliable: with personal adapters", ("unreliable",), ("fedavg", "base", "local_only", "oracle"),
-        configs=("isfa", "people"),
-    ),
-}  # fmt: skip
-
-
-def write_overlays(folder: Path, quick: bool, people: Path | None) -> None:
-    """The configs of `OVERLAYS`, and ``scale.yaml``, which all runs end with."""
+def write_overlays(folder: Path, scale: Scale, people: Path | None) -> dict[str, Path]:
+    """Write the configs that only the tables need to ``folder``; by name."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = dict(OVERLAYS)
-    if quick:
+    found = overlays(scale)
+    if scale is QUICK:
         backbone = folder.parent / "backbone"
         if not (backbone / "backbone.json").exists():
             write_backbone(backbone)
-        found["scale"] = {**QUICK, "model": {"init_args": {**QUICK["model"]["init_args"], "backbone": str(backbone)}}}
-        found |= {f"rank-{rank}": adapter(rank=min(rank, 4), alpha=1.0 * rank) for rank in (2, 8, 16)}
-    else:
-        found["scale"] = {"trainer": {"evaluation": {"portrait": False, "videos": 1}}}
+        found["scale"] = merged(found["scale"], {"model": {"init_args": {"backbone": str(backbone)}}})
     if people is not None:
         found["people_root"] = data(root=str(people))
-    for name, content in found.items():
-        with atomic_path(folder / f"{name}.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(content, sort_keys=False))
+    written = {name: folder / f"{name}.yaml" for name in found}
+    for name, path in written.items():
+        with atomic_path(path) as temporary:
+            temporary.write_text(yaml.safe_dump(found[name], sort_keys=False))
+    return written
 
 
-def run(name: str, experiment: Experiment, folder: Path, seeds: str, jobs: list[str], people: Path | None) -> bool:
-    """Run what the experiment's folder doesn't hold yet; returns whether all of it came to an end."""
+def stack(experiment: Experiment, written: dict[str, Path]) -> tuple[list[str], str]:
+    """Configs of an experiment's sweep, and what it varies."""
 
     def file(overlay: str) -> str:
-        own = folder / "overlays" / f"{overlay}.yaml"
-        return str(
-            own if overlay in OVERLAYS or overlay in ("scale", "people_root") else ROOT / "configs" / f"{overlay}.yaml"
-        )
+        return str(written.get(overlay) or ROOT / "configs" / f"{overlay}.yaml")
 
-    stacked = [
-        *experiment.configs,
-        "scale",
-        *(["people_root"] if people and name == "people" else []),
-        *experiment.base,
-    ]
+    of_data = "people_root" if "people" in experiment.configs else "scale_data"
     varied = ",".join(
         part if part == "base" else "+".join(file(overlay) for overlay in part.split("+"))
         for part in experiment.variations
     )
-    command = [
-        sys.executable, "-m", "fedtalk.cli", "sweep", *(part for one in stacked for part in ("--config", file(one))),
-        "--seeds", seeds, "--vary", f"config={varied}", "--folder", str(folder / name), *jobs,
-    ]  # fmt: skip
+    stacked = (*experiment.configs, "scale", *([of_data] if of_data in written else []), *experiment.base)
+    return [file(one) for one in stacked], f"config={varied}"
+
+
+def share_runs(folder: Path, other: Path) -> None:
+    """Link another sweep's runs into a sweep's, which keeps those that are its own by their hash."""
+    for one in sorted((other / "runs").glob("*")):
+        place = folder / "runs" / one.name
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(os.path.relpath(one, place.parent))
+
+
+def run(name: str, folder: Path, written: dict[str, Path], seeds: str, jobs: int) -> bool:
+    """Run what the experiment's folder doesn't hold yet; returns whether all of it came to an end."""
+    experiment = EXPERIMENTS[name]
     print(f"== {name}: {experiment.title}", flush=True)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
-    }
-    return subprocess.run(command, check=False, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL).returncode == 0
+    if experiment.shares:
+        share_runs(folder / name, folder / experiment.shares)
+    configs, varied = stack(experiment, written)
+    try:
+        return not run_sweep(configs, seeds, [varied], folder / name, jobs)["failed"]
+    except FedTalkError as error:
+        print(error, file=sys.stderr)
+        return False
 
 
-def write_tables(folder: Path) -> Path:
+def write_tables(folder: Path, how: str = "") -> Path:
     """``tables.md`` of all sweeps that are there; names those that aren't."""
     lines = [
-        f"Made by `bash scripts/paper_tables.sh`, {time.strftime('%Y-%m-%d')}. Mean ± half of the 95 % interval over seeds; "
+        f"Made by `bash scripts/paper_tables.sh{how}`, {time.strftime('%Y-%m-%d')}. Mean ± half of the 95 % interval over seeds; "
         "after the semicolon the paired difference from the first row, * where its interval excludes 0.",
         "",
     ]
@@ -211,27 +103,30 @@ def write_tables(folder: Path) -> Path:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--quick", action="store_true")
+    scales = options.add_mutually_exclusive_group()
+    scales.add_argument("--small", action="store_const", dest="scale", const=SMALL, default=FULL)
+    scales.add_argument("--quick", action="store_const", dest="scale", const=QUICK)
     options.add_argument("--people", type=Path)
     options.add_argument("--seeds")
     options.add_argument("--only", nargs="+", choices=list(EXPERIMENTS), default=list(EXPERIMENTS))
     options.add_argument("--folder", type=Path)
-    options.add_argument("--jobs", type=int)
+    options.add_argument("--jobs", type=int, default=1)
     options.add_argument("--tables", action="store_true")
     chosen = options.parse_args()
-    folder = (chosen.folder or ROOT / "runs" / ("paper-quick" if chosen.quick else "paper")).absolute()
-    seeds = chosen.seeds or ("0" if chosen.quick else "0-4")
+    scale: Scale = chosen.scale
+    folder, people = (chosen.folder or ROOT / scale.folder).absolute(), chosen.people and chosen.people.absolute()
     failed = []
+    os.chdir(ROOT)
     if not chosen.tables:
-        write_overlays(folder / "overlays", chosen.quick, chosen.people)
-        jobs = [] if chosen.jobs is None else ["--jobs", str(chosen.jobs)]
+        written = write_overlays(folder / "overlays", scale, people)
+        seeds = chosen.seeds or ("0" if scale is QUICK else "0-4")
         for name in chosen.only:
-            if name == "people" and chosen.people is None:
+            if name == "people" and people is None:
                 print("== people: left out; --people CLIENTS names a folder of `fedtalk prepare`")
-                continue
-            if not run(name, EXPERIMENTS[name], folder, seeds, jobs, chosen.people):
+            elif not run(name, folder, written, seeds, chosen.jobs):
                 failed.append(name)
-    print(f"tables: {write_tables(folder)}")
+            write_tables(folder, scale.flag)
+    print(f"tables: {write_tables(folder, scale.flag)}")
     if failed:
         sys.exit(
             f"not all runs came to an end: {', '.join(failed)}; their folders below {folder} say why, the same command goes on"
@@ -239,4 +134,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Interrupted as stop:
+        sys.exit(f"{stop}; what is done is kept, the same command goes on")

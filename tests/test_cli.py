@@ -6,18 +6,18 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from ready import begin
 
 import fedtalk
 from fedtalk.cli import main
 from fedtalk.commands import COMMANDS
+from fedtalk.federation.placement import Placement
 
 
 def _config(backbone: Path, folder: Path, **trainer: object) -> Path:
@@ -155,15 +155,14 @@ def test_kill_9_at_any_instant_costs_the_round_under_way_at_most(
     """A process of its own, killed as soon as its first checkpoint is there."""
     folder = tmp_path / "killed"
     config, last = str(_config(tiny_backbone, folder)), folder / "checkpoints" / "last.ckpt"
-    command = [sys.executable, "-m", "fedtalk.cli", "fit", "--config", config]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.DEVNULL)
+    process = begin(main, ["fit", "--config", config], log=tmp_path / "log.txt")
     try:
-        while not last.exists() and process.poll() is None:
+        while not last.exists() and process.is_alive():
             time.sleep(0.005)
     finally:
         process.kill()
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
+        process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert 1 <= _checkpoint(folder)["round"] < 3
     assert main(["fit", "--config", config, "--ckpt_path", "last"]) == 0
     one, other = _checkpoint(finished)["server"]["state"], _checkpoint(folder)["server"]["state"]
@@ -171,8 +170,13 @@ def test_kill_9_at_any_instant_costs_the_round_under_way_at_most(
 
 
 def test_a_dry_run_says_what_the_run_will_take_and_writes_nothing(
-    finished: Path, tiny_backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path,
+    tiny_backbone: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("fedtalk.planning.trials._alternatives", lambda *_: [Placement(together=4)])
     folder = tmp_path / "planned"
     assert main(["fit", "--config", str(_config(tiny_backbone, folder)), "--dry_run"]) == 0
     printed = capsys.readouterr().out.splitlines()

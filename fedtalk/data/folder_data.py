@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from fedtalk.checks import check_share
 from fedtalk.data import consent as consents
 from fedtalk.data.clip import FRAME_RATE, Clip
 from fedtalk.data.division import Division
@@ -88,8 +89,7 @@ class FolderData(ClipData):
             divided = division.divide(self.root, self._clients, seed)
             self._clients = list(divided)
             self._clips = {name: partial(list, paths) for name, paths in divided.items()}
-        if not 0 <= unreliable <= 1:
-            raise ConfigurationError(f"data.unreliable: expected a share in [0, 1], got {unreliable}")
+        check_share("data", unreliable=unreliable)
         self._seed = seed
         count = len(self._clients)
         self._reliable = count - round(unreliable * count)

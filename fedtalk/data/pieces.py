@@ -95,8 +95,8 @@ def _changed(clip: Clip, start: int, frames: int, reference: Reference, generato
     matrix = np.array([[cos, -sin], [sin, cos]]) @ np.diag([-1.0 if mirror else 1.0, 1.0])
     middle = np.full(2, (size - 1) / 2)
     transform = np.concatenate([matrix, (middle + 0.05 * size * draw[3:5] - matrix @ middle)[:, None]], 1)
-    mix = (np.eye(3) + 0.12 * generator.standard_normal((3, 3))) * math.exp(0.2 * draw[5])
-    gamma, shift = math.exp(0.25 * draw[6]), 20 * draw[7]
+    mix = (np.eye(3) + 0.15 * generator.standard_normal((3, 3))) * math.exp(0.35 * draw[5])
+    gamma, shift = math.exp(0.35 * draw[6]), 20 * draw[7]
 
     def picture(frame: np.ndarray) -> np.ndarray:
         moved = cv2.warpAffine(frame, transform, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Literal
 
-from fedtalk.checks import check_least
+from fedtalk.checks import check_least, check_share
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.data.synthtalk import FAULTS, Speaker, make_clip
 from fedtalk.errors import ConfigurationError
@@ -48,8 +48,7 @@ class SynthTalkData(ClipData):
         check_least("data", 1, speakers=speakers, clips=clips, held_out=held_out)
         check_least("data", 8, frames=frames)
         check_least("data", 0, outsiders=outsiders)
-        if not 0 <= unreliable <= 1:
-            raise ConfigurationError(f"data.unreliable: expected a share in [0, 1], got {unreliable}")
+        check_share("data", unreliable=unreliable)
         if size < 32 or size % 8:
             raise ConfigurationError(f"data.size: expected a multiple of 8, at least 32 pixels, got {size}")
         self._own_seed, self._seed = seed, seed or 0

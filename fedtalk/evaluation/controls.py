@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from fedtalk.data.clip import Clip, Reference
 from fedtalk.data.framing import align
 from fedtalk.data.source import ClipData
 from fedtalk.errors import ConfigurationError
-from fedtalk.evaluation.settings import EvaluationSettings
+from fedtalk.evaluation.settings import Control, EvaluationSettings
 from fedtalk.federation.module import copy_state, load_state
 from fedtalk.run_folder import personal_adapter
 from fedtalk.talker.adapters import adapter_parameters
@@ -91,7 +91,7 @@ def adapter_states(talker: Talker, run_dir: Path, clients: Iterable[str]) -> dic
     return states
 
 
-def rows(talker: Talker, case: Case, states: States, task: str) -> dict[str, Row]:
+def rows(talker: Talker, case: Case, states: States, task: str, controls: Collection[Control]) -> dict[str, Row]:
     """Generated frames and controls of a case.
 
     Args:
@@ -99,10 +99,11 @@ def rows(talker: Talker, case: Case, states: States, task: str) -> dict[str, Row
         case: a held-out clip.
         states: of `adapter_states`.
         task: ``dub`` or ``portrait``.
+        controls: which are made.
 
     Returns:
-        trained, no_adapter, personal (where there is one), swapped_audio and silence (both with the best adapter there is),
-        copy_reference, copy_moved, grey, and as ceilings truth and codec.
+        trained, no_adapter, personal (where there is one), the controls (swapped_audio and silence with the best adapter there
+        is) and truth.
     """
     clip, reference = case.clip, case.reference
     parameters = adapter_parameters(talker.backbone.denoiser.unet)
@@ -124,13 +125,16 @@ def rows(talker: Talker, case: Case, states: States, task: str) -> dict[str, Row
     if personal in states:
         made["personal"] = own(run(personal, clip.audio))
     silence = np.zeros_like(clip.audio)
-    made["swapped_audio"] = Row(run(best, case.donor.audio), case.donor.audio, case.donor)
-    made["silence"] = Row(run(best, silence), silence, silent=True)
-    made["copy_reference"] = own(np.repeat(reference.frame[None], len(clip), 0))
-    made["copy_moved"] = own(copy_moved(clip, reference, task))
-    made["grey"] = own(np.full_like(clip.frames, 128))
+    makers: dict[Control, Callable[[], Row]] = {
+        "swapped_audio": lambda: Row(run(best, case.donor.audio), case.donor.audio, case.donor),
+        "silence": lambda: Row(run(best, silence), silence, silent=True),
+        "copy_reference": lambda: own(np.repeat(reference.frame[None], len(clip), 0)),
+        "copy_moved": lambda: own(copy_moved(clip, reference, task)),
+        "grey": lambda: own(np.full_like(clip.frames, 128)),
+        "codec": lambda: own(talker.reconstruct(clip.frames)),
+    }
+    made |= {name: make() for name, make in makers.items() if name in controls}
     made["truth"] = own(clip.frames)
-    made["codec"] = own(talker.reconstruct(clip.frames))
     return made
 
 

@@ -70,7 +70,7 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
         show = case.client not in sheet and len(sheet) < settings.videos
         reference = Reference(case.clip, case.source, instruments)
         for task in tasks:
-            made = rows(talker, case, states, task)
+            made = rows(talker, case, states, task, settings.controls)
             for name, row in made.items():
                 reading = Reading(reference, row.frames, row.audio, row.donor, row.silent)
                 scores[task].setdefault(name, []).append(score(reading))
@@ -145,9 +145,8 @@ def _show(sheet: list[tuple[str, np.ndarray]], task: str, made: dict[str, Row]) 
     best = "personal" if "personal" in made else "trained"
     sheet.append((f"{task}, {best}", made[best].frames))
     if task == "dub":
-        sheet += [
-            (name.replace("_", " "), made[name].frames) for name in ("swapped_audio", "silence", "copy_reference")
-        ]
+        controls = ("swapped_audio", "silence", "copy_reference")
+        sheet += [(name.replace("_", " "), made[name].frames) for name in controls if name in made]
 
 
 def _write_videos(folder: Path, case: Case, task: str, made: dict[str, Row], talker: Talker) -> None:
@@ -158,8 +157,8 @@ def _write_videos(folder: Path, case: Case, task: str, made: dict[str, Row], tal
         return
     beside = np.concatenate([case.clip.frames, best.frames], 2)
     _write_video(folder / f"{case.client}-truth-left-dubbed-right.mp4", best.audio, beside, provenance)
-    swapped = made["swapped_audio"]
-    _write_video(folder / f"{case.client}-speaking-for-another.mp4", swapped.audio, swapped.frames, provenance)
+    if (swapped := made.get("swapped_audio")) is not None:
+        _write_video(folder / f"{case.client}-speaking-for-another.mp4", swapped.audio, swapped.frames, provenance)
 
 
 def _provenance(talker: Talker, task: str, adapter: str) -> Provenance:

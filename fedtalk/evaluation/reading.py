@@ -10,6 +10,7 @@ import numpy as np
 from fedtalk.data.clip import Clip
 from fedtalk.encoders.sync import SyncScorer
 from fedtalk.evaluation.landmarks import LandmarkReader
+from fedtalk.evaluation.metrics.motion import TrueMotion
 from fedtalk.evaluation.openness import OpennessProbe
 from fedtalk.evaluation.recognisers import Recogniser
 
@@ -42,6 +43,11 @@ class Reference:
     def landmarks(self) -> np.ndarray:
         """(F, 68, 2) of the true frames."""
         return self.instruments.landmarks.read(self.clip.frames, self.clip.eyes)
+
+    @cached_property
+    def motion(self) -> TrueMotion:
+        """Of the true frames."""
+        return TrueMotion.of(self.clip.frames)
 
     @cached_property
     def embeddings(self) -> np.ndarray:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
-from fedtalk.checks import check_least
+from fedtalk.checks import check_choice, check_least
+
+Control = Literal["swapped_audio", "silence", "copy_reference", "copy_moved", "grey", "codec"]
+"""Rows that would expose a talker that does nothing. The talker's own, no adapter and the truth are always measured."""
 
 
 @dataclass
@@ -22,7 +25,12 @@ class EvaluationSettings:
     """How the opening of the mouth is read from frames: ``synthtalk`` (the shipped probe) or ``landmarks`` (dlib, real faces)."""
     videos: int = 4
     """Clients whose clips are written as mp4."""
+    controls: list[Control] = field(default_factory=lambda: list(get_args(Control)))
+    """Which controls are measured; all of them by default. Two are generated, as each row of the talker is: ``swapped_audio``
+    (somebody else's speech) and ``silence``."""
 
     def __post_init__(self) -> None:
         check_least("evaluation", 2, clients=self.clients)
         check_least("evaluation", 1, clips=self.clips)
+        for control in self.controls:
+            check_choice("evaluation.controls", control, Control)

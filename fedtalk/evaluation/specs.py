@@ -122,7 +122,8 @@ METRICS: tuple[MetricSpec, ...] = (
         lambda r: metrics.jitter(r.landmarks, 1.0) / max(metrics.jitter(r.reference.landmarks, 1.0), 1e-9),
     ),
     MetricSpec(
-        "warping_error", "", ONE, (0, INFINITY), lambda r: metrics.warping_error(r.clip.frames, r.frames),
+        "warping_error", "", ONE, (0, INFINITY),
+        lambda r: metrics.warping_error(r.clip.frames, r.frames, r.reference.motion),
         source="Lai et al. 2018",
     ),
     MetricSpec(

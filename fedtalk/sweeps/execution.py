@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from fedtalk.interruption import StopSignals
 from fedtalk.storage import write_json
 from fedtalk.sweeps.environment import run_environment
 from fedtalk.sweeps.plan import PlannedRun
+from fedtalk.sweeps.processes import SINGLE, RunProcess, prepare, start
 
 log = logging.getLogger("fedtalk")
 
@@ -113,7 +113,7 @@ class Sweep:
             self._gpus.put(gpu)
         self._has_gpus = bool(gpus)
         self._stopping = threading.Event()
-        self._processes: set[subprocess.Popen] = set()
+        self._processes: set[RunProcess] = set()
         self._lock = threading.Lock()
 
     def folder_of(self, run: PlannedRun) -> Path:
@@ -152,6 +152,8 @@ class Sweep:
             else:
                 outcome.finished.append(known)
                 outcome.kept += 1
+        if missing and not self._has_gpus and not self.on_ray:  # a fork may not share what CUDA has begun
+            prepare(run_environment(self.threads))
         running: dict[Future[Finished | Failed], str] = {}
         started: list[str] = []
         with StopSignals() as signals, ThreadPoolExecutor(max(1, self.jobs)) as pool:
@@ -204,26 +206,22 @@ class Sweep:
     def _command(self, run: PlannedRun, folder: Path) -> list[str]:
         configs = [argument for config in self.configs for argument in ("--config", config)]
         return [
-            sys.executable, "-m", "fedtalk.sweeps.single", *configs, *run.variation.arguments, f"--seed_everything={run.seed}",
+            sys.executable, "-m", SINGLE, *configs, *run.variation.arguments, f"--seed_everything={run.seed}",
             f"--trainer.default_root_dir={folder}", f"--trainer.threads={self.threads}", "--ckpt_path=last",
         ]  # fmt: skip
 
     def _here(self, command: Sequence[str], folder: Path, gpu: str | None) -> int:
         environment = run_environment(self.threads) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
-        with (folder / LOG).open("a", encoding="utf-8") as stream:
-            # A session of its own: Ctrl-C reaches the sweep alone, which then asks each run to stop, once.
-            process = subprocess.Popen(
-                command, stdout=stream, stderr=stream, env=environment, start_new_session=True, stdin=subprocess.DEVNULL
-            )
+        process = start(command, folder / LOG, environment, forked=gpu is None)
+        with self._lock:
+            self._processes.add(process)
+        if self._stopping.is_set():
+            process.terminate()
+        try:
+            return process.wait()
+        finally:
             with self._lock:
-                self._processes.add(process)
-            if self._stopping.is_set():
-                process.terminate()
-            try:
-                return process.wait()
-            finally:
-                with self._lock:
-                    self._processes.discard(process)
+                self._processes.discard(process)
 
     def _on_ray(self, command: Sequence[str], folder: Path) -> int:
         from fedtalk.sweeps.ray_nodes import run_on_a_node
@@ -235,11 +233,11 @@ class Sweep:
         self._stopping.set()
         for future in running:
             future.cancel()
-        for ask in (subprocess.Popen.terminate, subprocess.Popen.kill):
+        for end in (False, True):
             with self._lock:
                 processes = list(self._processes)
             for process in processes:
-                ask(process)
+                process.kill() if end else process.terminate()
             deadline = time.monotonic() + GRACE_SECONDS
             while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
                 time.sleep(0.1)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +16,9 @@ import torch
 import yaml
 
 from fedtalk import version
-from fedtalk.errors import ConfigurationError
+from fedtalk.commands.errors import own_error
+from fedtalk.errors import ConfigurationError, FedTalkError
+from fedtalk.paths import expanded_argument
 
 CONFIG = "config"
 """Varied like a key: names config files that are stacked behind the sweep's own."""
@@ -143,12 +144,19 @@ def resolve(configs: Sequence[str], variation: Variation) -> str:
     Raises:
         ConfigurationError: `fedtalk fit` refuses it; with its own words.
     """
-    command = [sys.executable, "-m", "fedtalk.cli", "fit", *_stacked(configs), *variation.arguments, "--print_config"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise ConfigurationError(f"variation {variation.name}: {said[-1] if said else f'exit {done.returncode}'}")
-    settings = yaml.safe_load(done.stdout)
+    from fedtalk.commands.training import fit
+
+    arguments = [*_stacked(configs), *variation.arguments, "--print_config"]
+    printed, said = io.StringIO(), io.StringIO()
+    try:
+        with redirect_stdout(printed), redirect_stderr(said):
+            fit([expanded_argument(argument) for argument in arguments])
+    except SystemExit as ended:  # also after the config was printed
+        if ended.code:
+            raise ConfigurationError(f"variation {variation.name}: {said.getvalue().strip()}") from None
+    except (ValueError, FedTalkError) as error:
+        raise ConfigurationError(f"variation {variation.name}: {own_error(error)}") from error
+    settings = yaml.safe_load(printed.getvalue())
     for key in ("default_root_dir", "cache_dir"):
         settings.get("trainer", {}).pop(key, None)
     return yaml.safe_dump(settings, sort_keys=True)

@@ -7,7 +7,4 @@ import sys
 from fedtalk.cli import main
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    # LightningCLI looks at the process's own arguments where it is given others.
-    sys.argv = sys.argv[:1]
-    sys.exit(main(["fit", *arguments]) or main(["test", *arguments]))
+    sys.exit(main(["fit", *sys.argv[1:]]) or main(["test", *sys.argv[1:]]))

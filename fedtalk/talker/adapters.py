@@ -96,10 +96,23 @@ def is_shared(name: str, adapter: Adapter | None) -> bool:
     return adapter is None or adapter.shared is None or any(part in name for part in adapter.shared)
 
 
-def trained_parameters(network: nn.Module, adapter: Adapter | None, shared: bool) -> dict[str, nn.Parameter]:
+Places = dict[str, tuple[nn.Module, str]]
+"""Modules and attributes of parameters, by the parameters' names."""
+
+
+def trained_places(network: nn.Module) -> Places:
+    """Of what is trained; a round asks for it often, and to walk through the network takes long."""
+    found = {}
+    for prefix, module in network.named_modules():
+        for attribute, value in module.named_parameters(recurse=False):
+            if value.requires_grad:
+                found[f"{prefix}.{attribute}" if prefix else attribute] = module, attribute
+    return found
+
+
+def trained_parameters(places: Places, adapter: Adapter | None, shared: bool) -> dict[str, nn.Parameter]:
     """Those that are exchanged, or those that clients train and keep, by name."""
-    trained = ((name, value) for name, value in network.named_parameters() if value.requires_grad)
-    return {name: value for name, value in trained if is_shared(name, adapter) == shared}
+    return {name: getattr(*place) for name, place in places.items() if is_shared(name, adapter) == shared}
 
 
 def adapter_parameters(unet: UNetMotionModel) -> dict[str, nn.Parameter]:

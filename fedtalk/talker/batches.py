@@ -110,6 +110,7 @@ def draw_batch(
     dub_share: float,
     drop_audio: float,
     drop_reference: float,
+    pure_noise: float = 0.0,
 ) -> Prepared:
     """Windows of clips with references from outside the window, tasks, drops, timesteps and noise.
 
@@ -122,6 +123,7 @@ def draw_batch(
         dub_share: share of windows that dub, the others are portraits.
         drop_audio: share of windows without audio.
         drop_reference: share of windows without reference.
+        pure_noise: share of windows at the last timestep.
 
     Raises:
         ConfigurationError: a clip is too short.
@@ -156,6 +158,8 @@ def draw_batch(
     batch["audio_present"] = torch.rand(size, generator=generator) >= drop_audio
     batch["reference_present"] = torch.rand(size, generator=generator) >= drop_reference
     batch["timestep"] = torch.randint(0, timesteps, (size,), generator=generator)
+    if pure_noise:
+        batch["timestep"][torch.rand(size, generator=generator) < pure_noise] = timesteps - 1
     batch["noise"] = frame_noise(tuple(batch["latents"].shape), generator)
     return batch
 

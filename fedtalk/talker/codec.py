@@ -39,6 +39,11 @@ class Codec(nn.Module):
         return int(self.autoencoder.config["latent_channels"]) * self.pack**2
 
     @property
+    def spread(self) -> Tensor:
+        """(C,) how much a unit of each channel changes the picture, mean 1."""
+        return self.std / self.std.mean()
+
+    @property
     def factor(self) -> int:
         """Pixels a latent cell spans in each direction."""
         if isinstance(self.autoencoder, PatchAutoencoder):
@@ -62,9 +67,19 @@ class Codec(nn.Module):
         """(N, 3, H, W) float in [-1, 1] -> (N, C, H / factor, W / factor) whitened latents."""
         return (self.encode_raw(frames) - self.mean[:, None, None]) / self.std[:, None, None]
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """(N, C, h, w) whitened latents -> (N, 3, H, W) float in about [-1, 1]."""
-        return self.decode_raw(latents * self.std[:, None, None] + self.mean[:, None, None])
+    def decode(self, latents: Tensor, known: Tensor | None = None) -> Tensor:
+        """Frames (N, 3, H, W), float in about [-1, 1].
+
+        Args:
+            latents: (N, C, h, w), whitened.
+            known: (N, C, h, w) latents of true pictures that these were made from. A codec of patches then shows no steps
+                between patches in what was changed.
+        """
+        frames = self.decode_raw(latents * self.std[:, None, None] + self.mean[:, None, None])
+        if known is None or not isinstance(self.autoencoder, PatchAutoencoder):
+            return frames
+        change = F.pixel_shuffle((latents - known) * self.std[:, None, None], self.pack)
+        return frames + self.autoencoder.without_seams(change)
 
     @torch.no_grad()
     def measure_statistics(self, batches: Sequence[Tensor]) -> None:

@@ -19,13 +19,13 @@ from fedtalk.errors import ConfigurationError
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.batches import encode, heard, surrounded
 from fedtalk.talker.lids import blinks
-from fedtalk.talker.masks import lower_face
+from fedtalk.talker.masks import around_mouth, lower_face
 from fedtalk.talker.pose import swaying_eyes
-from fedtalk.talker.puppet import puppet
+from fedtalk.talker.puppet import mouths, puppet
 from fedtalk.talker.sampler import Frame, sample
 
-Conditions = Iterator[tuple[Tensor, Tensor]]
-"""By frame: the moved reference (C, h, w), the mask (1, h, w)."""
+Conditions = Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]
+"""By frame: the moved reference (C, h, w), mask (1, h, w), picture that was moved (3, H, W), share of the network's (1, H, W)."""
 NOISE = 0.3
 """Standard deviation of the noise that sampling starts from where the network answers with clean latents, apart for each frame.
 Training has 1; from less the answer is nearer to what is to be expected: on people never trained on the mouth's PSNR is
@@ -106,11 +106,11 @@ class Generation:
                 eyes = np.stack([one[1] for one in part])
                 hidden, _ = lower_face(eyes, size)
                 lips = heard(self.backbone, list(itertools.islice(ahead, len(part))))
-                puppets = puppet(reference, eyes[: len(lips)] if lips is not None else eyes, lips)
-                frames = np.stack([one[0] for one in part[: len(puppets)]])
-                moved = encode(self.backbone, surrounded(puppets, frames, hidden[: len(puppets)]), self.device)
-                mask = F.avg_pool2d(hidden[: len(puppets)], self.backbone.codec.factor).to(self.device)
-                yield from zip(moved, mask, strict=True)
+                eyes = eyes if lips is None else eyes[: len(lips)]
+                hidden, frames = hidden[: len(eyes)], np.stack([one[0] for one in part[: len(eyes)]])
+                pictures = surrounded(puppet(reference, eyes, lips), frames, hidden)
+                mask = F.avg_pool2d(hidden, self.backbone.codec.factor).to(self.device)
+                yield from self._conditions(pictures, mask, reference, eyes)
 
         yield from self._sample(windows, count, reference, conditions(), seed)
 
@@ -157,10 +157,15 @@ class Generation:
                 part = eyes[first : first + PART]
                 lips = heard(self.backbone, list(itertools.islice(ahead, len(part))))
                 shut = None if closed is None else closed[first : first + PART]
-                for moved in encode(self.backbone, puppet(reference, part, lips, shut), self.device):
-                    yield moved, everywhere
+                pictures = puppet(reference, part, lips, shut)
+                yield from self._conditions(pictures, everywhere.expand(len(part), -1, -1, -1), reference, part)
 
         yield from self._sample(windows, len(eyes), reference, conditions(), seed)
+
+    def _conditions(self, pictures: np.ndarray, mask: Tensor, reference: Reference, eyes: np.ndarray) -> Conditions:
+        shown = around_mouth(mouths(reference, eyes), eyes, self.backbone.architecture.size)
+        moved, uncoded = encode(self.backbone, pictures, self.device), torch.from_numpy(pictures).permute(0, 3, 1, 2)
+        yield from zip(moved, mask, uncoded, shown, strict=True)
 
     def windows(self, audio: Tensor) -> Iterator[Tensor]:
         """Audio features by frame of (640 F,) speech that lies in memory."""
@@ -190,8 +195,8 @@ class Generation:
 
         def frames() -> Iterator[Frame]:
             # Features stop with the last frame, conditions with the last that was read.
-            for window, (moved, mask) in zip(windows, conditions, strict=False):
-                yield Frame(next(noises).to(self.device), moved, mask, window.to(self.device))
+            for window, (moved, mask, picture, shown) in zip(windows, conditions, strict=False):
+                yield Frame(next(noises).to(self.device), moved, mask, window.to(self.device), picture, shown)
 
         def predict(groups: list[list[Frame]], timestep: Tensor) -> Tensor:
             def stack(name: str) -> Tensor:
@@ -208,11 +213,23 @@ class Generation:
                 unheard = self.backbone.denoiser(*inputs, ~yes, yes).float()
             return unheard + self.guidance * (heard - unheard)
 
-        def decoded(latents: Iterator[Tensor]) -> Iterator[Tensor]:
-            while part := list(itertools.islice(latents, DECODED)):
+        def decoded(clean: Iterator[Frame]) -> Iterator[Tensor]:
+            while part := list(itertools.islice(clean, DECODED)):
+                latents, moved = (
+                    torch.stack([getattr(frame, name) for frame in part]) for name in ("latent_Chw", "moved_Chw")
+                )
                 with self._arithmetic():
-                    frames = self.backbone.codec.decode(torch.stack(part))
-                yield from to_bytes(frames.float()).cpu()
+                    pictures = self.backbone.codec.decode(latents, moved)
+                pictures = pictures.float()
+                if (
+                    self.backbone.denoiser.residual
+                ):  # its answer is a change of the puppet, which is what speech changes
+                    uncoded, shown = (
+                        torch.stack([getattr(frame, name) for frame in part]).to(self.device)
+                        for name in ("puppet_3HW", "mouth_1HW")
+                    )
+                    pictures = torch.lerp(to_unit(uncoded), pictures, shown)
+                yield from to_bytes(pictures).cpu()
 
         stream = sample(frames(), count, predict, self.scheduler, self.sampling_steps, self.window, self.stride)
         yield from decoded(stream)

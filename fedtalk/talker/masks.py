@@ -9,6 +9,10 @@ from torch import Tensor
 CENTRE_DROP = 1.25
 """Distance of the region's centre below the point between the eyes, in inter-ocular distances."""
 HALF_WIDTH, HALF_HEIGHT = 1.0, 0.92
+MOUTH_WIDE, MOUTH_ABOVE, MOUTH_BELOW = 0.95, 0.6, 0.95
+"""Reach of the network's picture from the middle of the mouth to the sides, upwards and downwards, in inter-ocular distances."""
+MOUTH_RAMP = 0.3
+"""Share of it over which it fades into the puppet."""
 RAMP = 0.16
 """Width of the blending border inside the region, in inter-ocular distances."""
 
@@ -48,6 +52,27 @@ def lower_face(eyes: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
     y, x = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5, indexing="ij")
     depth = torch.from_numpy(region_depth(np.asarray(eyes, np.float64), x, y)).float()[:, None]
     return (depth > 0).float(), (depth / RAMP).clamp(0, 1)
+
+
+def around_mouth(mouths: np.ndarray, eyes: np.ndarray, size: int) -> Tensor:
+    """How far a frame is taken from the network's picture, the rest from the puppet: lips, cheeks beside them, and chin.
+
+    Args:
+        mouths: (F, 2) centres of the mouth in pixels.
+        eyes: (F, 2, 2) eye centres in pixels.
+        size: height and width of the frames.
+
+    Returns:
+        (F, 1, H, W) float32 in [0, 1].
+    """
+    y, x = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32), indexing="ij")
+    across = eyes[:, 1] - eyes[:, 0]
+    unit = np.maximum(np.linalg.norm(across, axis=1), 1e-3)
+    cos, sin = ((across[:, i] / unit**2).astype(np.float32)[:, None, None] for i in (0, 1))
+    dx, dy = (axis - mouths[:, i].astype(np.float32)[:, None, None] for i, axis in ((0, x), (1, y)))
+    u, v = dx * cos + dy * sin, -dx * sin + dy * cos
+    radius = ((u / MOUTH_WIDE) ** 4 + (np.where(v < 0, v / MOUTH_ABOVE, v / MOUTH_BELOW)) ** 4) ** 0.25
+    return torch.from_numpy(np.clip((1 - radius) / MOUTH_RAMP, 0, 1).astype(np.float32))[:, None]
 
 
 def loss_weight(mask_BF1hw: Tensor, mouth_BF2: Tensor, emphasis: float) -> Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedtalk.checks import check_least, check_share
 from fedtalk.data.clip import Clip, Reference
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.module import CommonForm, FederatedModule, Prepared, load_state, with_sum
@@ -26,6 +27,7 @@ from fedtalk.talker.adapters import (
     load_adapter,
     save_adapter,
     trained_parameters,
+    trained_places,
 )
 from fedtalk.talker.backbone import SHIPPED, Architecture, Backbone
 from fedtalk.talker.fedsvd import factors_of, refactored
@@ -59,6 +61,7 @@ class Talker(FederatedModule):
         drop_audio: float = 0.08,
         drop_reference: float = 0.08,
         mouth_emphasis: float = 2.0,
+        pure_noise: float = 0.0,
         guidance: float = 1.0,
         sampling_steps: int = 10,
         stride: int = 4,
@@ -74,27 +77,27 @@ class Talker(FederatedModule):
             drop_audio: share of windows that train without audio, for classifier-free guidance.
             drop_reference: share of windows that train without reference.
             mouth_emphasis: how much more an error at the mouth counts than elsewhere.
+            pure_noise: share of windows that train at the last timestep, where sampling starts; the others train at any.
             guidance: weight of the audio when sampling; 1 is the plain conditional model, which is twice as fast.
             sampling_steps: DDIM steps.
             stride: frames from one sampling window to the next; windows overlap by ``window - stride``.
         """
         super().__init__()
-        for name, value in (("dub_share", dub_share), ("drop_audio", drop_audio), ("drop_reference", drop_reference)):
-            if not 0 <= value <= 1:
-                raise ConfigurationError(f"model.{name}: expected a share in [0, 1], got {value}")
+        check_share(
+            "model", dub_share=dub_share, drop_audio=drop_audio, drop_reference=drop_reference, pure_noise=pure_noise
+        )
         if window < 2 or window > 32:
             raise ConfigurationError(f"model.window: expected 2 to 32 frames (the motion modules' reach), got {window}")
         if not 0 < stride <= window:
             raise ConfigurationError(f"model.stride: expected 1 to the window's {window} frames, got {stride}")
-        if sampling_steps < 1:
-            raise ConfigurationError(f"model.sampling_steps: expected at least 1, got {sampling_steps}")
+        check_least("model", 1, sampling_steps=sampling_steps)
         self.backbone = Backbone.build(architecture) if architecture is not None else Backbone.load(backbone)
         self.adapter = adapter
         self.objectives = objectives if objectives is not None else [DiffusionLoss(), TemporalDenoisingConsistency()]
         if not self.objectives:
             raise ConfigurationError("model.objectives: expected at least one term, got none")
         self.dub_share, self.window, self.mouth_emphasis = dub_share, window, mouth_emphasis
-        self.drop_audio, self.drop_reference = drop_audio, drop_reference
+        self.drop_audio, self.drop_reference, self.pure_noise = drop_audio, drop_reference, pure_noise
         self.guidance, self.sampling_steps, self.stride = guidance, sampling_steps, stride
         self.scheduler = make_schedule(self.backbone.architecture.prediction)
         self.noise_schedule = NoiseSchedule(self.scheduler)
@@ -107,14 +110,15 @@ class Talker(FederatedModule):
                 add_adapter(self.backbone.denoiser.unet, adapter)
         else:
             self._fingerprint = "new" if architecture is not None else self.backbone.fingerprint()
+        self._places = trained_places(self.backbone.denoiser)
 
     # What a round exchanges
 
     def exchanged_parameters(self) -> dict[str, nn.Parameter]:
-        return trained_parameters(self.backbone.denoiser, self.adapter, shared=True)
+        return trained_parameters(self._places, self.adapter, shared=True)
 
     def kept_parameters(self) -> dict[str, nn.Parameter]:
-        return trained_parameters(self.backbone.denoiser, self.adapter, shared=False)
+        return trained_parameters(self._places, self.adapter, shared=False)
 
     def fingerprint(self) -> str:
         return self._fingerprint
@@ -177,7 +181,7 @@ class Talker(FederatedModule):
         if self.adapter is None:
             self.backbone.requires_grad_(False)
             add_adapter(self.backbone.denoiser.unet, adapter)
-            self.adapter = adapter
+            self.adapter, self._places = adapter, trained_places(self.backbone.denoiser)
         parameters = adapter_parameters(self.backbone.denoiser.unet)
         if {n: p.shape for n, p in parameters.items()} != {n: p.shape for n, p in state.items()}:
             raise ConfigurationError(
@@ -201,7 +205,7 @@ class Talker(FederatedModule):
     def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
         return batches.draw_batch(
             clips, size, generator, window=self.window, timesteps=len(self.noise_schedule.signal),
-            dub_share=self.dub_share, drop_audio=self.drop_audio, drop_reference=self.drop_reference,
+            dub_share=self.dub_share, drop_audio=self.drop_audio, drop_reference=self.drop_reference, pure_noise=self.pure_noise,
         )  # fmt: skip
 
     # Training
@@ -234,6 +238,7 @@ class Talker(FederatedModule):
             batch["windows"],
             batch["mouth"],
             batch["eyes"],
+            self.backbone.codec.spread.expand(len(clean), -1),
         )
 
     def loss_terms(self, batch: Prepared) -> dict[str, Tensor]:
@@ -245,8 +250,7 @@ class Talker(FederatedModule):
         with torch.no_grad():
             batch = self.draw_batch(clips, 16, generator)
             batch["audio_present"][:], batch["reference_present"][:] = True, True
-            count = len(self.noise_schedule.signal)
-            batch["timestep"] = torch.linspace(0, count - 1, 16).round().long()
+            batch["timestep"] = torch.linspace(0, len(self.noise_schedule.signal) - 1, 16).round().long()
             prediction = self.predict_windows({name: value.to(self.device) for name, value in batch.items()})
             metrics = {term.name: float(term.weight * term(prediction)) for term in self.objectives}
             error = (prediction.output_BFChw - prediction.target_BFChw).square() * prediction.weight_BF1hw

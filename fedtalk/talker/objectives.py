@@ -41,6 +41,8 @@ class Prediction:
     mouth_BF2: Tensor
     """Mouth centres, (x, y) as shares of the frame."""
     eyes_BF22: Tensor
+    spread_BC: Tensor
+    """How much a unit of each latent channel changes the picture, mean 1."""
 
     def split(self, parts: int) -> list[Prediction]:
         """Equal parts of the windows, in order."""
@@ -91,11 +93,21 @@ class DiffusionLoss(Objective):
 
     name = "diffusion"
 
-    def __init__(self, weight: float = 1.0) -> None:
+    def __init__(self, weight: float = 1.0, visible: float = 0.0) -> None:
+        """
+        Args:
+            weight: of the term.
+            visible: how far channels count by what they change in the picture, as an exponent; 0: all alike, 2: their errors
+                count as squared errors of pixels (for a linear codec).
+        """
         super().__init__(weight)
+        self.visible = visible
 
     def __call__(self, prediction: Prediction) -> Tensor:
         error = (prediction.output_BFChw - prediction.target_BFChw).square() * prediction.weight_BF1hw
+        if self.visible:
+            counts = prediction.spread_BC**self.visible
+            error = error * (counts / counts.mean(1, keepdim=True))[:, None, :, None, None]
         if prediction.kind == "sample":
             error = error / (1 - prediction.signal_B.square()).clamp_min(0.1)[:, None, None, None, None]
         return error.mean()

@@ -69,6 +69,36 @@ class PatchAutoencoder(nn.Module):
             hidden = block(hidden)
         return linear + F.pixel_shuffle(self.out(F.silu(hidden)), 4)
 
+    def without_seams(self, change: Tensor) -> Tensor:
+        """What has to be added to a picture whose latents were changed, so that the change is smooth across patches' borders.
+
+        Each patch is predicted by itself, and a change that is a little off stops short at its border. Half of the step there,
+        less the slope on its two sides, is added to either side, falling to nothing over half a patch.
+
+        Args:
+            change: (N, C, h, w), not whitened.
+
+        Returns:
+            (N, 3, H, W).
+        """
+        patches = torch.einsum("kv,nkl->nvl", self.components, change.flatten(2))
+        size = (change.shape[-2] * self.patch, change.shape[-1] * self.patch)
+        picture = F.fold(patches, size, self.patch, stride=self.patch)
+        return self._across(picture) + self._across(picture.mT).mT
+
+    def _across(self, picture: Tensor) -> Tensor:
+        """The correction for borders between patches that lie beside each other."""
+        columns = picture.unflatten(-1, (-1, self.patch))  # (N, 3, H, w, patch)
+        left, right = columns[..., :-1, :], columns[..., 1:, :]
+        slope = (left[..., -1] - left[..., -2] + right[..., 1] - right[..., 0]) / 2
+        step = (right[..., 0] - left[..., -1] - slope)[..., None]
+        half = self.patch // 2
+        share = (torch.arange(half, device=picture.device) + 0.5) / self.patch  # rises to a half at the border
+        correction = torch.zeros_like(columns)
+        correction[..., :-1, half:] = step * share
+        correction[..., 1:, :half] = -step * share.flip(0)
+        return correction.flatten(-2)
+
     @torch.no_grad()
     def fit(self, frames: Tensor) -> None:
         """Set the components from pictures (N, 3, H, W) in [-1, 1], at every fourth offset of the patches' grid."""

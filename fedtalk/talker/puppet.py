@@ -85,6 +85,13 @@ def puppet(
     return np.stack(frames)
 
 
+def mouths(reference: Reference, eyes: np.ndarray) -> np.ndarray:
+    """(F, 2) where the middle of the puppet's mouth lies, in pixels, by where its eyes (F, 2, 2) are."""
+    middle = measure_lips(reference).middle
+    transforms = (similarity_transform(reference.eyes, points) for points in np.asarray(eyes, np.float64))
+    return np.stack([transform[:, :2] @ middle + transform[:, 2] for transform in transforms])
+
+
 def _source(
     x: np.ndarray, across: np.ndarray, own: Lips, after: float, wide: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

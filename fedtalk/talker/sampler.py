@@ -30,6 +30,10 @@ class Frame:
     mask_1hw: Tensor
     window_TD: Tensor
     """Audio features around the frame."""
+    puppet_3HW: Tensor | None = None
+    """The picture that ``moved_Chw`` stands for, uint8."""
+    mouth_1HW: Tensor | None = None
+    """How far the network's picture takes its place, in [0, 1]."""
 
 
 Predict = Callable[[list[list[Frame]], Tensor], Tensor]
@@ -61,7 +65,7 @@ def sample(
     window: int,
     stride: int,
     group: int = 4,
-) -> Iterator[Tensor]:
+) -> Iterator[Frame]:
     """Denoise a stream of frames.
 
     Args:
@@ -74,15 +78,14 @@ def sample(
         group: windows that are run in one batch.
 
     Yields:
-        clean latents (C, h, w), in order, as soon as they are final.
+        the frames with clean latents, in order, as soon as they are final.
     """
     scheduler.set_timesteps(steps)
     starts = window_starts(count, window, stride)
     stream, schedule = frames, NoiseSchedule(scheduler)
     for timestep, following in pairwise([*scheduler.timesteps, None]):
         stream = _step(stream, count, starts, window, group, predict, schedule, timestep, following)
-    for frame in stream:
-        yield frame.latent_Chw
+    yield from stream
 
 
 def _step(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from heads import record, sine, still
 from killed_prepare import FORMER, SETTINGS, files, run
+from ready import run_script
 
 from fedtalk.data.prepare import prepare
 from fedtalk.errors import OutputError
@@ -33,8 +34,8 @@ def test_killed_before_any_change_on_the_disk_it_ends_as_if_it_had_not_been(tmp_
     recordings(tmp_path, "anna/a.mp4", "anna/gone.mp4", "bert/b.mp4")
     run(tmp_path, "former", FORMER)
     (tmp_path / "raw" / "anna" / "gone.mp4").unlink()
-    program = [sys.executable, str(SUPPORT / "killed_prepare.py"), str(tmp_path), str(step)]
-    done = subprocess.run(program, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    (tmp_path / "told").mkdir()
+    done = run_script(SUPPORT / "killed_prepare.py", str(tmp_path), str(step), folder=tmp_path / "told")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["problems"] == []

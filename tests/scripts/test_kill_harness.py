@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from ready import run_script
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
-def test_a_few_kills_leave_the_bits_of_an_uninterrupted_fit(kills: int) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "scripts/kill_harness.py", "--kills", str(kills), "--json"]
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+def test_a_few_kills_leave_the_bits_of_an_uninterrupted_fit(kills: int, tmp_path: Path) -> None:
+    ended = run_script(ROOT / "scripts" / "kill_harness.py", "--kills", str(kills), "--json", folder=tmp_path)
     assert ended.returncode == 0, ended.stderr[-3000:]
     summary = json.loads(ended.stdout)
     assert summary["kills"] == kills and summary["wrong"] == [] and sum(summary["killed"].values()) == kills

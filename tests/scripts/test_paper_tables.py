@@ -67,14 +67,38 @@ def test_what_was_not_run_is_named(script, tmp_path: Path) -> None:
 def test_every_overlay_is_one_that_is_there(script, tmp_path: Path) -> None:
     configs = {path.stem for path in (SCRIPTS.parent / "configs").glob("*.yaml")}
     for experiment in script.EXPERIMENTS.values():
-        assert len(experiment.names) == len(experiment.variations)
+        assert len(experiment.names) == len(experiment.variations) and experiment.shares in ("", *script.EXPERIMENTS)
         named = [
             part for one in (*experiment.variations, *experiment.base, *experiment.configs) for part in one.split("+")
         ]
-        assert set(named) <= configs | set(script.OVERLAYS) | {"base"}
-    script.write_overlays(tmp_path / "overlays", True, None)
-    written = {path.stem: yaml.safe_load(path.read_text()) for path in (tmp_path / "overlays").glob("*.yaml")}
-    assert set(script.OVERLAYS) < set(written) and Path(written["scale"]["model"]["init_args"]["backbone"]).is_dir()
+        assert set(named) <= configs | set(script.overlays(script.FULL)) | {"base"}
+    written = script.write_overlays(tmp_path / "overlays", script.QUICK, None)
+    scale = yaml.safe_load(written["scale"].read_text())
+    assert Path(scale["model"]["init_args"]["backbone"]).is_dir()
+
+
+@pytest.mark.parametrize("name", ["SMALL", "QUICK"])
+def test_who_trains_alone_or_pooled_takes_as_many_steps_as_the_others(script, name: str) -> None:
+    scale = getattr(script, name)
+    found, trainer = script.overlays(scale), scale.run["trainer"]
+    rounds, steps = trainer["rounds"], trainer["local"]["steps"]  # everybody is in every round
+    assert trainer["cohort"]["init_args"]["rate"] == 1.0
+    alone = found["local_only"]["trainer"]
+    assert alone["rounds"] == 0 and alone["personal"]["steps"] == rounds * steps + trainer["personal"]["steps"]
+    base = yaml.safe_load((SCRIPTS.parent / "configs" / "isfa.yaml").read_text())["data"]["init_args"]
+    assert (
+        found["centralised"]["trainer"]["local"]["steps"]
+        == steps * {**base, **scale.made["data"]["init_args"]}["speakers"]
+    )
+    assert found["centralised"]["data"]["init_args"] == {"centralised": True}
+
+
+def test_runs_of_another_sweep_are_linked(script, tmp_path: Path) -> None:
+    (tmp_path / "one" / "runs" / "fedavg-seed-0").mkdir(parents=True)
+    (tmp_path / "one" / "runs" / "fedavg-seed-0" / "sweep_run.json").write_text("{}")
+    for _ in range(2):
+        script.share_runs(tmp_path / "other", tmp_path / "one")
+    assert (tmp_path / "other" / "runs" / "fedavg-seed-0" / "sweep_run.json").read_text() == "{}"
 
 
 @pytest.mark.slow

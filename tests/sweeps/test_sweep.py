@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fedtalk.cli import main
 from fedtalk.errors import ConfigurationError
 from fedtalk.interruption import Interrupted
+from fedtalk.sweeps import processes
+from fedtalk.sweeps.environment import run_environment
 from fedtalk.sweeps.execution import RESULT, Finished, Outcome, Sweep, last_line
 from fedtalk.sweeps.plan import PlannedRun, Variation
 from fedtalk.sweeps.summary import summarise
@@ -49,9 +52,19 @@ def _adapters(run: Path) -> dict[str, bytes]:
     return {str(p.relative_to(run)): p.read_bytes() for p in sorted(run.rglob("adapter_model.safetensors"))}
 
 
-def test_a_sweep_keeps_what_is_done(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_keeps_what_is_done(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = tmp_path / "one"
-    # The backbone of the second variation is looked for in its run.
+    command = Sweep._command
+
+    def without_a_backbone(self: Sweep, run: PlannedRun, folder: Path) -> list[str]:
+        """As a run ends that doesn't find the backbone of the second variation, without the imports."""
+        if run.variation.name.endswith("nowhere"):
+            return [sys.executable, "-c", "import sys; sys.exit('fedtalk fit: backbone nowhere')"]
+        return command(self, run, folder)
+
+    monkeypatch.setattr(Sweep, "_command", without_a_backbone)
     assert _sweep(config, one, "--seeds", "3", "--vary", f"model.backbone={config}/backbone,nowhere") == 1
     captured = capsys.readouterr()
     summary = json.loads(captured.out)
@@ -75,9 +88,13 @@ def test_a_sweep_keeps_what_is_done(config: Path, tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.slow
-def test_a_sweep_repeats_to_the_bit(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_repeats_to_the_bit_forked_or_not(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = []
-    for name in ("one", "other"):
+    for name in ("forked", "new processes"):
+        if found:
+            monkeypatch.setattr(processes, "_prepared_for", {"OMP_NUM_THREADS": "of another sweep"})
         assert _sweep(config, tmp_path / name, "--seeds", "3") == 0
         (run,) = json.loads(capsys.readouterr().out)["runs"]
         found.append((run["measures"], _adapters(tmp_path / name / "runs" / run["folder"])))
@@ -91,11 +108,27 @@ def test_what_fit_would_refuse_is_refused_before_anything_runs(
     assert "ruonds" in capsys.readouterr().err and not (tmp_path / "runs").exists()
 
 
-def test_a_sweep_of_failures_alone_is_an_error_that_shows_one(tmp_path: Path) -> None:
+def test_a_sweep_of_failures_alone_is_an_error_that_shows_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = [sys.executable, "-c", "import sys; sys.exit('no such config\\n')"]
+    monkeypatch.setattr(Sweep, "_command", lambda self, run, folder: failing)
     runs = [PlannedRun(Variation("x", ("--nonsense=1",)), 0, "k" * 64)]
     outcome = Sweep(tmp_path, ["nowhere.yaml"], jobs=1).execute(runs, lambda outcome, started: None)
     (failed,) = outcome.failed
-    assert not outcome.finished and failed.reason and last_line(failed.folder / "log.txt") == failed.reason
+    assert (
+        not outcome.finished
+        and failed.reason == "no such config"
+        and last_line(failed.folder / "log.txt") == failed.reason
+    )
+
+
+def test_a_run_is_a_fork_in_a_session_of_its_own_that_says_how_it_ended(tmp_path: Path) -> None:
+    processes.prepare(run_environment(1))
+    command = [sys.executable, "-m", processes.SINGLE, "--nonsense=1"]
+    run = processes.start(command, tmp_path / "log", run_environment(1) | {"OF_THE_RUN": "yes"})
+    assert not isinstance(run, subprocess.Popen)
+    assert run.wait() == run.poll() == 2  # as argparse ends
+    assert "nonsense" in (tmp_path / "log").read_text()
+    assert isinstance(processes.start(command, tmp_path / "log", run_environment(2)), subprocess.Popen)
 
 
 def test_a_signal_stops_the_runs_and_nothing_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

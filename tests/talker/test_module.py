@@ -9,14 +9,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip, Reference
 from fedtalk.data.pieces import Piece
 from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.errors import ConfigurationError
 from fedtalk.talker.adapters import Adapter
-from fedtalk.talker.masks import loss_weight, lower_face
+from fedtalk.talker.batches import heard
+from fedtalk.talker.masks import around_mouth, loss_weight, lower_face
 from fedtalk.talker.module import Talker
+from fedtalk.talker.puppet import mouths, puppet
 from fedtalk.talker.quality import evidence
 from fedtalk.talker.schedule import make_schedule
 
@@ -124,20 +127,37 @@ def test_dubbing_leaves_pixels_outside_the_region_exactly(
     assert (made[hidden] != clip.frames[hidden]).mean() > 0.5
 
 
+def test_a_change_of_the_puppet_counts_around_the_mouth_and_the_puppet_elsewhere(
+    make_talker: MakeTalker, randomise: Callable, clips: list[Clip]
+) -> None:
+    talker, clip, reference = make_talker(), clips[0], clips[1].reference(0)
+    randomise(talker)
+    made = _stack(talker.portrait(torch.from_numpy(clip.audio), reference, 0, clip.eyes))
+    lips = heard(talker.backbone, list(talker.generation.windows(torch.from_numpy(clip.audio))))
+    kept = puppet(reference, clip.eyes, lips)
+    shown = around_mouth(mouths(reference, clip.eyes), clip.eyes, clip.size)[:, 0].numpy()
+    assert np.array_equal(made[shown == 0], kept[shown == 0])
+    assert (made[shown == 1] != kept[shown == 1]).mean() > 0.5
+    assert 0.05 < (shown == 1).mean() < (shown > 0).mean() < 0.5
+    at = np.round(mouths(reference, clip.eyes)).astype(int)
+    assert all(shown[frame, y, x] == 1 for frame, (x, y) in enumerate(at))
+    talker.backbone.denoiser.residual = False  # a network that draws by itself draws everything
+    drawn = _stack(talker.portrait(torch.from_numpy(clip.audio), reference, 0, clip.eyes))
+    assert (drawn[shown == 0] != kept[shown == 0]).mean() > 0.5
+
+
 @pytest.mark.parametrize(("kind", "deviation"), [("sample", 0.3), ("v_prediction", 1.0), ("epsilon", 1.0)])
 def test_sampling_starts_from_noise_that_the_network_can_account_for(
     make_talker: MakeTalker, clips: list[Clip], kind: str, deviation: float
 ) -> None:
     """A network that answers with the noise takes it to have a deviation of 1."""
-    talker, seen = make_talker(), []
+    talker, seen = make_talker(sampling_steps=1), []
     talker.scheduler = make_schedule(kind)
     talker.backbone.denoiser.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
     for _ in range(8):
         for _ in talker.dub(clips[0], clips[1].reference(0), seed=len(seen)):
             pass
-    first = torch.cat(
-        [latents.flatten() for latents in seen if latents.shape == seen[0].shape][:: talker.sampling_steps]
-    )
+    first = torch.cat([latents.flatten() for latents in seen if latents.shape == seen[0].shape])
     assert float(first.std()) == pytest.approx(deviation, rel=0.1)
 
 
@@ -212,7 +232,7 @@ def test_clips_without_room_for_a_reference_are_refused(
 
 
 def test_tasks_and_drops_come_in_their_shares(make_talker: MakeTalker, prepared: list) -> None:
-    talker = make_talker(dub_share=0.7, drop_audio=0.2, drop_reference=0.1)
+    talker = make_talker(dub_share=0.7, drop_audio=0.2, drop_reference=0.1, pure_noise=0.4)
     batch = talker.draw_batch(prepared, 600, torch.Generator().manual_seed(2))
     portrait = (batch["mask"] == 1).flatten(1).all(1)
     assert float(portrait.float().mean()) == pytest.approx(0.3, abs=0.08)
@@ -221,7 +241,9 @@ def test_tasks_and_drops_come_in_their_shares(make_talker: MakeTalker, prepared:
         assert bool((moved == batch["moved"][row, 0]).flatten(1).all(1).any()) == bool(portrait[row])
     assert float((~batch["audio_present"]).float().mean()) == pytest.approx(0.2, abs=0.07)
     assert float((~batch["reference_present"]).float().mean()) == pytest.approx(0.1, abs=0.06)
-    assert batch["timestep"].min() < 50 and batch["timestep"].max() > 950
+    last = batch["timestep"] == 999
+    assert float(last.float().mean()) == pytest.approx(0.4, abs=0.08)
+    assert batch["timestep"].min() < 50 and batch["timestep"][~last].max() > 950
     between = torch.stack([batch["noise"][:, 0].flatten(), batch["noise"][:, 1].flatten()])
     assert float(torch.corrcoef(between)[0, 1]) == pytest.approx(0.5, abs=0.05)
 
@@ -288,7 +310,11 @@ def test_guidance_is_a_line_from_unheard_to_heard(make_talker: MakeTalker, clips
     made = {}
     for guidance in (0.0, 1.0, 2.5):
         talker = make_talker(guidance=guidance, sampling_steps=1)
-        talker.backbone.codec.decode = lambda latents: latents[:, :3]  # type: ignore[method-assign]
+        talker.backbone.codec.decode = (
+            lambda latents, known: F.interpolate(  # type: ignore[method-assign]
+                latents[:, :3], clips[0].size
+            )
+        )
         frames = talker.portrait(audio, reference)
         made[guidance] = _stack(frames).astype(float)
     line = made[0.0] + 2.5 * (made[1.0] - made[0.0])
@@ -348,19 +374,21 @@ def test_reliability_lies_in_0_1_and_comes_from_its_generator(make_talker: MakeT
     assert not any("_encoder" in name for name, _ in talker.named_parameters())  # it measures, it is not the model
 
 
-@pytest.mark.parametrize(("fault", "lowered"), [("wrong_person", 0), ("flicker", 1)])
-def test_faulty_clips_make_a_client_less_reliable(shipped: Talker, fault: str, lowered: int) -> None:
+@pytest.mark.parametrize("people", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_faulty_clips_make_a_client_less_reliable(shipped: Talker, people: int) -> None:
     """The same people with and without the fault; strangers differ from clip to clip, so only other clips tell."""
 
-    def measure(fault: str | None) -> float:
+    def measure(fault: str | None) -> np.ndarray:
+        """Identity and stability."""
         scores = []
-        for index in range(3):
+        for index in range(people):
             person = Speaker.draw(0, "private", 50 + index, fault)
             clips = [shipped.prepare_clip(make_clip(person, take, 16, 128)) for take in range(4)]
-            scores.append(shipped.reliability(clips[3:], clips[:3], torch.Generator().manual_seed(index))[lowered])
-        return float(np.mean(scores))
+            scores.append(shipped.reliability(clips[3:], clips[:3], torch.Generator().manual_seed(index)))
+        return np.mean(scores, axis=0)
 
-    assert measure(fault) < measure(None) - 0.1
+    sound = measure(None)
+    assert measure("wrong_person")[0] < sound[0] - 0.1 and measure("flicker")[1] < sound[1] - 0.1
 
 
 def test_held_out_metrics_are_of_a_fixed_batch(make_talker: MakeTalker, prepared: list) -> None:

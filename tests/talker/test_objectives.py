@@ -41,7 +41,7 @@ def prediction() -> Prediction:
     return Prediction(
         drawn[0].requires_grad_(), drawn[1], drawn[2], drawn[0] * 1.0, drawn[4], drawn[5].requires_grad_(), weight,
         torch.tensor([0.9, 0.3]), "v_prediction", torch.randn(2, 3, 16, 16, generator=g), _decode,
-        torch.randn(2, 6, 20, 64, generator=g), points, eyes,
+        torch.randn(2, 6, 20, 64, generator=g), points, eyes, torch.tensor([0.5, 1.0, 1.5]).expand(2, 3),
     )  # fmt: skip
 
 
@@ -88,6 +88,21 @@ def test_the_diffusion_loss_is_a_weighted_mean_of_squares(prediction: Prediction
         scale = 1 / (1 - signal**2) if kind == "sample" else 1.0  # as the velocity it stands for
         expected.append((squares[window] * weight[window]).mean() * scale)
     assert float(DiffusionLoss()(prediction).detach()) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_channels_count_by_what_they_change_in_the_picture(prediction: Prediction) -> None:
+    squares = (prediction.output_BFChw - prediction.target_BFChw).detach().double().square() * prediction.weight_BF1hw
+    by_channel = squares.mean((0, 1, 3, 4))  # channels of 0.5, 1 and 1.5
+    plain = float(DiffusionLoss()(prediction).detach())
+    assert (
+        float(DiffusionLoss(visible=0)(prediction).detach())
+        == plain
+        == pytest.approx(float(by_channel.mean()), rel=1e-5)
+    )
+    once = float((by_channel * torch.tensor([0.5, 1.0, 1.5])).mean())
+    assert float(DiffusionLoss(visible=1)(prediction).detach()) == pytest.approx(once, rel=1e-5)
+    pixels = float((by_channel * torch.tensor([0.25, 1.0, 2.25])).sum() / 3.5)
+    assert float(DiffusionLoss(visible=2)(prediction).detach()) == pytest.approx(pixels, rel=1e-5)
 
 
 def test_clean_answers_count_at_most_tenfold(prediction: Prediction) -> None:

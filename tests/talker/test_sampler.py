@@ -74,7 +74,9 @@ def _whole_video(frames: list[Frame], stride: int, steps: int = STEPS) -> torch.
 def test_streaming_equals_the_whole_video_at_once(count: int, stride: int) -> None:
     frames = _frames(count)
     for group in (1, 3, 4):
-        got = torch.stack(list(sample(iter(frames), count, _predict, MADE, STEPS, WINDOW, stride, group)))
+        got = torch.stack(
+            [f.latent_Chw for f in sample(iter(frames), count, _predict, MADE, STEPS, WINDOW, stride, group)]
+        )
         assert got.shape == (count, 4, 3, 3)  # not cut to a multiple of the window
         torch.testing.assert_close(got, _whole_video(frames, stride), atol=1e-5, rtol=1e-4)
 
@@ -83,7 +85,7 @@ def test_streaming_equals_the_whole_video_at_once(count: int, stride: int) -> No
 def test_any_number_of_steps_visits_its_noise_levels_and_ends_clean(steps: int) -> None:
     """Also where it does not divide the 1000 levels of training."""
     frames = _frames(11)
-    got = torch.stack(list(sample(iter(frames), 11, _predict, MADE, steps, WINDOW, 4)))
+    got = torch.stack([f.latent_Chw for f in sample(iter(frames), 11, _predict, MADE, steps, WINDOW, 4)])
     torch.testing.assert_close(got, _whole_video(frames, 4, steps), atol=1e-5, rtol=1e-4)
 
 
@@ -103,8 +105,8 @@ def test_a_perfect_network_gives_the_clean_latents(kind: str, steps: int) -> Non
             for group in groups
         ])  # fmt: skip
 
-    for latent in sample(iter(frames), 10, predict, make_schedule(kind), steps, WINDOW, 4):
-        torch.testing.assert_close(latent, clean, atol=2e-3, rtol=1e-3)
+    for frame in sample(iter(frames), 10, predict, make_schedule(kind), steps, WINDOW, 4):
+        torch.testing.assert_close(frame.latent_Chw, clean, atol=2e-3, rtol=1e-3)
 
 
 def test_overlap_matters() -> None:

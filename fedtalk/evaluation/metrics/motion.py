@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import pairwise
+
 import cv2
 import numpy as np
 
@@ -44,12 +47,39 @@ def jitter(points: np.ndarray, unit: float) -> float:
     return float(np.linalg.norm(np.diff(points, n=2, axis=0), axis=-1).mean() / unit)
 
 
-def warping_error(truth: np.ndarray, generated: np.ndarray) -> float:
+@dataclass(frozen=True)
+class TrueMotion:
+    """The optical flow of a true clip, from each frame to the next (DIS, Kroeger et al. 2016)."""
+
+    there: list[np.ndarray]
+    """By pair of frames: (H, W, 2) float32, where each pixel goes."""
+    agree: list[np.ndarray]
+    """By pair of frames: (H, W) bool, pixels whose forward and backward flow agree."""
+
+    @classmethod
+    def of(cls, truth: np.ndarray) -> TrueMotion:
+        """Of (F, H, W, 3) uint8 frames."""
+        flows = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in truth]
+        there, agree = [], []
+        for one, other in pairwise(grey):
+            forward, backward = _flow(flows, one, other), _flow(flows, other, one)
+            there.append(_grid(forward))
+            agree.append(np.linalg.norm(forward + _look_up(backward, there[-1]), axis=-1) <= 1.0)
+        return cls(there, agree)
+
+
+def warping_error(truth: np.ndarray, generated: np.ndarray, motion: TrueMotion | None = None) -> float:
     """Temporal inconsistency along the true motion, relative to the truth's own.
 
-    The optical flow of the true clip (DIS, Kroeger et al. 2016) brings each frame onto the one before it; the mean absolute
-    difference there, over pixels whose forward and backward flow agree, is divided by that of the true clip
-    (after Lai et al., "Learning Blind Video Temporal Consistency", ECCV 2018, eq. 10-11, with an absolute error).
+    The true clip's flow brings each frame onto the one before it; the mean absolute difference there, over pixels whose forward
+    and backward flow agree, is divided by that of the true clip (after Lai et al., "Learning Blind Video Temporal Consistency",
+    ECCV 2018, eq. 10-11, with an absolute error).
+
+    Args:
+        truth: (F, H, W, 3) uint8.
+        generated: of the same shape.
+        motion: of the truth, where it is known already.
 
     Returns:
         0 or more; 1 is as consistent as the truth, above 1 flickers or swims, a still picture under a moving head is above
@@ -66,18 +96,12 @@ def warping_error(truth: np.ndarray, generated: np.ndarray) -> float:
     check_pair(truth, generated)
     if len(truth) < 2:
         raise ArtifactError("warping error: expected at least two frames")
-    flows = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in truth]
+    motion = motion or TrueMotion.of(truth)
     own = made = 0.0
-    for now in range(1, len(truth)):
-        forward, backward = _flow(flows, grey[now - 1], grey[now]), _flow(flows, grey[now], grey[now - 1])
-        there = _grid(forward)
-        back = _look_up(backward, there)
-        agree = np.linalg.norm(forward + back, axis=-1) <= 1.0
-        if not agree.any():
-            continue
-        own += _difference_along(truth, now, there)[agree].mean()
-        made += _difference_along(generated, now, there)[agree].mean()
+    for now, (there, agree) in enumerate(zip(motion.there, motion.agree, strict=True), 1):
+        if agree.any():
+            own += _difference_along(truth, now, there)[agree].mean()
+            made += _difference_along(generated, now, there)[agree].mean()
     if own == 0:
         raise ArtifactError("warping error: expected a true clip that changes")
     return float(made / own)

@@ -2,7 +2,7 @@
 
     python killed_batch.py FOLDER BACKBONE POINTS
 
-FOLDER holds jobs.csv and what it names; POINTS of the changes are tried, all of them for 0.
+FOLDER holds jobs.csv and what it names; POINTS of the changes are tried, spread evenly, all of them for 0.
 Processes are forked, so that libraries are imported once.
 """
 
@@ -54,7 +54,8 @@ def main() -> None:
     changes = json.loads((folder / "told.json").read_text())[0]
     problems = []
     points = int(sys.argv[3])
-    for change in range(0, changes, max(1, -(-changes // points)) if points else 1):
+    step = max(1, changes // points) if points else 1
+    for change in range(step // 2, changes, step):
         for path in outs:
             path.unlink(missing_ok=True)
         if apart(work(change)) != signal.SIGKILL:

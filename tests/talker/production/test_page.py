@@ -7,8 +7,6 @@ import gc
 import importlib.util
 import shutil
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -19,7 +17,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ready import begin
 
+from fedtalk.cli import main
 from fedtalk.data.media import write_audio, write_image
 from fedtalk.data.provenance import read_provenance
 from fedtalk.data.synthtalk import Speaker, make_clip
@@ -87,25 +87,24 @@ def _served(backbone: Path, folder: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind((HOST, 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "fedtalk.cli", "app", "--backbone", str(backbone), "--port", str(port), "--guidance", "1",
+    command = ["app", "--backbone", str(backbone), "--port", str(port), "--guidance", "1",
                "--steps", "2", "--stride", "8", "--scale", "2", "--device", "cpu", "--threads", "1"]  # fmt: skip
     address = f"http://{HOST}:{port}"
-    with (folder / "app.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
-        try:
-            deadline = time.monotonic() + PATIENCE
-            while True:
-                try:
-                    with urllib.request.urlopen(address) as answer:
-                        assert answer.headers["content-security-policy"] == ONLY_HERE
-                    break
-                except urllib.error.URLError:
-                    assert server.poll() is None and time.monotonic() < deadline, (folder / "app.log").read_text()
-                    time.sleep(0.5)
-            yield address
-        finally:
-            server.terminate()
-            server.wait(PATIENCE)
+    server = begin(main, command, log=folder / "app.log", folder=folder)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with urllib.request.urlopen(address) as answer:
+                    assert answer.headers["content-security-policy"] == ONLY_HERE
+                break
+            except urllib.error.URLError:
+                assert server.is_alive() and time.monotonic() < deadline, (folder / "app.log").read_text()
+                time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.join(PATIENCE)
 
 
 @contextlib.contextmanager

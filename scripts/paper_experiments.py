@@ -1,0 +1,211 @@
+"""What `scripts/paper_tables.py` runs: the experiments, the overlays that only they need, and the scales they are run at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+DIFFUSION = {"class_path": "fedtalk.talker.objectives.DiffusionLoss"}
+SPATIAL = [f"attentions.{place}.transformer_blocks.0" for place in (0, 1)]
+TEMPORAL = [f"motion_modules.{place}.transformer_blocks.0" for place in (0, 1)]
+PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
+EVERYBODY = {"class_path": "fedtalk.federation.cohort.PoissonCohort", "init_args": {"rate": 1.0}}
+
+Overlay = dict[str, Any]
+
+
+def tdc(weight: float) -> Overlay:
+    """The objective with so much of the temporal term."""
+    term = {"class_path": "fedtalk.talker.objectives.TemporalDenoisingConsistency", "init_args": {"weight": weight}}
+    return {"model": {"init_args": {"objectives": [DIFFUSION, term] if weight else [DIFFUSION]}}}
+
+
+def adapter(**settings: object) -> Overlay:
+    """Other settings of the adapter."""
+    return {"model": {"init_args": {"adapter": settings}}}
+
+
+def targets(blocks: list[str], attention: str) -> Overlay:
+    """The adapter on one kind of attention."""
+    return adapter(targets=[f"{block}.{attention}.{projection}" for block in blocks for projection in PROJECTIONS])
+
+
+def data(**settings: object) -> Overlay:
+    """Other settings of the data."""
+    return {"data": {"init_args": settings}}
+
+
+OVERLAYS: dict[str, Overlay] = {
+    "unreliable": data(unreliable=0.3),
+    "reliable": data(unreliable=0.0),
+    "outsiders": data(unreliable=0.0, outsiders=8),
+    "released": {"trainer": {"personal": None}},
+    **{f"tdc-{weight:g}": tdc(weight) for weight in (0.0, 0.05, 0.1, 0.3, 1.0)},
+    **{f"rank-{rank}": adapter(rank=rank, alpha=float(rank)) for rank in (2, 8, 16)},
+    "cross-attention": targets(SPATIAL, "attn2"),
+    "spatial": targets(SPATIAL, "attn1"),
+    "temporal": targets(TEMPORAL, "attn1"),
+    # Everybody in every round: of ten clients half would at times be too few to hide in.
+    "small-adapter": adapter(rank=2, alpha=2.0, aggregation="freeze_a", targets=["to_v", "to_out.0"])
+    | {
+        "trainer": {
+            "local": {"learning_rate": 0.03}, "validate_every": 0, "videos": None, "personal": None, "cohort": EVERYBODY,
+        }
+    },
+    "dp": {
+        "trainer": {
+            "privacy": {
+                "noise_multiplier": 0.3, "clip_norm": 1.0, "delta": 0.01,
+                "assumptions": {"colluding_fraction": 0.0, "dropout_fraction": 0.1},
+            }
+        }
+    },
+}  # fmt: skip
+"""Configs that only the tables need, by name; written beside the sweeps."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the runs are."""
+
+    run: Overlay
+    """What all of them end with."""
+    made: Overlay = field(default_factory=dict)
+    """And those of SynthTalk."""
+    adapted: dict[str, Overlay] = field(default_factory=dict)
+    """By name of a config: what of it has to follow, since it counts steps. The same name stands for both."""
+    flag: str = ""
+    """Of the command that runs it, a space before it."""
+
+    @property
+    def folder(self) -> str:
+        return "runs/paper" + self.flag.replace(" --", "-")
+
+
+def budgets(alone: int, pooled: int) -> dict[str, Overlay]:
+    """Steps of those who train alone (as many as a client takes in rounds and after them) and of all data in one place (as many
+    a round as all clients together)."""
+    return {
+        "local_only": {"trainer": {"personal": {"steps": alone}}},
+        "centralised": {"trainer": {"local": {"steps": pooled}}},
+    }
+
+
+FEW = ["swapped_audio", "copy_reference", "copy_moved"]
+FULL = Scale({"trainer": {"evaluation": {"portrait": False, "videos": 1}}})
+SMALL = Scale(
+    {
+        "trainer": {
+            "rounds": 3, "cohort": EVERYBODY, "local": {"steps": 2, "batch_size": 2},
+            "personal": {"steps": 4, "most_clients": 7}, "validate_every": 0, "videos": None,
+            "evaluation": {"clients": 7, "clips": 1, "portrait": False, "videos": 1, "controls": FEW},
+        },
+    },
+    data(frames=20),
+    budgets(alone=10, pooled=20),
+    " --small",
+)  # fmt: skip
+"""Short rounds of the shipped 128 px backbone; people, seeds and pairs are those of the full scale."""
+QUICK = Scale(
+    {
+        "model": {"init_args": {"adapter": {"rank": 2, "alpha": 2.0}, "window": 4, "stride": 4}},
+        "trainer": {
+            "rounds": 1, "cohort": EVERYBODY, "local": {"steps": 1, "batch_size": 1},
+            "personal": {"steps": 1, "most_clients": 2}, "validate_every": 0,
+            "evaluation": {"clients": 2, "clips": 1, "portrait": False, "videos": 1}, "videos": None, "accelerator": "cpu",
+        },
+    },
+    data(clips=1, frames=12, size=32),
+    budgets(alone=2, pooled=10) | {f"rank-{rank}": adapter(rank=min(rank, 4), alpha=1.0 * rank) for rank in (2, 8, 16)},
+    " --quick",
+)  # fmt: skip
+"""The miniature: one round, one step, an untrained backbone of 32 px."""
+
+
+def merged(one: Overlay, other: Overlay) -> Overlay:
+    """``other`` stacked on ``one``.
+
+    >>> merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})
+    {'a': {'b': 1, 'c': 3}}
+    """
+    found = dict(one)
+    for key, value in other.items():
+        inner = found.get(key)
+        found[key] = merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return found
+
+
+def overlays(scale: Scale) -> dict[str, Overlay]:
+    """All that is written beside the sweeps at a scale, by name: `OVERLAYS`, ``scale``, ``scale_data`` where it has any, what is
+    adapted."""
+    found = {**OVERLAYS, "scale": scale.run} | ({"scale_data": scale.made} if scale.made else {})
+    for name, change in scale.adapted.items():
+        known = found.get(name) or yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
+        found[name] = merged(known, change)
+    return found
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One sweep and the table that is made of it."""
+
+    title: str
+    base: tuple[str, ...]
+    """Overlays of all of its runs."""
+    variations: tuple[str, ...]
+    """Overlays, joined by ``+``; the first is what the others are compared with. ``base`` for none."""
+    row: str = "personal"
+    """Which row of a run's table is shown: with personal adapters, or with the released one."""
+    measures: tuple[str, ...] = ("psnr_mouth", "mouth_corr_pooled", "identity", "flicker", "jitter")
+    configs: tuple[str, ...] = ("isfa",)
+    labels: tuple[str, ...] = ()
+    """Names of the variations in the table; their own by default, ``isfa`` for ``base``."""
+    shares: str = ""
+    """Another experiment, some of whose runs are runs of this one: they are not run twice."""
+
+    @property
+    def names(self) -> list[str]:
+        own = (variation.removesuffix("+released").replace("base", "isfa") for variation in self.variations)
+        return list(self.labels or own)
+
+
+METHODS = ("fedavg", "base", "fedavg+fedprox", "local_only", "centralised", "fedavg+ditto", "fedavg+fedper")
+RULES = (
+    "fedavg",
+    "base",
+    *(f"{rule}+released" for rule in ("isfa_paper", "uniform", "median", "trimmed_mean", "krum", "oracle")),
+)
+
+EXPERIMENTS = {
+    "methods-30": Experiment("30 % of the clients unreliable: with personal adapters", ("unreliable",), METHODS),
+    "methods-0": Experiment("All clients reliable: with personal adapters", ("reliable",), METHODS),
+    "rules-30": Experiment(
+        "30 % unreliable: the released adapter, by rule", ("unreliable",), RULES, "trained", shares="methods-30"
+    ),
+    "ablation-30": Experiment(
+        "Ablation, 30 % unreliable, small adapters: the released one", ("unreliable", "small-adapter"),
+        ("fedavg+tdc-0", "tdc-0", "fedavg", "fedavg+tdc-0+dp", "dp"), "trained",
+        labels=("adapters only", "+ ISFA", "+ TDC", "+ DP", "all of it"),
+    ),
+    "outsiders": Experiment(
+        "People who took no part: the released adapter", ("outsiders", "released"), ("fedavg", "base"), "trained"
+    ),
+    "tdc": Experiment(
+        "TDC by its weight: the released adapter", ("reliable", "released"),
+        ("tdc-0", "tdc-0.05", "tdc-0.1", "tdc-0.3", "tdc-1"), "trained",
+        ("psnr_mouth", "flicker", "jitter", "warping_error", "mouth_corr_pooled"),
+    ),
+    "lora": Experiment(
+        "LoRA by rank and targets: the released adapter", ("reliable", "released"),
+        ("rank-8", "rank-2", "rank-16", "cross-attention", "spatial", "temporal"), "trained",
+    ),
+    "people": Experiment(
+        "Real people, 30 % unreliable: with personal adapters", ("unreliable",), ("fedavg", "base", "local_only", "oracle"),
+        configs=("isfa", "people"),
+    ),
+}  # fmt: skip
+"""In order of importance."""

@@ -101,12 +101,12 @@ SMALL = Scale(
     {
         "trainer": {
             "rounds": 3, "cohort": EVERYBODY, "local": {"steps": 2, "batch_size": 2},
-            "personal": {"steps": 6, "most_clients": 7}, "validate_every": 0, "videos": None,
+            "personal": {"steps": 4, "most_clients": 7}, "validate_every": 0, "videos": None,
             "evaluation": {"clients": 7, "clips": 1, "portrait": False, "videos": 1, "controls": FEW},
         },
     },
     data(frames=20),
-    budgets(alone=12, pooled=20),
+    budgets(alone=10, pooled=20),
     " --small",
 )  # fmt: skip
 """Short rounds of the shipped 128 px backbone; people, seeds and pairs are those of the full scale."""

@@ -15,7 +15,7 @@ def write_backbone(folder: Path) -> None:
     """A randomly initialised backbone; it learns nothing useful and takes every path that a trained one takes."""
     torch.manual_seed(0)
     save_codec(Codec(tiny_codec(width=8), pack=2), folder / "codec")
-    architecture = Architecture(size=32, codec=str(folder / "codec"), pack=2, channels=[32, 64], width=32, heads=2)
+    architecture = Architecture(size=32, codec=str(folder / "codec"), pack=2, channels=[32], width=32, heads=2)
     Backbone.build(architecture).save(folder)
 
 

@@ -63,7 +63,8 @@ def tiny_codec_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_architecture(tiny_codec_folder: Path) -> Architecture:
-    return Architecture(size=SIZE, codec=str(tiny_codec_folder), pack=2, channels=[32, 64], width=32, heads=2)
+    """One level of blocks: a network's depth is most of what its tests cost."""
+    return Architecture(size=SIZE, codec=str(tiny_codec_folder), pack=2, channels=[32], width=32, heads=2)
 
 
 @pytest.fixture(scope="session")

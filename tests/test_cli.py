@@ -17,6 +17,7 @@ from ready import begin
 import fedtalk
 from fedtalk.cli import main
 from fedtalk.commands import COMMANDS
+from fedtalk.federation.placement import Placement
 
 
 def _config(backbone: Path, folder: Path, **trainer: object) -> Path:
@@ -169,8 +170,13 @@ def test_kill_9_at_any_instant_costs_the_round_under_way_at_most(
 
 
 def test_a_dry_run_says_what_the_run_will_take_and_writes_nothing(
-    finished: Path, tiny_backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path,
+    tiny_backbone: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("fedtalk.planning.trials._alternatives", lambda *_: [Placement(together=4)])
     folder = tmp_path / "planned"
     assert main(["fit", "--config", str(_config(tiny_backbone, folder)), "--dry_run"]) == 0
     printed = capsys.readouterr().out.splitlines()

@@ -47,9 +47,16 @@ def _apart(one: dict[str, Tensor], other: dict[str, Tensor], start: dict[str, Te
     return float(between / torch.cat([(one[name] - start[name]).flatten() for name in start]).norm())
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("processes", "backend"),
+    [
+        (1, "aot_eager"),
+        pytest.param(1, "inductor", marks=pytest.mark.slow),
+        pytest.param(2, "inductor", marks=pytest.mark.slow),
+    ],
+)
 def test_every_process_compiles_once_and_learns_the_same(
-    parts, tmp_path: Path, processes: int, request: pytest.FixtureRequest
+    parts, tmp_path: Path, processes: int, backend: str, request: pytest.FixtureRequest
 ) -> None:
     """In this process, and in two that take each client together by ddp."""
     if processes > 1:
@@ -58,7 +65,7 @@ def test_every_process_compiles_once_and_learns_the_same(
     kind = "ddp" if processes > 1 else "single"
     ends, start = [], copy_state(parts.Pull().exchanged_parameters())
     (told := tmp_path / "told").mkdir()
-    for module, compiled in ((parts.Pull(), False), (parts.CompiledPull(told), True)):
+    for module, compiled in ((parts.Pull(), False), (parts.CompiledPull(told, backend), True)):
         placed = Placement(kind, processes, compile=compiled)
         fit = parts.trainer(tmp_path / str(compiled), [ISFA(gamma=1.0)], default_placement=placed)
         fit.fit(module, parts.People(people))

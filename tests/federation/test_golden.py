@@ -12,6 +12,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.privacy.clipping import AdaptiveClipping
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
+from fedtalk.talker.backbone import Architecture, Backbone
 from fedtalk.talker.module import Talker
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -56,9 +58,11 @@ def _compare(name: str, state: dict[str, torch.Tensor]) -> None:
         assert digest == kept["digest"]
 
 
-def test_a_talkers_adapter(make_talker: Callable[..., Talker], tmp_path: Path) -> None:
-    """ISFA, FedProx, a kept optimizer, a cohort that is drawn: everything but privacy."""
-    talker = make_talker()
+def test_a_talkers_adapter(make_talker: Callable[..., Talker], tiny_architecture: Architecture, tmp_path: Path) -> None:
+    """ISFA, FedProx, a kept optimizer, a cohort that is drawn: everything but privacy. A network of two levels."""
+    torch.manual_seed(2)
+    Backbone.build(replace(tiny_architecture, channels=[32, 64])).save(tmp_path / "backbone")
+    talker = make_talker(backbone=str(tmp_path / "backbone"))
     trainer = FederatedTrainer(
         rounds=3,
         cohort=PoissonCohort(0.8),

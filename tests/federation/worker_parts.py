@@ -99,16 +99,16 @@ class Layers(nn.Sequential):
 class CompiledPull(Pull):
     """Each process that trains it writes to ``told`` how many graphs it has compiled."""
 
-    def __init__(self, told: Path) -> None:
+    def __init__(self, told: Path, backend: str) -> None:
         super().__init__()
         self.net = Layers(*self.net)
-        self.told = told
+        self.told, self.backend = told, backend
 
     def set_compiled(self, enabled: bool) -> None:
         from torch._dynamo.utils import counters
 
         if enabled:
-            self.net.compile(dynamic=False)
+            self.net.compile(dynamic=False, backend=self.backend)
         elif self.net._compiled_call_impl is not None:
             self.net._compiled_call_impl = None
             (self.told / str(os.getpid())).write_text(str(counters["stats"]["unique_graphs"]))

@@ -23,7 +23,7 @@ FRAMES, CHANNELS, CELLS = 10, 16, 4
 def denoiser(tiny_architecture: Architecture) -> Denoiser:
     """Random, its motion modules the identity, so that frames are apart unless the inputs tie them; hears log-mel."""
     torch.manual_seed(2)
-    return Backbone.build(replace(tiny_architecture, speech="mel")).denoiser.eval()
+    return Backbone.build(replace(tiny_architecture, speech="mel", channels=[32, 64])).denoiser.eval()
 
 
 def _inputs(seed: int = 0) -> dict[str, torch.Tensor]:

@@ -151,15 +151,13 @@ def test_sampling_starts_from_noise_that_the_network_can_account_for(
     make_talker: MakeTalker, clips: list[Clip], kind: str, deviation: float
 ) -> None:
     """A network that answers with the noise takes it to have a deviation of 1."""
-    talker, seen = make_talker(), []
+    talker, seen = make_talker(sampling_steps=1), []
     talker.scheduler = make_schedule(kind)
     talker.backbone.denoiser.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
     for _ in range(8):
         for _ in talker.dub(clips[0], clips[1].reference(0), seed=len(seen)):
             pass
-    first = torch.cat(
-        [latents.flatten() for latents in seen if latents.shape == seen[0].shape][:: talker.sampling_steps]
-    )
+    first = torch.cat([latents.flatten() for latents in seen if latents.shape == seen[0].shape])
     assert float(first.std()) == pytest.approx(deviation, rel=0.1)
 
 
@@ -376,19 +374,21 @@ def test_reliability_lies_in_0_1_and_comes_from_its_generator(make_talker: MakeT
     assert not any("_encoder" in name for name, _ in talker.named_parameters())  # it measures, it is not the model
 
 
-@pytest.mark.parametrize(("fault", "lowered"), [("wrong_person", 0), ("flicker", 1)])
-def test_faulty_clips_make_a_client_less_reliable(shipped: Talker, fault: str, lowered: int) -> None:
+@pytest.mark.parametrize("people", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_faulty_clips_make_a_client_less_reliable(shipped: Talker, people: int) -> None:
     """The same people with and without the fault; strangers differ from clip to clip, so only other clips tell."""
 
-    def measure(fault: str | None) -> float:
+    def measure(fault: str | None) -> np.ndarray:
+        """Identity and stability."""
         scores = []
-        for index in range(3):
+        for index in range(people):
             person = Speaker.draw(0, "private", 50 + index, fault)
             clips = [shipped.prepare_clip(make_clip(person, take, 16, 128)) for take in range(4)]
-            scores.append(shipped.reliability(clips[3:], clips[:3], torch.Generator().manual_seed(index))[lowered])
-        return float(np.mean(scores))
+            scores.append(shipped.reliability(clips[3:], clips[:3], torch.Generator().manual_seed(index)))
+        return np.mean(scores, axis=0)
 
-    assert measure(fault) < measure(None) - 0.1
+    sound = measure(None)
+    assert measure("wrong_person")[0] < sound[0] - 0.1 and measure("flicker")[1] < sound[1] - 0.1
 
 
 def test_held_out_metrics_are_of_a_fixed_batch(make_talker: MakeTalker, prepared: list) -> None:

@@ -45,7 +45,15 @@ class _Canvas:
         return np.clip(0.5 - distance / (self.pixel * softness), 0.0, 1.0)
 
     def paint(self, coverage: np.ndarray, colour: Colour | np.ndarray) -> None:
-        self.picture += coverage[..., None] * (np.asarray(colour, np.float32) - self.picture)
+        """Paint where coverage isn't 0, which most shapes have in a small part of the picture."""
+        rows, columns = (np.flatnonzero(coverage.any(axis)) for axis in ((0, 2), (0, 1)))
+        if not len(rows):
+            return
+        box = (slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        colour = np.asarray(colour, np.float32)
+        self.picture[box] += coverage[box][..., None] * (
+            (colour[box] if colour.ndim > 1 else colour) - self.picture[box]
+        )
 
 
 def draw_face(

@@ -95,6 +95,7 @@ def test_an_adapter_lowers_the_loss_of_those_it_was_trained_on(make_talker: Call
     assert loss_reduction(talker, prepared[:2], start, start, 0, "a") == 0
 
 
+@pytest.mark.slow
 def test_a_gradient_step_is_traced_to_its_person() -> None:
     """On the shipped backbone: minus the gradient on two clips; two others find their person among three, mostly."""
     talker = Talker("shipped", adapter=Adapter(rank=2)).eval()

@@ -111,7 +111,7 @@ def test_repeated_runs_are_the_other_method(run: Path, capsys: pytest.CaptureFix
 def private(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Audited: a run under secure aggregation with a budget of epsilon 8."""
     privacy = {"target_epsilon": 8.0, "delta": 1e-2, "clip_norm": 0.5}
-    run = fit(tiny_backbone, tmp_path_factory.mktemp("private") / "run", privacy=privacy, speakers=12)
+    run = fit(tiny_backbone, tmp_path_factory.mktemp("private") / "run", privacy=privacy, speakers=8)
     assert main(["audit", str(run), *SMALL, "--rounds", "1"]) == 0
     return run
 
@@ -160,7 +160,7 @@ def test_a_guarantee_that_does_not_hold_is_an_error(
 
     honest = mechanism.discrete_gaussian
     privacy = {"noise_multiplier": 4.0, "delta": 1e-2, "where": "central", "secure_aggregation": False}
-    run = fit(tiny_backbone, tmp_path / "broken", privacy=privacy, speakers=12)
+    run = fit(tiny_backbone, tmp_path / "broken", privacy=privacy, speakers=8)
     monkeypatch.setattr(mechanism, "discrete_gaussian", lambda deviation, *rest: honest(deviation // 100, *rest))
     arguments = [str(run), *SMALL, "--targets", "0", "--canaries", "120", "--rounds", "1", "--delta", "1e-4"]
     assert "does not keep its guarantee" in _error(arguments, capsys)

@@ -73,15 +73,15 @@ def sweep(cases_each: int, sizes: tuple[int, ...], fractions: list[tuple[float, 
     return ended
 
 
-def test_thousands_of_random_dropouts_on_small_cohorts() -> None:
-    """Complete graphs, where the outcome is certain: 15 subsets of stages, 2100 cases."""
-    ended = sweep(140, (5, 6, 7), [(0.2, 0.2), (0.2, 0.4), (0.1, 0.5)], seed=0)
-    assert sum(ended.values()) == 2100 and min(ended.values()) > 300
+def test_hundreds_of_random_dropouts_on_small_cohorts() -> None:
+    """Complete graphs, where the outcome is certain: 15 subsets of stages, 300 cases."""
+    ended = sweep(20, (5, 6, 7), [(0.2, 0.2), (0.2, 0.4), (0.1, 0.5)], seed=0)
+    assert sum(ended.values()) == 300 and min(ended.values()) > 40
 
 
 def test_random_dropouts_on_a_sparse_graph() -> None:
-    ended = sweep(4, (18, 24), [(0.1, 0.2)], seed=1)
-    assert min(ended.values()) > 2
+    ended = sweep(2, (18,), [(0.1, 0.2)], seed=1)
+    assert min(ended.values()) > 0
 
 
 @pytest.mark.slow

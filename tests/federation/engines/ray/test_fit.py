@@ -12,6 +12,7 @@ from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy.settings import AdaptiveClipping, Privacy
 
 
+@pytest.mark.slow
 def test_a_private_run_keeps_its_promise_with_workers(local_ray: None, parts, tmp_path: Path) -> None:
     """Secrets stay in the main process, and the clipping bound that moves there is the one that counts."""
     people = parts.people(8)

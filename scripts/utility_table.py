@@ -14,6 +14,10 @@ a row of differences is that of the second to the first, seed by seed:
 
     python scripts/utility_table.py --adapters freeze_a fedsvd --epsilons off 8 --json
 
+At the same learning rate their steps are not alike: A's rows are of length 1 with fedsvd and about 0.57 with freeze_a, so that a
+step on B, and noise on it, moves the product 1.7 times as far. ``--adapters freeze_a --set
+trainer.local.learning_rate=5.2e-2``, in a folder of its own, tells how much of a difference is that.
+
 ``--set data.init_args.speakers=160 trainer.rounds=4`` makes it smaller, and ``--columns error`` leaves out the dubbing, which is
 most of the measuring; give each size a ``--folder`` of its own.
 

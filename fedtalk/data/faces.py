@@ -6,6 +6,7 @@ fetches. Further finders are any object with `FaceFinder.find`.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -115,6 +116,16 @@ def dlib_module() -> Any:
         raise ArtifactError(f"dlib can't be imported ({error}); run `pip install dlib-bin`") from error
 
 
+@functools.lru_cache(maxsize=1)
+def landmark_predictor() -> Any:
+    """dlib's predictor of 68 landmarks; 100 MB, which are read once.
+
+    Raises:
+        ArtifactError: dlib or the weights are absent.
+    """
+    return dlib_module().shape_predictor(str(dlib_weights("shape_predictor_68_face_landmarks.dat")))
+
+
 def model_file(path: str | os.PathLike[str] | None, variable: str, what: str, file_name: str) -> Path:
     """The model file that the user names by option or environment variable.
 
@@ -150,7 +161,7 @@ class DlibFinder:
     def __init__(self, *, long_side: int = 720, threshold: float = 0.0) -> None:
         self._dlib = dlib_module()
         self._detector = self._dlib.get_frontal_face_detector()
-        self._predictor = self._dlib.shape_predictor(str(dlib_weights("shape_predictor_68_face_landmarks.dat")))
+        self._predictor = landmark_predictor()
         self._long_side = long_side
         self._threshold = threshold
 

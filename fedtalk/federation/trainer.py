@@ -273,6 +273,8 @@ class FederatedTrainer(MeasuringTrainer):
             run.kept = {"callbacks": self.callback_states()}
             if run.kept["callbacks"]:  # else the round's own checkpoint says it all
                 run.save()
+        if not self.rounds:
+            run.save()  # of a run without rounds: what they would have begun with
         run.faults.close(self.rounds)
         load_state(module.exchanged_parameters(), run.server.state)
         self.notify("on_fit_rounds_end", module)

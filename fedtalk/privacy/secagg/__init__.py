@@ -8,7 +8,7 @@ exchanges:
 1. keys: each client sends two fresh X25519 public keys;
 2. shares: the server draws a graph over those who answered; each client shares the secret of its mask key and the seed
    of its own mask among its neighbours (Shamir, encrypted end to end through the server);
-3. input: each client sends its vector plus its own mask plus or minus one mask for each neighbour that shared;
+3. input: each client sends its vector plus its own mask plus or minus one mask for each of its nearest neighbours that shared;
 4. reveal: for each neighbour, a survivor reveals one share: of the seed if the neighbour's vector arrived, of the mask
    key if it did not. The server opens and subtracts the masks that are left in the sum.
 

@@ -44,6 +44,11 @@ def checked_roster(
             f"roster: expected the keys of {choice.degree} neighbours of client {own} among {count}, got "
             f"{len(message.neighbour_keys)}, of {list(message.neighbour_keys)[:8]}…"
         )
+    if len(message.masking) != choice.mask_degree or not message.neighbour_keys.keys() >= set(message.masking):
+        raise RefusedMessage(
+            f"roster: expected masks with {choice.mask_degree} of the {choice.degree} neighbours of client {own}, got "
+            f"{len(message.masking)}, with {list(message.masking)[:8]}…"
+        )
     used = set(own_keys)
     for peer, pair in message.neighbour_keys.items():
         if used.intersection(pair) or pair[0] == pair[1]:
@@ -59,6 +64,7 @@ def checked_request(
     choice: GraphChoice,
     near: Set[int],
     silent: Set[int],
+    masking: Set[int],
 ) -> set[int]:
     """The surviving neighbours, if the request is in order.
 
@@ -69,6 +75,7 @@ def checked_request(
         choice: its graph.
         near: neighbours that shared.
         silent: neighbours that never did.
+        masking: neighbours that shared and with whom it has masks.
 
     Raises:
         RefusedMessage: it isn't.
@@ -104,4 +111,10 @@ def checked_request(
     alive = len(near & survivors)
     if alive < choice.threshold:
         raise RefusedMessage(f"request: expected at least {choice.threshold} surviving neighbours, got {alive}")
+    hiding = len(masking & survivors)
+    if hiding < choice.mask_threshold:
+        raise RefusedMessage(
+            f"request: expected at least {choice.mask_threshold} survivors that have masks with client {own}, got {hiding}; "
+            "its vector would stand out of the sum"
+        )
     return survivors

@@ -132,13 +132,15 @@ class Advertised(_State):
             message.count,
             message.digest,
         )
-        peers = {}
+        peers, masking = {}, frozenset(message.masking)
         for peer, (sealing_public, mask_public) in message.neighbour_keys.items():
             agreed = self._sealing.agree(sealing_public)
             peers[peer] = _Peer(
                 seal_to=keys.sealing_key(agreed, own, peer, context),
                 open_from=keys.sealing_key(agreed, peer, own, context),
-                pair_mask=keys.pair_mask_key(self._masking, own, mask_public, peer, context),
+                pair_mask=keys.pair_mask_key(self._masking, own, mask_public, peer, context)
+                if peer in masking
+                else None,
             )
         seed = keys.fresh_secret()
         points = range(1, len(peers) + 1)
@@ -161,7 +163,8 @@ class _Peer:
 
     seal_to: bytes
     open_from: bytes
-    pair_mask: bytes
+    pair_mask: bytes | None
+    """None where there is no mask with it."""
 
 
 class Shared(_State):
@@ -184,7 +187,7 @@ class Shared(_State):
         return self._choice.clients
 
     def receive_shares(self, delivery: bytes, vector: np.ndarray) -> tuple[Submitted, bytes]:
-        """Mask ``vector`` with its own mask and one for each neighbour that shared, and send it.
+        """Mask ``vector`` with its own mask and those with neighbours that shared, and send it.
 
         Args:
             delivery: the server's message.
@@ -192,7 +195,7 @@ class Shared(_State):
 
         Raises:
             RefusedMessage: garbage, wrong address, shares from a stranger, fewer sharing neighbours than the
-                threshold, a second delivery.
+                threshold, in all or among those who have masks with this client, a second delivery.
             InvalidInput: ``vector`` is not a vector of the ring.
         """
         self._begin()
@@ -205,6 +208,12 @@ class Shared(_State):
             raise RefusedMessage(
                 f"delivery: expected shares from at least {self._choice.threshold} neighbours, got "
                 f"{len(message.envelopes)}; with so few the masks could not be removed"
+            )
+        masking = frozenset(peer for peer in message.envelopes if self._peers[peer].pair_mask is not None)
+        if len(masking) < self._choice.mask_threshold:
+            raise RefusedMessage(
+                f"delivery: expected shares from at least {self._choice.mask_threshold} of those who have masks with client "
+                f"{self._round.client}, got {len(masking)}; too few masks to hide its vector"
             )
         settings, own = self._round.settings, self._round.client
         ring = settings.ring
@@ -223,11 +232,12 @@ class Shared(_State):
         held = {peer: (self._peers[peer].open_from, sealed) for peer, sealed in message.envelopes.items()}
         silent = frozenset(self._peers) - held.keys()
         reply = messages.MaskedInput(own, settings.session, self._round.number, packed)
-        return Submitted(self._round, self._choice, held, silent), reply.encode()
+        return Submitted(self._round, self._choice, held, silent, masking), reply.encode()
 
     def _pair_masks(self, peers: Iterable[int]) -> list[masks.Mask]:
-        """What this client adds for each of these neighbours; the neighbour adds the opposite."""
-        return [masks.Mask(self._peers[peer].pair_mask, subtract=peer < self._round.client) for peer in peers]
+        """What this client adds for those of these neighbours with whom it has masks; they add the opposite."""
+        masking = {peer: self._peers[peer].pair_mask for peer in peers}
+        return [masks.Mask(key, subtract=peer < self._round.client) for peer, key in masking.items() if key is not None]
 
 
 class Submitted(_State):
@@ -239,10 +249,11 @@ class Submitted(_State):
         choice: GraphChoice,
         held: Mapping[int, tuple[bytes, bytes]],
         silent: frozenset[int],
+        masking: frozenset[int],
     ) -> None:
         super().__init__()
         self._round, self._choice = round_, choice
-        self._held, self._silent = held, silent
+        self._held, self._silent, self._masking = held, silent, masking
 
     def reveal(self, request: bytes) -> bytes:
         """One share for each neighbour that shared: of its seed if it survived, of its mask key if it dropped out.
@@ -252,13 +263,19 @@ class Submitted(_State):
         Raises:
             RefusedMessage: garbage, wrong address, a client both survivor and dropped, an id that is no neighbour's, a
                 neighbour in neither list or one that never shared, a count that the lists can't have, too few survivors in
-                all or among the neighbours, a second request.
+                all or among the neighbours (those with masks, too), a second request.
         """
         self._begin()
         message = messages.RevealRequest.decode(request)
         self._round.check_address(message)
         survivors = checks.checked_request(
-            message, self._round.settings, self._round.client, self._choice, self._held.keys(), self._silent
+            message,
+            self._round.settings,
+            self._round.client,
+            self._choice,
+            self._held.keys(),
+            self._silent,
+            self._masking,
         )
         seeds, mask_keys = {}, {}
         for peer, (key, sealed) in self._held.items():

@@ -23,7 +23,9 @@ class Roster:
     choice: GraphChoice
     """Degree and threshold for so many clients."""
     near: Mapping[int, tuple[int, ...]]
-    """Neighbours of each client, ascending."""
+    """Neighbours of each client, ascending: those who hold shares of its secrets."""
+    masking: Mapping[int, tuple[int, ...]]
+    """Those among them with whom it has masks, ascending."""
     mask_publics: Mapping[int, bytes]
     """Public mask key of each client."""
     context: bytes

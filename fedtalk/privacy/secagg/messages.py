@@ -17,7 +17,7 @@ from fedtalk.privacy.secagg.envelope import SEALED_BYTES
 from fedtalk.privacy.secagg.errors import MalformedMessage
 from fedtalk.privacy.secagg.shamir import PRIME, SHARE_BYTES
 
-VERSION = 3
+VERSION = 4
 SESSION_BYTES = 16
 LARGEST_CLIENT_ID = 2**32 - 1
 LARGEST_ROUND = 2**64 - 1
@@ -120,6 +120,8 @@ class Roster(Message):
     """32 bytes that stand for who they are and in which graph, without saying it."""
     neighbour_keys: dict[int, tuple[bytes, bytes]]
     """(sealing, mask) public keys of each neighbour of the recipient."""
+    masking: tuple[int, ...]
+    """The neighbours with whom the recipient has masks."""
 
     def _body(self) -> Iterable[bytes]:
         yield struct.pack("<I", self.count)
@@ -127,11 +129,13 @@ class Roster(Message):
         yield _pack_ids(self.neighbour_keys)
         for sealing_public, mask_public in self.neighbour_keys.values():
             yield sealing_public + mask_public
+        yield _pack_ids(self.masking)
 
     @classmethod
     def _parse(cls, reader: _Reader) -> Iterable[object]:
         count, digest, ids = reader.number(), reader.take(_KEY_BYTES), reader.ids()
-        return [count, digest, {peer: (reader.take(_KEY_BYTES), reader.take(_KEY_BYTES)) for peer in ids}]
+        keys = {peer: (reader.take(_KEY_BYTES), reader.take(_KEY_BYTES)) for peer in ids}
+        return [count, digest, keys, reader.ids()]
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ class _Envelopes(Message):
 
     @classmethod
     def _parse(cls, reader: _Reader) -> Iterable[object]:
-        return [{peer: reader.take(SEALED_BYTES) for peer in reader.ids()}]
+        return [reader.by_client(SEALED_BYTES)]
 
 
 @dataclass(frozen=True)
@@ -225,7 +229,7 @@ class RevealedShares(Message):
 
     @classmethod
     def _parse(cls, reader: _Reader) -> Iterable[object]:
-        return [{peer: reader.share() for peer in reader.ids()} for _ in range(2)]
+        return [reader.shares(), reader.shares()]
 
 
 class _Reader:
@@ -266,12 +270,18 @@ class _Reader:
             )
         return ids
 
-    def share(self) -> bytes:
-        """One Shamir share, a field element."""
-        share = self.take(SHARE_BYTES)
-        if share[0] and int.from_bytes(share, "big") >= PRIME:  # all but a few of the smaller numbers begin with 0
+    def by_client(self, size: int) -> dict[int, bytes]:
+        """A counted list of client ids, then ``size`` bytes for each."""
+        ids = self.ids()
+        return dict(zip(ids, struct.unpack(f"{size}s" * len(ids), self.take(size * len(ids))), strict=True))
+
+    def shares(self) -> dict[int, bytes]:
+        """A Shamir share, a field element, by client."""
+        shares = self.by_client(SHARE_BYTES)
+        # All but a few of the smaller numbers begin with 0.
+        if any(share[0] and int.from_bytes(share, "big") >= PRIME for share in shares.values()):
             raise MalformedMessage(f"{self._name}: expected a field element, got a larger number; message dropped")
-        return share
+        return shares
 
     def finish(self) -> None:
         """Nothing may be left over."""

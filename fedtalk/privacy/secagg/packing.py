@@ -8,14 +8,22 @@ packing and unpacking are shifts of whole rows, at the speed of memory. Machine 
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from fedtalk.machine import usable_cores
 from fedtalk.privacy.secagg.words import DTYPE, WORD_BITS
 
-_BLOCK = 1 << 15
-"""Machine words that are added at once: with the sums that they go to they stay in the processor's second-level cache."""
+AT_ONCE = 8
+"""Vectors that are added together: their sums, larger than a cache, are read and written once for all of them."""
+_BLOCK = 10_500
+"""Most machine words that are added at once: with the sums that they go to they stay in the processor's second-level cache."""
+_LEAST_BYTES_A_THREAD = 1 << 22
+"""Packed bytes below which a thread costs more than it saves."""
 
 
 def packed_bytes(count: int, width: int) -> int:
@@ -45,6 +53,8 @@ def pack(values: np.ndarray, width: int) -> bytes:
 class PackedSum:
     """The sum of packed values, taken without unpacking one: only what the layout makes unavoidable is done for each.
 
+    The last few, up to `AT_ONCE`, wait to be added together, on all cores where they are long.
+
     A segment's low bits are its machine word shifted right. Bits of neighbouring segments come along above bit ``width``, where
     they can't carry downwards, and are left there. The high bits of a segment that straddles two machine words are the next
     one shifted left, and shifting left commutes with adding: there the machine words themselves are summed, once for all
@@ -67,21 +77,44 @@ class PackedSum:
             place: np.zeros(self._length, dtype=DTYPE)
             for place in sorted(shifted | {(word, 0) for word in range(self._words)})
         }
+        self._waiting: list[np.ndarray] = []
 
     def add(self, data: bytes | memoryview) -> None:
-        """Add packed values, `packed_bytes` long; the caller has checked the length."""
-        packed = np.frombuffer(data, dtype=DTYPE).reshape(self._words, self._length)
-        part = np.empty(min(self._length, _BLOCK), dtype=DTYPE)
-        for start in range(0, self._length, _BLOCK):
-            block = slice(start, start + _BLOCK)
-            for (word, shift), total in self._sums.items():
-                drawn, into = packed[word, block], total[block]
-                if shift:
-                    drawn = np.right_shift(drawn, DTYPE.type(shift), out=part[: len(drawn)])
-                np.add(into, drawn, out=into)
+        """Add packed values, `packed_bytes` long, which must not change any more; the caller has checked the length."""
+        self._waiting.append(np.frombuffer(data, dtype=DTYPE).reshape(self._words, self._length))
+        if len(self._waiting) == AT_ONCE:
+            self._add_waiting()
+
+    def _add_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        work = sum(packed.nbytes for packed in waiting)
+        threads = max(1, min(usable_cores(), work // _LEAST_BYTES_A_THREAD))
+        count = threads * -(-self._length // (threads * _BLOCK))
+        ends = [self._length * index // count for index in range(count + 1)]
+        blocks = [slice(*pair) for pair in itertools.pairwise(ends)]
+        if threads == 1:
+            self._add_blocks(waiting, blocks)
+            return
+        with ThreadPoolExecutor(threads - 1, "packed") as pool:
+            started = [pool.submit(self._add_blocks, waiting, blocks[index::threads]) for index in range(1, threads)]
+            self._add_blocks(waiting, blocks[::threads])
+            for future in started:
+                future.result()
+
+    def _add_blocks(self, waiting: Sequence[np.ndarray], blocks: Sequence[slice]) -> None:
+        """What is no other thread's: these blocks of every sum."""
+        for block in blocks:
+            part = np.empty(block.stop - block.start, dtype=DTYPE)
+            for word, places in itertools.groupby(self._sums, key=lambda place: place[0]):
+                sums = [(DTYPE.type(shift), self._sums[word, shift][block]) for _, shift in places]
+                for packed in waiting:
+                    drawn = packed[word, block]
+                    for shift, into in sums:
+                        np.add(into, np.right_shift(drawn, shift, out=part) if shift else drawn, out=into)
 
     def total(self) -> np.ndarray:
         """The sum so far, (count,) uint64, right in its lower ``width`` bits."""
+        self._add_waiting()
         whole = np.empty((len(self._places), self._length), dtype=DTYPE)
         for segment, (word, shift) in zip(whole, self._places, strict=True):
             segment[:] = self._sums[word, shift]

@@ -1,4 +1,4 @@
-"""The server's half of a round, one class a state; it holds masked vectors' sum, never a vector.
+"""The server's half of a round, one class a state; it holds masked vectors' sum and the last few of them, never a clear one.
 
     CollectingKeys --close--> CollectingShares --close--> CollectingInputs --close--> CollectingReveals --close--> sum
 
@@ -90,13 +90,14 @@ class CollectingKeys(Collecting):
             raise AbortedRound(f"round {self._number}: {error}") from error
         graph_seed = secrets.token_bytes(32)
         near = neighbours(clients, choice.degree, graph_seed)
+        masking = neighbours(clients, choice.mask_degree, graph_seed)
         settings = self._settings
         digest = keys.roster_digest(graph_seed, clients)
         context = keys.roster_context(
             keys.round_digest(settings.session, self._number, settings.fingerprint()), count, digest
         )
         mask_publics = {client: self._keys[client][1] for client in clients}
-        roster = Roster(clients, choice, near, mask_publics, context)
+        roster = Roster(clients, choice, near, masking, mask_publics, context)
         outgoing = {
             client: messages.Roster(
                 client,
@@ -105,6 +106,7 @@ class CollectingKeys(Collecting):
                 count,
                 digest,
                 {peer: self._keys[peer] for peer in near[client]},
+                masking[client],
             ).encode()
             for client in clients
         }
@@ -180,7 +182,7 @@ class CollectingInputs(Collecting):
         self._sum = packing.PackedSum(layout.count, layout.width)
 
     def receive(self, sender: int, data: bytes) -> None:
-        """Add one client's masked vector to the sum; nothing else of it is kept.
+        """Add one client's masked vector to the sum; nothing else of it is kept (the last few wait to be added together).
 
         Raises:
             RefusedMessage: garbage, a forged or foreign header, a second message, another length than the dimension's.

@@ -65,22 +65,25 @@ class CollectingReveals(Collecting):
         """
         self._close("revealed shares", self._roster.choice.threshold)
         survivors = frozenset(self._survivors)
-        holders = {client: self._roster.holders(client, survivors) for client in self._dropped}
-        count = len(survivors) + sum(map(len, holders.values()))
-        masks.apply_masks(self._masked_sum, self._masks(holders), count)
+        masking = self._roster.masking
+        left = {client: [peer for peer in masking[client] if peer in survivors] for client in self._dropped}
+        count = len(survivors) + sum(map(len, left.values()))
+        masks.apply_masks(self._masked_sum, self._masks(left), count)
         return AggregateSum(self._settings.words.split(self._masked_sum), self._survivors)
 
-    def _masks(self, holders: Mapping[int, Iterable[int]]) -> Iterator[masks.Mask]:
+    def _masks(self, left: Mapping[int, Iterable[int]]) -> Iterator[masks.Mask]:
         """What has to be taken out of the sum, opened one by one, while masks that are open already are expanded.
 
         Args:
-            holders: by client that dropped out, the survivors among its neighbours.
+            left: by client that dropped out, the survivors that have masks with it.
         """
         context = self._roster.context
         for client in self._survivors:
             seed = self._open_secret(client, "seed")
             yield masks.Mask(keys.self_mask_key(seed, context, client), subtract=True)
-        for client, peers in holders.items():
+        for client, peers in left.items():
+            if not peers:
+                continue
             recovered = keys.KeyPair(self._open_secret(client, "mask key"))
             for peer in peers:
                 key = keys.pair_mask_key(recovered, client, self._roster.mask_publics[peer], peer, context)

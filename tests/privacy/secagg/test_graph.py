@@ -76,12 +76,18 @@ def test_the_choice_keeps_its_probabilities_by_scipys_count(clients: int, fracti
     choice = choose_graph(clients, assumptions)
     colluding, dropouts = math.ceil(clients * fractions[0] - 1e-9), math.floor(clients * fractions[1] + 1e-9)
     others, degree, threshold = clients - 1, choice.degree, choice.threshold
+    masks, least = choice.mask_degree, choice.mask_threshold
     assert degree == others or degree % 2 == 0
+    assert masks == degree or (masks % 2 == 0 and 1 <= least <= masks < degree)
     opened = clients * scipy.stats.hypergeom(others, colluding, degree).sf(threshold - 1)
     lost = clients * scipy.stats.hypergeom(others, dropouts, degree).sf(degree - threshold)
-    # Two runs of degree / 2 places out of the colluding and the dropped, anywhere on the circle.
-    gaps = math.comb(clients, 2) * math.comb(colluding + dropouts, degree) / math.comb(clients, degree)
-    split = 0.0 if degree == others else gaps
+    if masks < degree:  # else one event is the other
+        lost += clients * scipy.stats.hypergeom(others, dropouts, masks).sf(masks - least)
+    else:
+        assert least == threshold
+    # Two runs of half as many places out of the colluding and the dropped, anywhere on the circle.
+    gaps = math.comb(clients, 2) * math.comb(colluding + dropouts, masks) / math.comb(clients, masks)
+    split = 0.0 if masks == others else gaps
     assert opened + split <= 2**-40 * (1 + 1e-9)
     assert lost <= 2**-20 * (1 + 1e-9)
     assert choice.security_failure == pytest.approx(opened + split, rel=1e-6, abs=1e-200)
@@ -90,13 +96,30 @@ def test_the_choice_keeps_its_probabilities_by_scipys_count(clients: int, fracti
 
 def test_no_smaller_degree_would_do() -> None:
     assumptions = Assumptions(0.2, 0.2)
-    degree = choose_graph(300, assumptions).degree
-    smaller = degree - 2
+    choice = choose_graph(300, assumptions)
+    smaller = choice.degree - 2
     assert not any(
-        secrecy_failure_bound(300, smaller, threshold, assumptions) <= 2**-40
+        secrecy_failure_bound(300, smaller, threshold, smaller, assumptions) <= 2**-40
         and dropout_failure_bound(300, smaller, threshold, assumptions) <= 2**-20
         for threshold in range(1, smaller + 1)
     )
+
+
+def test_no_fewer_masks_would_do() -> None:
+    assumptions = Assumptions(0.2, 0.2)
+    choice = choose_graph(300, assumptions)
+    assert choice.mask_degree < 0.6 * choice.degree
+    fewer = choice.mask_degree - 2
+    assert secrecy_failure_bound(300, choice.degree, choice.threshold, fewer, assumptions) > 2**-40
+
+
+def test_masks_run_to_the_nearest_of_the_neighbours() -> None:
+    near, masking = neighbours(range(50), 12, SEED), neighbours(range(50), 6, SEED)
+    for client, peers in masking.items():
+        assert set(peers) < set(near[client])
+        # Of two clients that are m places apart, the neighbourhoods (each 13 places) have 13 - m places in common.
+        apart = {peer: 13 - len({client, *near[client]} & {peer, *near[peer]}) for peer in near[client]}
+        assert {peer for peer in near[client] if apart[peer] <= 3} == set(peers)
 
 
 def test_small_cohorts_use_the_complete_graph_and_large_ones_do_not() -> None:
@@ -107,20 +130,21 @@ def test_small_cohorts_use_the_complete_graph_and_large_ones_do_not() -> None:
 def test_the_bounds_hold_for_random_graphs() -> None:
     """By simulation where failure is frequent enough to be seen: the bound is never below the measured frequency."""
     assumptions = Assumptions(0.2, 0.2)
-    count, degree, threshold, trials = 20, 4, 3, 1500
+    count, degree, masks, threshold, trials = 20, 6, 4, 4, 1500
     generator = np.random.default_rng(3)
     opened = split = lost = 0
     for trial in range(trials):
         near = neighbours(range(count), degree, trial.to_bytes(32, "big"))
+        masking = neighbours(range(count), masks, trial.to_bytes(32, "big"))
         places = generator.permutation(count)
         colluding, dropped = set(places[:4].tolist()), set(places[4:8].tolist())
         honest = set(range(count)) - colluding
         opened += any(len(colluding.intersection(near[client])) >= threshold for client in honest)
-        split += not connected(near, honest - dropped)
+        split += not connected(masking, honest - dropped)
         lost += any(len(dropped.intersection(near[client])) > degree - threshold for client in range(count))
     assert opened > 0 and split > 0 and lost > 0
     deviation = 4 * math.sqrt(0.25 / trials)
-    assert (opened + split) / trials <= secrecy_failure_bound(count, degree, threshold, assumptions) + deviation
+    assert (opened + split) / trials <= secrecy_failure_bound(count, degree, threshold, masks, assumptions) + deviation
     assert lost / trials <= dropout_failure_bound(count, degree, threshold, assumptions) + deviation
 
 

@@ -26,7 +26,7 @@ KEYS = (b"a" * 32, b"b" * 32)
 EXAMPLES: list[Message] = [
     Invitation(*HEAD, b"f" * 32),
     KeyAdvertisement(*HEAD, *KEYS),
-    Roster(*HEAD, 7, b"g" * 32, {1: KEYS, 9: KEYS}),
+    Roster(*HEAD, 7, b"g" * 32, {1: KEYS, 9: KEYS}, (9,)),
     SealedShares(*HEAD, {1: b"x" * SEALED_BYTES, 9: b"y" * SEALED_BYTES}, b"c" * 32),
     ShareDelivery(*HEAD, {1: b"x" * SEALED_BYTES}),
     MaskedInput(*HEAD, b"packed"),
@@ -51,7 +51,7 @@ def test_a_message_survives_the_wire(example: Message) -> None:
 @by_kind
 def test_the_header_is_the_one_described(example: Message) -> None:
     data = example.encode()
-    assert data[0] == 3 and data[1] == type(example).KIND and data[2:4] == bytes(2)
+    assert data[0] == 4 and data[1] == type(example).KIND and data[2:4] == bytes(2)
     assert data[4:8] == (5).to_bytes(4, "little")
     assert data[8:24] == b"s" * 16 and data[24:32] == (9).to_bytes(8, "little")
 
@@ -95,9 +95,9 @@ def test_ids_out_of_order_or_repeated_are_refused(ids: tuple[int, ...]) -> None:
         with pytest.raises(MalformedMessage, match="ascending"):
             RevealRequest.decode(wrong.encode())
     with pytest.raises(MalformedMessage, match="ascending"):
-        Roster.decode(
-            Roster(*HEAD, 3, b"g" * 32, dict.fromkeys(ids, KEYS)).encode()[:68] + _ids(ids) + b"k" * 64 * len(ids)
-        )
+        Roster.decode(Roster(*HEAD, 3, b"g" * 32, {}, ()).encode()[:68] + _ids(ids) + b"k" * 64 * len(ids) + _ids(()))
+    with pytest.raises(MalformedMessage, match="ascending"):
+        Roster.decode(Roster(*HEAD, 3, b"g" * 32, {}, ids).encode())
 
 
 def test_a_share_outside_the_field_is_refused() -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedtalk.privacy.secagg.packing import PackedSum, pack, packed_bytes, unpack
+from fedtalk.privacy.secagg import packing as module
+from fedtalk.privacy.secagg.packing import AT_ONCE, PackedSum, pack, packed_bytes, unpack
 
 WIDTHS = range(33, 65)
 """Of 64 // bits coordinates, for all widths of the ring."""
@@ -60,3 +61,16 @@ def test_sums_longer_than_a_block_are_exact(width: int) -> None:
     for row in rows:
         total.add(memoryview(pack(row, width)))
     assert not np.any((total.total() - rows[0] - rows[1] - rows[2]) << np.uint64(64 - width))
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_threads_and_what_is_added_together_change_no_bit(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "usable_cores", lambda: cores)
+    monkeypatch.setattr(module, "_LEAST_BYTES_A_THREAD", 1)
+    count, width = 1001, 60
+    rows = [random_values(count, width, seed) for seed in range(2 * AT_ONCE + 3)]
+    total, expected = PackedSum(count, width), np.zeros(count, np.uint64)
+    for row in rows:
+        total.add(pack(row, width))
+        expected += row
+    assert not np.any((total.total() - expected) << np.uint64(4))

@@ -141,7 +141,7 @@ class TestCollectingShares:
         assert all(
             len(peers) == choice.degree < 99 for peers in near.values()
         )  # and of the others a client hears nothing
-        assert max(map(len, rosters.values())) < 32 + 4 + 32 + 4 + choice.degree * 68 + 1
+        assert max(map(len, rosters.values())) < 32 + 4 + 32 + 4 + choice.degree * 68 + 4 + choice.mask_degree * 4 + 1
         # Those nearest to it on the circle, whose neighbourhoods overlap most with its own: nobody else loses as many.
         closest = sorted(near[0], key=lambda peer: len(set(near[peer]).intersection(near[0])), reverse=True)
         silent = closest[: choice.degree - choice.threshold + 1]

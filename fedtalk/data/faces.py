@@ -13,12 +13,15 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 
+from fedtalk.checks import check_choice
 from fedtalk.errors import ArtifactError, ConfigurationError
+
+Finder = Literal["dlib", "yunet", "face-alignment"]
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,14 @@ class FacePlacer(Protocol):
         ...
 
 
-def face_finder(name: str, **options: Any) -> FaceFinder:
+def face_finder(name: Finder, **options: Any) -> FaceFinder:
     """A face finder by name: "dlib", "yunet" or "face-alignment"; ``options`` are its constructor's.
 
     Raises:
         ConfigurationError: unknown name or option.
         ArtifactError: a package or model file that it needs is absent; the message says where to get it.
     """
-    if name not in FINDERS:
-        raise ConfigurationError(f"face finder: expected one of {', '.join(sorted(FINDERS))}, got {name!r}")
+    check_choice("face finder", name, Finder)
     try:
         return FINDERS[name](**options)
     except TypeError as error:
@@ -246,7 +248,7 @@ class FaceAlignmentFinder:
     name = "face-alignment"
     _CHECKPOINT = "2DFAN4-11f355bf06.pth.tar"
 
-    def __init__(self, *, finder: str = "dlib", device: str = "cpu") -> None:
+    def __init__(self, *, finder: Finder = "dlib", device: str = "cpu") -> None:
         try:
             package = importlib.import_module("face_alignment")
             hub = importlib.import_module("torch.hub")

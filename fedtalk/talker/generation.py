@@ -19,6 +19,7 @@ from fedtalk.errors import ConfigurationError
 from fedtalk.talker.ahead import ahead, check_wanted
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.batches import encode, heard, surrounded
+from fedtalk.talker.change import standing_out
 from fedtalk.talker.lids import blinks
 from fedtalk.talker.masks import around_mouth, lower_face
 from fedtalk.talker.pose import swaying_eyes
@@ -223,14 +224,13 @@ class Generation:
                 with self._arithmetic():
                     pictures = self.backbone.codec.decode(latents, moved)
                 pictures = pictures.float()
-                if (
-                    self.backbone.denoiser.residual
-                ):  # its answer is a change of the puppet, which is what speech changes
+                if self.backbone.denoiser.residual:  # answers with a change of the puppet
                     uncoded, shown = (
                         torch.stack([getattr(frame, name) for frame in part]).to(self.device)
                         for name in ("puppet_3HW", "mouth_1HW")
                     )
-                    pictures = torch.lerp(to_unit(uncoded), pictures, shown)
+                    puppets = to_unit(uncoded)
+                    pictures = puppets + shown * standing_out(pictures - puppets, self.backbone.codec.factor)
                 yield from to_bytes(pictures).cpu()
 
         stream = sample(frames(), count, predict, self.scheduler, self.sampling_steps, self.window, self.stride)

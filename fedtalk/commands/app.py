@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from fedtalk.data.faces import Finder
 from fedtalk.talker.backbone import SHIPPED
 from fedtalk.talker.production.files import Order
+from fedtalk.talker.production.generate import Precision
 from fedtalk.talker.production.page import serve
+from fedtalk.talker.production.recording import WhenShort
 
 
 def app(
@@ -17,10 +20,10 @@ def app(
     steps: int = 1,
     stride: int = 4,
     scale: int = 4,
-    when_short: str = "loop",
+    when_short: WhenShort = "loop",
     device: str = "auto",
-    precision: str = "32",
-    finder: str = "dlib",
+    precision: Precision = "32",
+    finder: Finder = "dlib",
     threads: int | None = None,
 ) -> None:
     """Open a local page: a picture or a video, speech, a person's adapter; a video that plays. Nothing leaves this machine.

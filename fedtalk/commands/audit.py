@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedtalk.privacy.audit.audit import audit_run
-from fedtalk.privacy.audit.settings import AuditSettings
+from fedtalk.privacy.audit.settings import AuditSettings, Method
 
 
 def audit(
@@ -13,7 +13,7 @@ def audit(
     clients: int = AuditSettings.clients,
     canaries: int = AuditSettings.canaries,
     rounds: int = AuditSettings.rounds,
-    method: str = AuditSettings.method,
+    method: Method = AuditSettings.method,
     targets: int = AuditSettings.targets,
     decoys: int = AuditSettings.decoys,
     confidence: float = AuditSettings.confidence,

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import torch
 
+from fedtalk.data.faces import Finder
 from fedtalk.errors import ConfigurationError, MediaError
 from fedtalk.talker.backbone import SHIPPED
 from fedtalk.talker.production.files import Order, make_batch, make_file
+from fedtalk.talker.production.generate import Precision
+from fedtalk.talker.production.recording import WhenShort
 
 
 def generate(
@@ -26,12 +29,12 @@ def generate(
     seed: int = 0,
     scale: int = 4,
     keep_picture: bool = False,
-    when_short: str = "loop",
+    when_short: WhenShort = "loop",
     mark: bool = False,
     overwrite: bool = False,
     device: str = "auto",
-    precision: str = "32",
-    finder: str = "dlib",
+    precision: Precision = "32",
+    finder: Finder = "dlib",
     threads: int | None = None,
 ) -> None:
     """Make a talking-head video of any length: a picture or a video of a person and speech in, a speaking face out.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from fedtalk.data.faces import Finder
+from fedtalk.data.layouts import Layout
 from fedtalk.data.prepare import prepare as prepare_clients
 from fedtalk.machine import usable_cores
 
@@ -11,10 +13,10 @@ from fedtalk.machine import usable_cores
 def prepare(
     raw: str,
     clients: str,
-    layout: str = "folder",
+    layout: Layout = "folder",
     size: int | None = None,
     clip_seconds: float | None = 2.0,
-    finder: str = "dlib",
+    finder: Finder = "dlib",
     detect_every: int = 5,
     face: str | int = "speaking",
     jobs: int | None = None,

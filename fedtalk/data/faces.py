@@ -6,18 +6,22 @@ fetches. Further finders are any object with `FaceFinder.find`.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 
+from fedtalk.checks import check_choice
 from fedtalk.errors import ArtifactError, ConfigurationError
+
+Finder = Literal["dlib", "yunet", "face-alignment"]
 
 
 @dataclass(frozen=True)
@@ -62,15 +66,14 @@ class FacePlacer(Protocol):
         ...
 
 
-def face_finder(name: str, **options: Any) -> FaceFinder:
+def face_finder(name: Finder, **options: Any) -> FaceFinder:
     """A face finder by name: "dlib", "yunet" or "face-alignment"; ``options`` are its constructor's.
 
     Raises:
         ConfigurationError: unknown name or option.
         ArtifactError: a package or model file that it needs is absent; the message says where to get it.
     """
-    if name not in FINDERS:
-        raise ConfigurationError(f"face finder: expected one of {', '.join(sorted(FINDERS))}, got {name!r}")
+    check_choice("face finder", name, Finder)
     try:
         return FINDERS[name](**options)
     except TypeError as error:
@@ -113,6 +116,16 @@ def dlib_module() -> Any:
         raise ArtifactError(f"dlib can't be imported ({error}); run `pip install dlib-bin`") from error
 
 
+@functools.lru_cache(maxsize=1)
+def landmark_predictor() -> Any:
+    """dlib's predictor of 68 landmarks; 100 MB, which are read once.
+
+    Raises:
+        ArtifactError: dlib or the weights are absent.
+    """
+    return dlib_module().shape_predictor(str(dlib_weights("shape_predictor_68_face_landmarks.dat")))
+
+
 def model_file(path: str | os.PathLike[str] | None, variable: str, what: str, file_name: str) -> Path:
     """The model file that the user names by option or environment variable.
 
@@ -148,7 +161,7 @@ class DlibFinder:
     def __init__(self, *, long_side: int = 720, threshold: float = 0.0) -> None:
         self._dlib = dlib_module()
         self._detector = self._dlib.get_frontal_face_detector()
-        self._predictor = self._dlib.shape_predictor(str(dlib_weights("shape_predictor_68_face_landmarks.dat")))
+        self._predictor = landmark_predictor()
         self._long_side = long_side
         self._threshold = threshold
 
@@ -235,7 +248,7 @@ class FaceAlignmentFinder:
     name = "face-alignment"
     _CHECKPOINT = "2DFAN4-11f355bf06.pth.tar"
 
-    def __init__(self, *, finder: str = "dlib", device: str = "cpu") -> None:
+    def __init__(self, *, finder: Finder = "dlib", device: str = "cpu") -> None:
         try:
             package = importlib.import_module("face_alignment")
             hub = importlib.import_module("torch.hub")

@@ -42,9 +42,12 @@ def framing(eyes: np.ndarray, size: int) -> np.ndarray:
     [[[35.5, 41.5], [63.5, 41.5]]]
     """
     across = eyes[:, 1] - eyes[:, 0]
-    distance = float(np.median(np.hypot(across[:, 0], across[:, 1])))
-    roll = float(np.median(np.arctan2(across[:, 1], across[:, 0])))
-    centre = np.median(eyes.mean(axis=1), axis=0)
+    distances, rolls = np.hypot(across[:, 0], across[:, 1]), np.arctan2(across[:, 1], across[:, 0])
+    if len(eyes) == 1:  # for paths, frame by frame: the median of one number takes longer than all the rest
+        distance, roll, centre = float(distances[0]), float(rolls[0]), (eyes[0, 0] + eyes[0, 1]) / 2
+    else:
+        distance, roll = float(np.median(distances)), float(np.median(rolls))
+        centre = np.median(eyes.mean(axis=1), axis=0)
     factor = EYE_DISTANCE * size / max(distance, 1e-6)
     cosine, sine = factor * math.cos(roll), factor * math.sin(roll)
     turn = np.array([[cosine, sine], [-sine, cosine]])

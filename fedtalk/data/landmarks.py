@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
-
 import cv2
 import numpy as np
 
 from fedtalk.data.clip import Reference
-from fedtalk.data.faces import dlib_module, dlib_weights
+from fedtalk.data.faces import dlib_module, landmark_predictor
 
 SMALLEST = 108.0
 """Pixels between the eyes to which smaller pictures are enlarged: the landmarks are steadier there."""
@@ -28,10 +25,5 @@ def landmarks(reference: Reference) -> np.ndarray:
     centre, reach = (eyes.mean(0) + 0.5) * scale - 0.5, unit * scale
     left, top = centre - np.array([1.05, 0.5]) * reach
     box = dlib_module().rectangle(*(round(side) for side in (left, top, left + 2.1 * reach, top + 2.1 * reach)))
-    shape = _predictor()(np.ascontiguousarray(large), box)
+    shape = landmark_predictor()(np.ascontiguousarray(large), box)
     return (np.array([(part.x, part.y) for part in shape.parts()], np.float64) + 0.5) / scale - 0.5
-
-
-@lru_cache(maxsize=1)
-def _predictor() -> Any:
-    return dlib_module().shape_predictor(str(dlib_weights("shape_predictor_68_face_landmarks.dat")))

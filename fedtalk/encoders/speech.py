@@ -7,18 +7,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fedtalk.checks import check_choice
 from fedtalk.data.clip import SAMPLE_RATE, SAMPLES_PER_FRAME
 from fedtalk.encoders.mel import log_mel
 from fedtalk.encoders.speech_network import LIPS, PER_FRAME, SpeechNetwork
 from fedtalk.errors import ArtifactError, ConfigurationError
 
+FrontEnd = Literal["shipped", "mel", "whisper", "wav2vec2"]
 REACH = 2
 """Video frames on each side of a frame that its audio window spans."""
 TOKENS = 2 * REACH + 1
@@ -184,7 +186,7 @@ class Wav2Vec2Features(_PretrainedFeatures):
         return torch.cat(parts)
 
 
-def speech_features(name: str, path: str | None = None) -> SpeechFeatures:
+def speech_features(name: FrontEnd, path: str | None = None) -> SpeechFeatures:
     """The front end called ``shipped``, ``mel``, ``whisper`` or ``wav2vec2``; the last two need the folder of the model.
 
     Raises:
@@ -194,8 +196,7 @@ def speech_features(name: str, path: str | None = None) -> SpeechFeatures:
         return MelFeatures()
     if name == "shipped":
         return ShippedFeatures()
-    if name not in ("whisper", "wav2vec2"):
-        raise ConfigurationError(f"speech features: expected shipped, mel, whisper or wav2vec2, got {name!r}")
+    check_choice("speech features", name, FrontEnd)
     if path is None:
         raise ConfigurationError(f"speech features {name!r} need speech_path: the folder of the pretrained model")
     return WhisperFeatures(path) if name == "whisper" else Wav2Vec2Features(path)

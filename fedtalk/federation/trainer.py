@@ -208,7 +208,9 @@ class FederatedTrainer(MeasuringTrainer):
             federation = self._begin(model, datamodule, "fit")
             check_clients(datamodule.clients, self.run_dir)
             preconditions.check_placements(federation)
-            preconditions.check_kept(federation, type(self.engine) is not InProcess)
+            beyond = type(self.engine) is not InProcess
+            preconditions.check_kept(federation, beyond)
+            preconditions.check_controls(federation, beyond)
             try:
                 self._rounds(federation, ckpt_path)
             except BaseException as error:
@@ -273,6 +275,8 @@ class FederatedTrainer(MeasuringTrainer):
             run.kept = {"callbacks": self.callback_states()}
             if run.kept["callbacks"]:  # else the round's own checkpoint says it all
                 run.save()
+        if not self.rounds:
+            run.save()  # of a run without rounds: what they would have begun with
         run.faults.close(self.rounds)
         load_state(module.exchanged_parameters(), run.server.state)
         self.notify("on_fit_rounds_end", module)

@@ -25,13 +25,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from fedtalk.encoders.speech import SpeechFeatures, speech_features
+from fedtalk.encoders.speech import FrontEnd, SpeechFeatures, speech_features
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.storage import atomic_path, write_json
 from fedtalk.talker.audio_encoder import AudioEncoder
 from fedtalk.talker.codec import Codec
 from fedtalk.talker.denoiser import Denoiser, pretrained_unet, tiny_unet, zero_output
 from fedtalk.talker.patch_autoencoder import PatchAutoencoder
+from fedtalk.talker.schedule import Predicted
 
 SHIPPED = "shipped"
 UNET, CONDITIONING = "unet/diffusion_pytorch_model.safetensors", "conditioning.safetensors"
@@ -57,10 +58,10 @@ class Architecture:
     heads: int = 4
     start: str | None = None
     """``shipped`` or the folder of a backbone whose weights the tiny network starts with, as far as shapes agree."""
-    prediction: str = "sample"
+    prediction: Predicted = "sample"
     """``sample`` (clean latents, as a change of the reference), ``v_prediction`` or, for Stable Diffusion weights,
     ``epsilon``."""
-    speech: str = "shipped"
+    speech: FrontEnd = "shipped"
     """``shipped``, ``mel``, ``whisper`` or ``wav2vec2``."""
     speech_path: str | None = None
     """Folder of the pretrained speech model."""

@@ -16,16 +16,16 @@ from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip, Reference
 from fedtalk.data.pixels import to_bytes, to_unit
 from fedtalk.encoders.speech import frame_windows
 from fedtalk.errors import ConfigurationError
+from fedtalk.talker.ahead import ahead, check_wanted
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.batches import encode, heard, surrounded
+from fedtalk.talker.change import standing_out
 from fedtalk.talker.lids import blinks
 from fedtalk.talker.masks import around_mouth, lower_face
 from fedtalk.talker.pose import swaying_eyes
 from fedtalk.talker.puppet import mouths, puppet
 from fedtalk.talker.sampler import Frame, sample
 
-Conditions = Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]
-"""By frame: the moved reference (C, h, w), mask (1, h, w), picture that was moved (3, H, W), share of the network's (1, H, W)."""
 NOISE = 0.3
 """Standard deviation of the noise that sampling starts from where the network answers with clean latents, apart for each frame.
 Training has 1; from less the answer is nearer to what is to be expected: on people never trained on the mouth's PSNR is
@@ -33,10 +33,24 @@ Training has 1; from less the answer is nearer to what is to be expected: on peo
 SHARED = 0.9
 """There, the share of the noise's variance that all frames have in common. Training has a half; what differs from frame to frame
 is seen as flicker where few steps are taken."""
-PART = 32
-"""Frames that are encoded at a time."""
+PART = 16
+"""Frames that are drawn and encoded at a time."""
 DECODED = 8
 """Frames that are decoded at a time."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What the network is told of up to `PART` frames that follow one another."""
+
+    pictures: np.ndarray
+    """(F, H, W, 3) uint8, the moved reference; the frame itself around what is replaced."""
+    masks: Tensor
+    """(F, 1, h, w)."""
+    shown: Tensor
+    """(F, 1, H, W), share of the network's picture in the result."""
+    windows: list[Tensor]
+    """Audio features by frame."""
 
 
 @dataclass(frozen=True)
@@ -98,21 +112,19 @@ class Generation:
             (3, H, W) uint8.
         """
         size = self.backbone.architecture.size
-        windows, ahead = itertools.tee(windows)
 
-        def conditions() -> Conditions:
-            stream = iter(faces)
+        def parts() -> Iterator[_Part]:
+            stream = zip(faces, windows, strict=False)
             while part := list(itertools.islice(stream, PART)):
-                eyes = np.stack([one[1] for one in part])
+                told = [window for _, window in part]
+                eyes = np.stack([one for (_, one), _ in part])
                 hidden, _ = lower_face(eyes, size)
-                lips = heard(self.backbone, list(itertools.islice(ahead, len(part))))
-                eyes = eyes if lips is None else eyes[: len(lips)]
-                hidden, frames = hidden[: len(eyes)], np.stack([one[0] for one in part[: len(eyes)]])
-                pictures = surrounded(puppet(reference, eyes, lips), frames, hidden)
-                mask = F.avg_pool2d(hidden, self.backbone.codec.factor).to(self.device)
-                yield from self._conditions(pictures, mask, reference, eyes)
+                puppets = puppet(reference, eyes, heard(self.backbone, told))
+                pictures = surrounded(puppets, np.stack([frame for (frame, _), _ in part]), hidden)
+                masks = F.avg_pool2d(hidden, self.backbone.codec.factor)
+                yield _Part(pictures, masks, around_mouth(mouths(reference, eyes), eyes, size), told)
 
-        yield from self._sample(windows, count, reference, conditions(), seed)
+        yield from self._sample(parts(), count, reference, seed)
 
     def portrait(
         self, audio: Tensor, reference: Reference, seed: int = 0, eyes: np.ndarray | None = None
@@ -148,24 +160,18 @@ class Generation:
     ) -> Iterator[Tensor]:
         """The same from audio features that are read as they are needed, and from how far the lids are ``closed`` (F,); yields
         (3, H, W) uint8."""
-        cells = self.backbone.cells
-        everywhere = torch.ones(1, cells, cells, device=self.device)
-        windows, ahead = itertools.tee(windows)
+        cells, size = self.backbone.cells, self.backbone.architecture.size
 
-        def conditions() -> Conditions:
+        def parts() -> Iterator[_Part]:
             for first in range(0, len(eyes), PART):
-                part = eyes[first : first + PART]
-                lips = heard(self.backbone, list(itertools.islice(ahead, len(part))))
-                shut = None if closed is None else closed[first : first + PART]
-                pictures = puppet(reference, part, lips, shut)
-                yield from self._conditions(pictures, everywhere.expand(len(part), -1, -1, -1), reference, part)
+                told = list(itertools.islice(windows, PART))
+                held = eyes[first : first + len(told)]
+                shut = None if closed is None else closed[first : first + len(told)]
+                pictures = puppet(reference, held, heard(self.backbone, told), shut)
+                shown = around_mouth(mouths(reference, held), held, size)
+                yield _Part(pictures, torch.ones(len(told), 1, cells, cells), shown, told)
 
-        yield from self._sample(windows, len(eyes), reference, conditions(), seed)
-
-    def _conditions(self, pictures: np.ndarray, mask: Tensor, reference: Reference, eyes: np.ndarray) -> Conditions:
-        shown = around_mouth(mouths(reference, eyes), eyes, self.backbone.architecture.size)
-        moved, uncoded = encode(self.backbone, pictures, self.device), torch.from_numpy(pictures).permute(0, 3, 1, 2)
-        yield from zip(moved, mask, uncoded, shown, strict=True)
+        yield from self._sample(parts(), len(eyes), reference, seed)
 
     def windows(self, audio: Tensor) -> Iterator[Tensor]:
         """Audio features by frame of (640 F,) speech that lies in memory."""
@@ -179,29 +185,26 @@ class Generation:
         return torch.cat(parts).permute(0, 2, 3, 1).cpu().numpy()
 
     @torch.no_grad()
-    def _sample(
-        self,
-        windows: Iterator[Tensor],
-        count: int,
-        reference: Reference,
-        conditions: Conditions,
-        seed: int,
-    ) -> Iterator[Tensor]:
-        """(3, H, W) uint8 frames, streamed."""
+    def _sample(self, parts: Iterator[_Part], count: int, reference: Reference, seed: int) -> Iterator[Tensor]:
+        """(3, H, W) uint8 frames, streamed; ``parts`` are drawn in another thread while the networks work."""
         channels, cells = self.backbone.codec.latent_channels, self.backbone.cells
         picture = to_unit(torch.from_numpy(reference.frame).permute(2, 0, 1))[None].to(self.device)
         latent = self.backbone.codec.encode(picture)
         noises = self._noises((channels, cells, cells), seed)
 
         def frames() -> Iterator[Frame]:
-            # Features stop with the last frame, conditions with the last that was read.
-            for window, (moved, mask, picture, shown) in zip(windows, conditions, strict=False):
-                yield Frame(next(noises).to(self.device), moved, mask, window.to(self.device), picture, shown)
+            for part in ahead(parts, 2):
+                moved = encode(self.backbone, part.pictures, self.device)
+                pictures = torch.from_numpy(part.pictures).permute(0, 3, 1, 2)
+                of_each = zip(moved, part.masks.to(self.device), part.windows, pictures, part.shown, strict=True)
+                for one, mask, window, picture, shown in of_each:
+                    yield Frame(next(noises).to(self.device), one, mask, window.to(self.device), picture, shown)
 
         def predict(groups: list[list[Frame]], timestep: Tensor) -> Tensor:
             def stack(name: str) -> Tensor:
                 return torch.stack([torch.stack([getattr(frame, name) for frame in group]) for group in groups])
 
+            check_wanted()
             size = len(groups)
             inputs = [stack("latent_Chw"), timestep.to(self.device).expand(size), latent.expand(size, -1, -1, -1),
                       stack("moved_Chw"), stack("mask_1hw"), stack("window_TD")]  # fmt: skip
@@ -221,14 +224,13 @@ class Generation:
                 with self._arithmetic():
                     pictures = self.backbone.codec.decode(latents, moved)
                 pictures = pictures.float()
-                if (
-                    self.backbone.denoiser.residual
-                ):  # its answer is a change of the puppet, which is what speech changes
+                if self.backbone.denoiser.residual:  # answers with a change of the puppet
                     uncoded, shown = (
                         torch.stack([getattr(frame, name) for frame in part]).to(self.device)
                         for name in ("puppet_3HW", "mouth_1HW")
                     )
-                    pictures = torch.lerp(to_unit(uncoded), pictures, shown)
+                    puppets = to_unit(uncoded)
+                    pictures = puppets + shown * standing_out(pictures - puppets, self.backbone.codec.factor)
                 yield from to_bytes(pictures).cpu()
 
         stream = sample(frames(), count, predict, self.scheduler, self.sampling_steps, self.window, self.stride)

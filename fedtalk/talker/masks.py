@@ -22,7 +22,7 @@ def region_depth(eyes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
     Args:
         eyes: (F, 2, 2) eye centres.
-        x, y: (H, W) coordinates of points.
+        x, y: coordinates of points, (H, W) together: a row (1, W) and a column (H, 1) will do.
 
     Returns:
         (F, H, W).
@@ -34,7 +34,7 @@ def region_depth(eyes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     dx, dy = (x - middle[:, 0][:, None, None]) / unit, (y - middle[:, 1][:, None, None]) / unit
     u, v = dx * cos + dy * sin, -dx * sin + dy * cos - CENTRE_DROP
     # A rounded rectangle (a superellipse of exponent 4).
-    radius = ((u / HALF_WIDTH) ** 4 + (v / HALF_HEIGHT) ** 4) ** 0.25
+    radius = np.sqrt(np.sqrt(np.square(np.square(u / HALF_WIDTH)) + np.square(np.square(v / HALF_HEIGHT))))
     return (1.0 - radius) * min(HALF_WIDTH, HALF_HEIGHT)
 
 
@@ -49,7 +49,7 @@ def lower_face(eyes: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
         hidden (F, 1, H, W) float32, 1 where the model may not see; alpha (F, 1, H, W) float32 in [0, 1], which rises from
         0 at the region's border to 1 within `RAMP`, so that no seam can show.
     """
-    y, x = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5, indexing="ij")
+    y, x = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5, indexing="ij", sparse=True)
     depth = torch.from_numpy(region_depth(np.asarray(eyes, np.float64), x, y)).float()[:, None]
     return (depth > 0).float(), (depth / RAMP).clamp(0, 1)
 
@@ -65,13 +65,18 @@ def around_mouth(mouths: np.ndarray, eyes: np.ndarray, size: int) -> Tensor:
     Returns:
         (F, 1, H, W) float32 in [0, 1].
     """
-    y, x = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32), indexing="ij")
+    x = np.arange(size, dtype=np.float32)[None]
+    y = x.T
     across = eyes[:, 1] - eyes[:, 0]
     unit = np.maximum(np.linalg.norm(across, axis=1), 1e-3)
     cos, sin = ((across[:, i] / unit**2).astype(np.float32)[:, None, None] for i in (0, 1))
     dx, dy = (axis - mouths[:, i].astype(np.float32)[:, None, None] for i, axis in ((0, x), (1, y)))
     u, v = dx * cos + dy * sin, -dx * sin + dy * cos
-    radius = ((u / MOUTH_WIDE) ** 4 + (np.where(v < 0, v / MOUTH_ABOVE, v / MOUTH_BELOW)) ** 4) ** 0.25
+    beside, below = (
+        np.square(u / MOUTH_WIDE),
+        np.square(v / np.where(v < 0, MOUTH_ABOVE, MOUTH_BELOW).astype(np.float32)),
+    )
+    radius = np.sqrt(np.sqrt(np.square(beside) + np.square(below)))
     return torch.from_numpy(np.clip((1 - radius) / MOUTH_RAMP, 0, 1).astype(np.float32))[:, None]
 
 

@@ -58,7 +58,7 @@ def puppet(
     told = np.tile([own.opening, 0.0], (len(eyes), 1)) if lips is None else np.asarray(lips)
     shut = np.zeros(len(eyes)) if closed is None else np.asarray(closed)
     lids = Lids(reference) if shut.any() else None
-    column, row = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    column, row = np.arange(width, dtype=np.float64)[None], np.arange(height, dtype=np.float64)[:, None]
     frames = []
     moves = zip(np.asarray(eyes, np.float64), np.clip(told, -LARGEST, LARGEST), shut, strict=True)
     for points, (gap, wide), lowered in moves:
@@ -106,7 +106,7 @@ def _source(
     top, low = top_before - LIFT * change * arch, low_before + (1 - LIFT) * change * arch
     # Lips follow the arch; the jaw moves as a whole and takes cheeks and chin along, less and less.
     chin = _step(y, 0.12, 0.5)
-    jaw = JAW * np.exp(-((x / 0.75) ** 4)) * chin * (1 - _step(y, 0.75, REACH))
+    jaw = JAW * np.exp(-np.square(np.square(x / 0.75))) * chin * (1 - _step(y, 0.75, REACH))
     below = y - change * ((1 - LIFT) * arch * (1 - chin) + jaw)
     above = y + LIFT * change * arch * _step(y, -0.45, -0.05)
     gap = np.maximum(low - top, 1e-4)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from fedtalk.errors import ConfigurationError
+from fedtalk.checks import check_choice
+
+Predicted = Literal["epsilon", "v_prediction", "sample"]
+"""What the network answers: the noise, a mix of noise and clean latents, or the clean latents."""
 
 
-def make_schedule(prediction: str) -> DDIMScheduler:
+def make_schedule(prediction: Predicted) -> DDIMScheduler:
     """A DDIM schedule of 1000 steps.
 
     ``v_prediction`` and ``sample`` get zero terminal signal-to-noise and trailing spacing (Lin et al. 2023), ``epsilon``
     (Stable Diffusion weights) the original schedule, since it can't predict from pure noise.
     """
-    if prediction not in ("epsilon", "v_prediction", "sample"):
-        raise ConfigurationError(f"prediction: expected epsilon, v_prediction or sample, got {prediction!r}")
+    check_choice("prediction", prediction, Predicted)
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,

@@ -41,15 +41,16 @@ Fit = Callable[..., tuple[FederatedTrainer, Talker]]
 
 @pytest.fixture
 def fit(tmp_path: Path, make_talker: Callable[..., Talker]) -> Fit:
-    """Run two rounds of two local steps with the given callbacks."""
+    """Run two rounds of two local steps with the given callbacks; one, unmeasured, where personal training is looked at."""
 
     def run(
         *callbacks: object, talker: Talker | None = None, data: SynthTalkData | None = None, **settings: object
     ) -> tuple[FederatedTrainer, Talker]:
+        rounds, every = (1, 0) if "personal" in settings else (2, 1)
         trainer = FederatedTrainer(
             cohort=PoissonCohort(1.0), local=LocalTraining(steps=2, batch_size=2), accelerator="cpu",
             default_root_dir=str(tmp_path / "run"), cache_dir=str(tmp_path / "cache"),
-            callbacks=list(callbacks), **{"rounds": 2, "validate_every": 1, "switch_off": ["videos"], **settings},
+            callbacks=list(callbacks), **{"rounds": rounds, "validate_every": every, "switch_off": ["videos"], **settings},
         )  # type: ignore[arg-type]  # fmt: skip
         module = talker or make_talker()
         trainer.fit(module, data or _data(), overwrite=True)

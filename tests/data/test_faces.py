@@ -6,11 +6,12 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from fedtalk.data.faces import FacePlacer, dlib_weights, face_finder, face_from_landmarks
+from fedtalk.data.faces import FINDERS, FacePlacer, Finder, dlib_weights, face_finder, face_from_landmarks
 from fedtalk.data.media import read_video
 from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.errors import ArtifactError, ConfigurationError
@@ -99,7 +100,8 @@ def test_missing_packages_and_files_are_named(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_unknown_names_and_options_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="dlib, face-alignment, yunet"):
+    assert set(get_args(Finder)) == set(FINDERS)
+    with pytest.raises(ConfigurationError, match="dlib, yunet, face-alignment"):
         face_finder("mtcnn")
     with pytest.raises(ConfigurationError, match="upsample"):
         face_finder("dlib", upsample=1)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from fedtalk.data.layouts import Source, Sources, find_sources
+from fedtalk.data.layouts import LAYOUTS, Layout, Source, Sources, find_sources
 from fedtalk.errors import ConfigurationError, MediaError
 
 
@@ -111,12 +112,13 @@ def test_cremad_knows_the_sound_beside_it(tmp_path: Path) -> None:
     assert not sources.others
 
 
-@pytest.mark.parametrize("layout", ["grid", "lrs3", "hdtf", "voxceleb2", "ravdess", "cremad", "folder"])
-def test_another_tree_is_refused_with_the_one_expected(tmp_path: Path, layout: str) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_another_tree_is_refused_with_the_one_expected(tmp_path: Path, layout: Layout) -> None:
+    assert layout in get_args(Layout)
     tree(tmp_path, "some/where/else.txt")
     with pytest.raises(MediaError, match="expected"):
         find_sources(tmp_path, layout)
-    with pytest.raises(ConfigurationError, match="cremad, folder, grid, hdtf, lrs3, ravdess, voxceleb2"):
+    with pytest.raises(ConfigurationError, match="folder, cremad, grid, hdtf, lrs3, ravdess, voxceleb2"):
         find_sources(tmp_path, "lrs2")
 
 

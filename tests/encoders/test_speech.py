@@ -139,7 +139,7 @@ def test_whisper_features_are_in_time_with_the_frames(pretrained_speech: dict[st
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("hubert",), ConfigurationError, "expected shipped, mel, whisper or wav2vec2, got 'hubert'"),
+        (("hubert",), ConfigurationError, "expected one of shipped, mel, whisper, wav2vec2, got 'hubert'"),
         (("whisper",), ConfigurationError, "'whisper' need speech_path"),
         (("wav2vec2", "/no/such/folder"), ArtifactError, "/no/such/folder: no such folder"),
     ],

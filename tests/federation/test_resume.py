@@ -247,3 +247,11 @@ def test_an_output_folder_that_cant_be_written_is_found_before_any_work(run, peo
     with pytest.raises(OutputError, match="cannot write"):
         run(people, callbacks=[Watch()])
     assert opened == []
+
+
+def test_a_run_without_rounds_leaves_what_it_would_have_begun_with(run, people, colours, colour_data) -> None:
+    done = run(people, rounds=0)
+    assert done.recorder.outcomes == [] and all(not value.any() for value in done.state.values())
+    (measured,) = done.trainer.validate(colours(), colour_data(people), ckpt_path="last")
+    assert measured["loss"] > 0
+    assert run(people, rounds=1, ckpt_path="last").recorder.outcomes[0].round_number == 0

@@ -95,5 +95,7 @@ def test_frame_noise_comes_from_its_generator_alone() -> None:
 
 
 def test_an_unknown_target_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="prediction: expected epsilon, v_prediction or sample, got 'flow'"):
+    with pytest.raises(
+        ConfigurationError, match="prediction: expected one of epsilon, v_prediction, sample, got 'flow'"
+    ):
         make_schedule("flow")

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fedtalk.data.consent import write_template
-from fedtalk.data.faces import FaceFinder, face_finder
-from fedtalk.data.layouts import Sources, find_sources
+from fedtalk.data.faces import FaceFinder, Finder, face_finder
+from fedtalk.data.layouts import Layout, Sources, find_sources
 from fedtalk.data.prepare.pool import outcomes
 from fedtalk.data.prepare.record import FOLDER, Record
 from fedtalk.data.prepare.report import REJECTS, PrepareReport, Reject, write_rejects, write_table
@@ -27,10 +27,10 @@ def prepare(
     raw: str | os.PathLike[str],
     clients: str | os.PathLike[str],
     *,
-    layout: str = "folder",
+    layout: Layout = "folder",
     size: int = 128,
     clip_seconds: float | None = 2.0,
-    finder: str | FaceFinder = "dlib",
+    finder: Finder | FaceFinder = "dlib",
     detect_every: int = 5,
     longest_gap: float = 0.5,
     face: str | int = "speaking",
@@ -101,7 +101,7 @@ def prepare(
 
 
 def _prepare(
-    sources: Sources, record: Record, settings: Settings, finder: str | FaceFinder, jobs: int, overwrite: bool, progress: bool
+    sources: Sources, record: Record, settings: Settings, finder: Finder | FaceFinder, jobs: int, overwrite: bool, progress: bool
 ) -> PrepareReport:  # fmt: skip
     report = PrepareReport(dict.fromkeys([*sources.people, *(source.person for source in sources.videos)], 0))
     report.withdrawn, report.elsewhere = record.prune(sources.videos)

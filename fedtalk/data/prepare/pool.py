@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import cv2
 
-from fedtalk.data.faces import FaceFinder, face_finder
+from fedtalk.data.faces import FaceFinder, Finder, face_finder
 from fedtalk.data.layouts import Source
 from fedtalk.data.prepare.one_video import prepare_one
 from fedtalk.data.prepare.record import Outcome, Record, state_of
@@ -23,7 +23,7 @@ _finder: FaceFinder | None = None  # a worker's own: loading one takes longer th
 
 
 def outcomes(
-    sources: list[Source], settings: Settings, finder: str | FaceFinder, record: Record, jobs: int
+    sources: list[Source], settings: Settings, finder: Finder | FaceFinder, record: Record, jobs: int
 ) -> Iterator[tuple[Source, Outcome]]:
     """Prepare videos; each is given back when it is done, in any order.
 
@@ -70,7 +70,7 @@ def outcomes(
             suspects += running.values()
 
 
-def _start(finder: str | FaceFinder) -> None:
+def _start(finder: Finder | FaceFinder) -> None:
     global _finder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fedtalk.data.layouts import Source, face_picture
+from fedtalk.data.layouts import Layout, Source, face_picture
 from fedtalk.errors import ConfigurationError
 
 SPEAKING = "speaking"
@@ -15,7 +15,7 @@ SPEAKING = "speaking"
 class Settings:
     """How videos become clips; two runs with equal settings make equal clips."""
 
-    layout: str
+    layout: Layout
     size: int
     clip_seconds: float | None
     finder: str

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from fedtalk.checks import check_choice
 from fedtalk.errors import ConfigurationError
 
-METHODS = ("one_run", "repeated")
+Method = Literal["one_run", "repeated"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class AuditSettings:
     """Canaries in all; 0 leaves the canary audit out."""
     rounds: int = 10
     """Most rounds that a canary run plays; never more than the audited run has."""
-    method: str = "one_run"
+    method: Method = "one_run"
     """Canary audit: many canaries a run, or ``repeated`` runs with one each."""
     targets: int = 5
     """Clients whose updates are attacked; 0 leaves the attack out."""
@@ -36,8 +38,7 @@ class AuditSettings:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ConfigurationError(f"audit --{name}: expected at least {value}, got {getattr(self, name)}")
-        if self.method not in METHODS:
-            raise ConfigurationError(f"audit --method: expected {' or '.join(METHODS)}, got {self.method!r}")
+        check_choice("audit --method", self.method, Method)
         if not 0.5 <= self.confidence < 1:
             raise ConfigurationError(f"audit --confidence: expected at least 0.5 and below 1, got {self.confidence}")
         if self.delta is not None and not 0 < self.delta < 1:

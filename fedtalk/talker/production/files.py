@@ -9,12 +9,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fedtalk.data.credentials import credentials
+from fedtalk.data.faces import Finder
 from fedtalk.errors import ConfigurationError
 from fedtalk.storage import check_writable, remove_leftovers
 from fedtalk.talker.backbone import SHIPPED
 from fedtalk.talker.production.film import Made
-from fedtalk.talker.production.generate import Ready, generate, load_talker
+from fedtalk.talker.production.generate import Precision, Ready, generate, load_talker
 from fedtalk.talker.production.jobs import Job, Outcome, read_jobs, run_jobs
+from fedtalk.talker.production.recording import WhenShort
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,11 @@ class Order:
     steps: int = 1
     stride: int = 4
     seed: int = 0
-    finder: str = "dlib"
-    when_short: str = "loop"
+    finder: Finder = "dlib"
+    when_short: WhenShort = "loop"
     keep_picture: bool = False
     device: str = "auto"
-    precision: str = "32"
+    precision: Precision = "32"
     scale: int = 4
     """Factor by which a portrait's own frames are enlarged; pictures that are kept whole are not."""
     mark: bool = False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,9 @@ import numpy as np
 from fedtalk.data.provenance import Provenance
 from fedtalk.data.video_writer import VideoWriter
 from fedtalk.talker.production.speech import Speech
+
+Timed = Generator[tuple[np.ndarray, int], None, None]
+"""Frames (H, W, 3) uint8 with how many ticks each is shown; closed when no more are wanted."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,13 @@ class Film:
     """Seconds a tick of `timed`."""
     provenance: Provenance
     metadata: Mapping[str, str]
-    timed: Callable[[], Iterator[tuple[np.ndarray, int]]]
+    timed: Callable[[], Timed]
     """Frames with how many ticks each is shown."""
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for frame, _ in self.timed():
-            yield frame
+        with contextlib.closing(self.timed()) as frames:
+            for frame, _ in frames:
+                yield frame
 
     @property
     def frames(self) -> int:
@@ -59,11 +64,11 @@ class Film:
         """
         started = time.perf_counter()
         shape: tuple[int, int] | None = None
-        with VideoWriter(
+        with contextlib.closing(self.timed()) as frames, VideoWriter(
             Path(path).expanduser(), audio=self.speech.sound(), scale=scale, frame_rate=self.frame_rate, time_base=self.time_base,
             metadata=self.metadata, provenance=self.provenance, mark=mark,
         ) as writer:  # fmt: skip
-            for frame, ticks in self.timed():
+            for frame, ticks in frames:
                 shape = shape or (frame.shape[0], frame.shape[1])
                 writer.write(_shaped(frame, shape, scale), ticks)
                 if told is not None:

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 import torch
 
 from fedtalk.data.clip import FRAME_RATE
-from fedtalk.data.faces import face_finder
+from fedtalk.data.faces import Finder, face_finder
 from fedtalk.data.media import read_image
 from fedtalk.data.provenance import EDITED, GENERATED, Provenance
 from fedtalk.errors import ConfigurationError
@@ -22,14 +23,15 @@ from fedtalk.talker.module import Talker
 from fedtalk.talker.production.film import Film
 from fedtalk.talker.production.named_adapters import parse_adapters, use_adapters
 from fedtalk.talker.production.portrait import find_portrait
-from fedtalk.talker.production.recording import Recording
+from fedtalk.talker.production.recording import Recording, WhenShort
 from fedtalk.talker.production.speech import Speech
 from fedtalk.talker.production.streams import dubbed, spoken
 from fedtalk.talker.sampler import window_starts
 
 log = logging.getLogger("fedtalk")
 
-PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
+Precision = Literal["32", "bf16", "16"]
+PRECISIONS: dict[Precision, torch.dtype] = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 LARGEST_PICTURE = 1920
 """Longer side in pixels of a picture that is kept around the face; larger ones are made smaller."""
 
@@ -55,11 +57,11 @@ def generate(
     steps: int = 1,
     stride: int = 4,
     seed: int = 0,
-    finder: str = "dlib",
-    when_short: str = "loop",
+    finder: Finder = "dlib",
+    when_short: WhenShort = "loop",
     keep_picture: bool = False,
     device: str = "auto",
-    precision: str = "32",
+    precision: Precision = "32",
     talker: Ready | None = None,
 ) -> Film:
     """A speaking face, frame by frame.

@@ -16,7 +16,7 @@ SMALLEST_STEP = 0.75
 """Scale below which a face is made smaller before it is put back, so that no pixel is skipped."""
 
 Weight = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(H, W) x and y of the picture's pixels -> (H, W) weight in [0, 1] of the face over the picture."""
+"""(1, W) x and (H, 1) y of the picture's pixels -> (H, W) weight in [0, 1] of the face over the picture."""
 
 
 def inverse(transform: np.ndarray) -> np.ndarray:
@@ -81,7 +81,7 @@ def _blend(picture: np.ndarray, face: np.ndarray, place: np.ndarray, corners: np
     made = picture.copy()
     if right <= left or bottom <= top:
         return made
-    x, y = np.meshgrid(np.arange(left, right, dtype=np.float64), np.arange(top, bottom, dtype=np.float64))
+    x, y = np.arange(left, right, dtype=np.float64)[None], np.arange(top, bottom, dtype=np.float64)[:, None]
     share = weight(x, y)[..., None].astype(np.float32)
     scale = math.sqrt(abs(float(np.linalg.det(place[:, :2]))))
     if scale < SMALLEST_STEP:

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from fedtalk.checks import check_choice
 from fedtalk.data.choosing import choose_face
 from fedtalk.data.clip import FRAME_RATE, SAMPLES_PER_FRAME, Reference
 from fedtalk.data.faces import FaceFinder
@@ -20,11 +22,11 @@ from fedtalk.data.framing import crop, framing, move
 from fedtalk.data.media import NativeFrame, audio_blocks, native_frames, read_video
 from fedtalk.data.prepare.gate import at_border, too_small
 from fedtalk.data.tracking import follow_faces
-from fedtalk.errors import ConfigurationError, FaceNotFoundError, MediaError
+from fedtalk.errors import FaceNotFoundError, MediaError
 
 log = logging.getLogger("fedtalk")
 
-WHEN_SHORT = ("loop", "hold", "refuse")
+WhenShort = Literal["loop", "hold", "refuse"]
 LONGEST_GAP = FRAME_RATE
 """Frames without a sighting of the face that are bridged."""
 STEADY = 12.0
@@ -61,7 +63,7 @@ class Recording:
     """A video file as the ground that a mouth is drawn on. Read three times: for faces, for crops, for pictures."""
 
     def __init__(
-        self, path: str | Path, seconds: float, size: int, finder: FaceFinder, when_short: str = "loop"
+        self, path: str | Path, seconds: float, size: int, finder: FaceFinder, when_short: WhenShort = "loop"
     ) -> None:
         """Follow the face as far as the speech needs it.
 
@@ -78,8 +80,7 @@ class Recording:
                 at the border throughout.
             FaceNotFoundError: no face in what the speech needs of it.
         """
-        if when_short not in WHEN_SHORT:
-            raise ConfigurationError(f"when_short: expected one of {', '.join(WHEN_SHORT)}, got {when_short!r}")
+        check_choice("when_short", when_short, WhenShort)
         self.path, self.size, self.when_short = Path(path).expanduser(), size, when_short
         needed = round(seconds * FRAME_RATE)
         video = read_video(self.path)

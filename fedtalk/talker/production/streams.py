@@ -12,28 +12,32 @@ from torch import Tensor
 from fedtalk.data.clip import FRAME_RATE
 from fedtalk.data.framing import crop, move, similarity_transform
 from fedtalk.encoders.speech import stream_windows
+from fedtalk.talker.ahead import ahead
 from fedtalk.talker.generation import Generation
 from fedtalk.talker.lids import blinks
 from fedtalk.talker.pose import swaying_eyes
+from fedtalk.talker.production.film import Timed
 from fedtalk.talker.production.paste import after, inverse, paste_frame, paste_mouth
 from fedtalk.talker.production.portrait import Portrait
 from fedtalk.talker.production.recording import Look, Recording, Shown
 from fedtalk.talker.production.speech import Speech
 
+AHEAD = 16
+"""Faces that the networks make while those before them are pasted and written."""
 
-def spoken(
-    generation: Generation, portrait: Portrait, speech: Speech, seed: int, keep_picture: bool
-) -> Iterator[tuple[np.ndarray, int]]:
+
+def spoken(generation: Generation, portrait: Portrait, speech: Speech, seed: int, keep_picture: bool) -> Timed:
     """A portrait's frames."""
     reference, back = portrait.reference, inverse(portrait.transform)
     eyes = swaying_eyes(reference.eyes, speech.frames, seed)
     closed = blinks(speech.frames, seed)
-    for frame in generation.portrait_faces(eyes, reference, _windows(generation, speech), seed, closed):
+    faces = generation.portrait_faces(eyes, reference, _windows(generation, speech), seed, closed)
+    for frame in ahead(faces, AHEAD):
         drawn = frame.permute(1, 2, 0).numpy()
         yield (paste_frame(portrait.picture, drawn.astype(np.float32), back) if keep_picture else drawn), 1
 
 
-def dubbed(generation: Generation, recording: Recording, speech: Speech, seed: int) -> Iterator[tuple[np.ndarray, int]]:
+def dubbed(generation: Generation, recording: Recording, speech: Speech, seed: int) -> Timed:
     """The recording's frames with their mouths replaced.
 
     The network works at 25 frames a second, the recording at its own rate: a mouth between two of the network's frames is
@@ -52,7 +56,8 @@ def dubbed(generation: Generation, recording: Recording, speech: Speech, seed: i
                 last = crop(shown.frame.rgb(), look.transform, recording.size), eyes
             yield last
 
-    faces = generation.dub_faces(cut_out(), speech.frames, reference, _windows(generation, speech), seed)
+    drawing = generation.dub_faces(cut_out(), speech.frames, reference, _windows(generation, speech), seed)
+    faces = ahead(drawing, AHEAD)
     drawn: deque[tuple[np.ndarray, Look | None]] = deque(maxlen=2)
     count = 0
     for shown in recording.play(speech.seconds):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 import fedtalk
+from fedtalk.data.framing import crop
 from fedtalk.data.media import native_frames
 from fedtalk.data.provenance import read_provenance
 from fedtalk.errors import ConfigurationError, FaceNotFoundError, MediaError
@@ -103,6 +105,33 @@ def test_a_stretch_without_a_face_passes_untouched_and_is_told_as_a_part(
     originals = _pixels(path)
     changed = [not np.array_equal(one, other) for one, other in zip(frames, originals, strict=True)]
     assert not any(changed[15:35]) and all(changed[:5]) and all(changed[-5:])
+
+
+def test_nothing_goes_on_behind_a_film_that_fails_or_is_left(
+    record: Callable, finder: object, ready: Ready, speech: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Reading and drawing have threads of their own; what happens there happens to whoever asked."""
+
+    def workers() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("fedtalk-ahead")]
+
+    film = fedtalk.generate(speech(1.6), video=record(list(range(40))), talker=ready, **FAST)
+    frames = iter(film)
+    next(frames)
+    assert len(workers()) == 2
+    frames.close()
+    assert not workers()
+    later = itertools.count()
+
+    def failing(*arguments: object) -> np.ndarray:
+        if next(later) == 20:
+            raise MediaError("the disk is gone")
+        return crop(*arguments)
+
+    monkeypatch.setattr("fedtalk.talker.production.streams.crop", failing)
+    with pytest.raises(MediaError, match="the disk is gone"):
+        film.save(tmp_path / "dub.mp4")
+    assert not workers() and not list(tmp_path.glob("dub*"))
 
 
 def test_a_recording_without_any_face_is_refused_before_anything_is_made(

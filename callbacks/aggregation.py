@@ -59,6 +59,8 @@ class Aggregation(Callback, ABC):
 
     measures: Measures = "nothing"
     """What clients must measure of themselves."""
+    controls = False
+    """Whether clients correct their steps by control variates (`fedtalk.federation.scaffold`)."""
     sees_updates = False
     """Whether the rule needs single clients' updates in the clear, and can't be had with privacy."""
 
@@ -77,8 +79,13 @@ class Aggregation(Callback, ABC):
             a weight in [0, 1]; never above 1, or weighting could lengthen a clipped update.
         """
 
-    def build_server(self, state: dict[str, Tensor]) -> Server:
-        """The server half, which begins with ``state``."""
+    def build_server(self, state: dict[str, Tensor], clients: int = 1) -> Server:
+        """The server half.
+
+        Args:
+            state: what it begins with.
+            clients: all who are registered.
+        """
         return Server(state, self.server_optimizer)
 
 

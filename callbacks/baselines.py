@@ -9,9 +9,11 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import numpy as np
+from torch import Tensor
 
 from fedtalk.callbacks.aggregation import Aggregation, Standing
 from fedtalk.errors import ConfigurationError
+from fedtalk.federation.scaffold import ScaffoldServer
 from fedtalk.federation.server import ServerOptimizer
 
 
@@ -42,6 +44,21 @@ class Oracle(Aggregation):
 
     def weight(self, standing: Standing) -> float:
         return 0.0 if standing.faulty else min(standing.clips, self.most_clips) / self.most_clips
+
+
+class Scaffold(Aggregation):
+    """SCAFFOLD (Karimireddy et al. 2020): clients' steps are corrected by how their gradients differ from everybody's, so that
+    many of them don't lead to where each client would go alone. All count the same. Clients take plain SGD steps
+    (``placement.optimizer: sgd``), in this process and without privacy.
+    """
+
+    controls = True
+
+    def weight(self, standing: Standing) -> float:
+        return 1.0
+
+    def build_server(self, state: dict[str, Tensor], clients: int = 1) -> ScaffoldServer:
+        return ScaffoldServer(state, self.server_optimizer, clients)
 
 
 class Robust(Aggregation):

@@ -32,6 +32,7 @@ _OFFERED = {
     "Privacy": "fedtalk.privacy.settings",
     "RoundCallback": "fedtalk.callbacks.base",
     "ServerOptimizer": "fedtalk.federation.server",
+    "Scaffold": "fedtalk.callbacks.baselines",
     "Standing": "fedtalk.callbacks.aggregation",
     "SynthTalkData": "fedtalk.data.synthtalk_data",
     "Talker": "fedtalk.talker.module",

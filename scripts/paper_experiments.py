@@ -44,6 +44,7 @@ OVERLAYS: dict[str, Overlay] = {
     "reliable": data(unreliable=0.0),
     "outsiders": data(unreliable=0.0, outsiders=8),
     "released": {"trainer": {"personal": None}},
+    "sgd": {"trainer": {"default_placement": {"optimizer": "sgd"}, "local": {"learning_rate": 1.0}}},
     **{f"tdc-{weight:g}": tdc(weight) for weight in (0.0, 0.05, 0.1, 0.3, 1.0)},
     **{f"rank-{rank}": adapter(rank=rank, alpha=float(rank)) for rank in (2, 8, 16)},
     "cross-attention": targets(SPATIAL, "attn2"),
@@ -193,6 +194,10 @@ EXPERIMENTS = {
     ),
     "outsiders": Experiment(
         "People who took no part: the released adapter", ("outsiders", "released"), ("fedavg", "base"), "trained"
+    ),
+    "scaffold": Experiment(
+        "SCAFFOLD, all clients reliable, plain SGD steps: the released adapter", ("reliable",),
+        ("fedavg+sgd+released", "scaffold+released"), "trained",
     ),
     "tdc": Experiment(
         "TDC by its weight: the released adapter", ("reliable", "released"),

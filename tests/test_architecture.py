@@ -34,6 +34,7 @@ LAYERS = (
     (
         "fedtalk.federation.vector",
         "fedtalk.federation.server",
+        "fedtalk.federation.scaffold",
         "fedtalk.federation.cohort",
     ),
     ("fedtalk.privacy",),

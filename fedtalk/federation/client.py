@@ -20,6 +20,7 @@ from fedtalk.federation.local import train_locally
 from fedtalk.federation.local_work import LocalResult, LocalWork, OnStep
 from fedtalk.federation.module import Prepared, copy_state, load_state
 from fedtalk.federation.placement import Placement
+from fedtalk.federation.scaffold import of_everybody, own_control
 from fedtalk.federation.together import train_together
 from fedtalk.machine import peak_bytes
 from fedtalk.randomness import torch_generator
@@ -94,22 +95,31 @@ class ClientHalf:
         clips = self.prepared(client)
         kept = module.kept_parameters()
         own: Mapping[str, Any] = {}
-        if local.keep_optimizer or kept:
+        if local.keep_optimizer or kept or work.controls:
             own = self.states.load(client, work.round_number if work.after is None else work.after) or {}
         sums: dict[str, float] = {}
         after = _listener(client, sums, local.steps, on_step, deadline)
+        common_control = of_everybody(start)
+        control = own.get("control") or {name: torch.zeros_like(value) for name, value in common_control.items()}
+        correction = {name: value - control[name] for name, value in common_control.items()}
         try:
             load_state(kept, own.get("kept", self._kept_start))
             with module.local_form() as common:
                 optimizer = train_locally(
                     self._fabric_of(placement), module, clips, local, self.seed, work.stream + client, work.round_number,
                     work.rounds, own.get("optimizer") if local.keep_optimizer else None, after, placement, self.wrapped,
+                    correction,
                 )  # fmt: skip
                 result = self._measured(client, work, clips, sums, deadline, started)
             result.kept = copy_state(kept) if kept else None
         finally:
             load_state(kept, self._kept_start)  # of nobody, whatever has happened
         result.state = common(result.state)
+        if work.controls:
+            result.control, sent = own_control(
+                start, result.state, control, local.rates(work.round_number, work.rounds)
+            )
+            result.state |= sent
         result.optimizer = optimizer if local.keep_optimizer else None
         return result
 

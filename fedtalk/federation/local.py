@@ -71,6 +71,15 @@ class LocalTraining:
             rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
         return rate
 
+    def rates(self, round_number: int, rounds: int) -> float:
+        """Sum of the learning rates of a round's steps.
+
+        >>> LocalTraining(steps=3, learning_rate=0.5).rates(0, 2)
+        1.5
+        """
+        first = round_number * self.steps
+        return sum(self.rate_at(first + step, self.steps * rounds) for step in range(self.steps))
+
 
 @torch.no_grad()
 def add_proximal_gradient(parameters: Mapping[str, nn.Parameter], start: Mapping[str, Tensor], mu: float) -> Tensor:
@@ -103,6 +112,7 @@ def train_locally(
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     placement: Placement = SINGLE,
     wrapped: Any = None,
+    correction: Mapping[str, Tensor] | None = None,
 ) -> dict:
     """Train the module's exchanged and kept parameters in place on one client's clips.
 
@@ -111,6 +121,7 @@ def train_locally(
 
     Args:
         wrapped: what Fabric made of the module where several processes take the client together.
+        correction: by name, added to the exchanged parameters' gradients after these were clipped (SCAFFOLD).
 
     Returns:
         the optimizer's state, to be kept where `LocalTraining.keep_optimizer` says so.
@@ -152,6 +163,9 @@ def train_locally(
                 gradients = [value.grad for value in optimizer.values.values() if value.grad is not None]
                 norm = over_shards(torch.nn.utils.get_total_norm(gradients).square()).sqrt()
                 torch.nn.utils.clip_grads_with_norm_(optimizer.values.values(), local.gradient_clip, norm)
+            for name, value in (correction or {}).items():
+                own = optimizer.values[name]
+                own.grad = value.to(own) if own.grad is None else own.grad + value.to(own)
             optimizer.step(local.rate_at(round_number * local.steps + step, total))
             if on_step is not None:
                 on_step(step, numbers([losses])[0])

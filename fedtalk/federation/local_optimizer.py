@@ -16,7 +16,7 @@ BETAS = (0.9, 0.99)
 
 
 class LocalOptimizer:
-    """AdamW over a module's exchanged parameters, or over what stands for them.
+    """AdamW, or plain SGD, over a module's exchanged parameters, or over what stands for them.
 
     It works on the parameters themselves, on a process's own shards of them (fsdp; same memory), or on copies in the
     machine's memory (``cpu_offload``): `values`, by name. A step is `zero_grad`, the backward pass, `collect`, whatever is to
@@ -30,7 +30,7 @@ class LocalOptimizer:
         Args:
             parameters: what the gradients are of.
             learning_rate: at the start.
-            weight_decay: AdamW's.
+            weight_decay: AdamW's, or SGD's L2 term.
             placement: which optimizer, and whether it works in the machine's memory.
         """
         self._parameters = dict(parameters)
@@ -43,6 +43,8 @@ class LocalOptimizer:
             from bitsandbytes.optim import AdamW8bit
 
             self.inner = AdamW8bit(filled, min_8bit_size=LEAST_8BIT_SIZE, **settings)
+        elif placement.optimizer == "sgd":
+            self.inner = torch.optim.SGD(self.values.values(), lr=learning_rate, weight_decay=weight_decay)
         else:
             self.inner = torch.optim.AdamW(self.values.values(), **settings)
 

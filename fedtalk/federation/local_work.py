@@ -55,6 +55,8 @@ class LocalWork:
     """What clients measure of themselves."""
     after: int | None = None
     """Rounds, after which what a client keeps is taken; those before this one by default."""
+    controls: bool = False
+    """Whether steps are corrected by control variates, which the start then brings."""
     stream: str = ""
     """Goes before a client's name in the keys of its random streams, where a round's are not to be drawn again."""
 
@@ -78,6 +80,8 @@ class LocalResult:
     """Its state, where `LocalTraining.keep_optimizer` asks for it."""
     kept: dict[str, Tensor] | None = None
     """The kept parameters after the local steps, on the CPU, where the module has any."""
+    control: dict[str, Tensor] | None = None
+    """The client's control variate after the local steps, where there are any."""
 
 
 def weigh(
@@ -102,7 +106,7 @@ def weigh(
     contribution = sealed.vector(flatten({name: result.state[name] - start[name] for name in start}), weight)
     to_ring(contribution, result.client)  # an update that can't be sealed is lost here, and not the round later
     # Not of an update that was lost: its moments may be as bad as it was.
-    keeps = {name: value for name in ("optimizer", "kept") if (value := getattr(result, name)) is not None}
+    keeps = {name: value for name in ("optimizer", "kept", "control") if (value := getattr(result, name)) is not None}
     if keeps:
         federation.client_states.save(result.client, round_number, keeps)
     return ClientUpdate(

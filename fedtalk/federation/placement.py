@@ -12,7 +12,7 @@ from fedtalk.checks import check_choice, check_least
 from fedtalk.errors import ConfigurationError
 
 Kind = Literal["single", "ddp", "fsdp"]
-Optimizer = Literal["adamw", "adamw8bit"]
+Optimizer = Literal["adamw", "adamw8bit", "sgd"]
 Precision = Literal["32-true", "bf16-mixed"]
 """Of local training; the adapter itself stays in 32 bits, as it is sent."""
 
@@ -29,7 +29,8 @@ class Placement:
     precision: Precision | None = None
     """``32-true``, or ``bf16-mixed``: autocast to bfloat16, parameters and optimizer stay float32; None is the trainer's."""
     optimizer: Optimizer = "adamw"
-    """``adamw``, or ``adamw8bit``: its two moments in 8 bits a number, blockwise (bitsandbytes)."""
+    """``adamw``, or ``adamw8bit``: its two moments in 8 bits a number, blockwise (bitsandbytes). ``sgd``:
+    plain gradient steps, which need a learning rate of their own."""
     accumulate: int = 1
     """Parts of a process's share of a batch that go through the model one after the other: less memory, the same gradient."""
     together: int = 1

@@ -60,8 +60,11 @@ class Rounds:
         """
         self._federation, self.sealed, self._engine = federation, sealed, engine
         self._on_round_start, self._on_step = on_round_start, on_step
-        self.server = federation.aggregation.build_server(copy_state(federation.module.exchanged_parameters()))
-        self._clients_keep = federation.local.keep_optimizer or bool(federation.module.kept_parameters())
+        self.server = federation.aggregation.build_server(
+            copy_state(federation.module.exchanged_parameters()), len(federation.data.clients)
+        )
+        kept = federation.local.keep_optimizer or federation.aggregation.controls
+        self._clients_keep = kept or bool(federation.module.kept_parameters())
         self.round_number = 0
         self.faults = FaultRecord()
         self.kept: dict[str, Any] = {"callbacks": {}}
@@ -78,7 +81,7 @@ class Rounds:
         cohort = sealed.draw_cohort(number)
         self._on_round_start(number, cohort)
         # 2. Broadcast, 3. Clients
-        result = self._engine.run_round(number, cohort, self.server.state, self._on_step)
+        result = self._engine.run_round(number, cohort, self.server.broadcast, self._on_step)
         outcome = RoundOutcome(number, cohort, result.reports, result.failures)
         # 4. Server
         if result.total is not None:

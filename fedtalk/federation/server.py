@@ -80,6 +80,11 @@ class Server:
         self.state = {name: value.clone() for name, value in state.items()}
         self.optimizer = optimizer.build(list(self.state.values()))
 
+    @property
+    def broadcast(self) -> dict[str, Tensor]:
+        """What clients are sent."""
+        return self.state
+
     def step(self, total: np.ndarray) -> float:
         """One round: from the opened sum of ``(a_k * delta_k, a_k)`` to a new state.
 

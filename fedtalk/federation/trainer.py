@@ -208,7 +208,9 @@ class FederatedTrainer(MeasuringTrainer):
             federation = self._begin(model, datamodule, "fit")
             check_clients(datamodule.clients, self.run_dir)
             preconditions.check_placements(federation)
-            preconditions.check_kept(federation, type(self.engine) is not InProcess)
+            beyond = type(self.engine) is not InProcess
+            preconditions.check_kept(federation, beyond)
+            preconditions.check_controls(federation, beyond)
             try:
                 self._rounds(federation, ckpt_path)
             except BaseException as error:

@@ -156,6 +156,40 @@ def check_kept(federation: Federation, beyond: bool) -> None:
         )
 
 
+def check_controls(federation: Federation, beyond: bool) -> None:
+    """
+    Args:
+        federation: of the run.
+        beyond: whether clients train in other processes too.
+
+    Raises:
+        ConfigurationError: clients correct their steps by control variates, where these would be wrong or would have to travel.
+    """
+    if not federation.aggregation.controls:
+        return
+    rule = type(federation.aggregation).__name__
+    if federation.privacy is not None:
+        raise ConfigurationError(
+            f"trainer.aggregation: {rule} sends clients' gradients beside their updates, many times as long as these, and keeps "
+            "single clients' in the run's folder: expected no privacy, or another rule"
+        )
+    if beyond:
+        raise ConfigurationError(
+            f"trainer.workers: clients' control variates of {rule} stay in the process of the run: expected workers: 1"
+        )
+    for key, placed in federation.placements:
+        if placed.optimizer != "sgd" or placed.kind != "single":
+            raise ConfigurationError(
+                f"{key}: control variates of {rule} are means of gradients, which hold for plain SGD steps in one process alone: "
+                f"expected kind single and optimizer sgd, got {placed.kind} and {placed.optimizer}"
+            )
+    if federation.module.changes_form or federation.minimum_clients > 1:
+        raise ConfigurationError(
+            f"trainer.aggregation: {rule} keeps the server's control variate the mean of all clients' own: expected "
+            "minimum_clients: 1 (a void round would move theirs and not the server's) and another adapter.aggregation than fedsvd"
+        )
+
+
 def check_placements(federation: Federation) -> None:
     """Refuse placements that can't be run; the module itself is asked for what only it knows.
 

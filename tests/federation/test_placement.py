@@ -53,7 +53,7 @@ def _clips() -> list[dict[str, torch.Tensor]]:
     ("settings", "message"),
     [
         ({"kind": "dpp"}, "placement.kind: expected one of single, ddp, fsdp, got 'dpp'"),
-        ({"optimizer": "sgd"}, "placement.optimizer: expected one of adamw, adamw8bit, got 'sgd'"),
+        ({"optimizer": "lion"}, "placement.optimizer: expected one of adamw, adamw8bit, sgd, got 'lion'"),
         ({"precision": "16-true"}, "placement.precision: expected one of 32-true, bf16-mixed"),
         ({"accumulate": 0}, "placement.accumulate: expected at least 1, got 0"),
         ({"kind": "ddp"}, "placement.processes: expected 2 or more for ddp, got 1"),

@@ -167,7 +167,10 @@ class InProcess(Engine):
     ) -> Generator[tuple[str, ClientUpdate | Failure], None, None]:
         """What each client of the cohort comes to, in any order; closed early, the others' work is given up."""
         federation = self.federation
-        work = LocalWork(round_number, federation.rounds, federation.local, federation.aggregation.measures)
+        aggregation = federation.aggregation
+        work = LocalWork(
+            round_number, federation.rounds, federation.local, aggregation.measures, controls=aggregation.controls
+        )
         with closing(self.local_results(work, cohort, state, on_step)) as arriving:
             for client, result in arriving:
                 yield client, result if isinstance(result, Failure) else self._weighed(result, state, round_number)

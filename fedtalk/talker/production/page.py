@@ -175,12 +175,17 @@ def build(studio: Studio) -> Any:
                 agreed = gradio.Checkbox(label=CONSENT, elem_id="agreed")
                 button = gradio.Button("Make the video", variant="primary", elem_id="make")
             with gradio.Column(min_width=320):
+                about = gradio.Markdown(elem_id="about")  # above, where it is seen on a telephone too
                 result = gradio.Video(label="Result", interactive=False, elem_id="result", buttons=DOWNLOAD)
-                about = gradio.Markdown(elem_id="about")
                 shown = gradio.Video(
-                    label="Control: swapped speech", interactive=False, elem_id="swapped", buttons=DOWNLOAD
+                    label="Control: swapped speech",
+                    interactive=False,
+                    elem_id="swapped",
+                    buttons=DOWNLOAD,
+                    visible=False,
                 )
         inputs = [portrait, video, speech, person, agreed, control, keep, mark, steps, seed]
+        control.change(lambda wanted: gradio.update(visible=wanted), control, shown, api_visibility="private")
         button.click(make, inputs, [result, shown, about], api_visibility="private")
     return page
 

@@ -31,6 +31,9 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 DRIVER = shutil.which("chromedriver")
 PATIENCE = 240
 """Seconds that a browser on a busy machine is waited for."""
+CUT_OFF = """return [...document.querySelectorAll('*')].filter(
+    one => one.getBoundingClientRect().width && one.getBoundingClientRect().right > innerWidth + 1).map(one => one.outerHTML)"""
+"""Whatever reaches beyond the right border of the window."""
 
 
 @pytest.fixture
@@ -108,14 +111,14 @@ def _served(backbone: Path, folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _browser() -> Iterator[Any]:
+def _browser(*flags: str) -> Iterator[Any]:
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
                      "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                     "--window-size=1280,1500"):  # fmt: skip
+                     "--window-size=1280,1500", *flags):  # fmt: skip
         options.add_argument(argument)
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     try:
@@ -124,55 +127,117 @@ def _browser() -> Iterator[Any]:
         driver.quit()
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("gradio") is None, reason="the page needs gradio: pip install 'fedtalk[app]'"
-)
-@pytest.mark.skipif(importlib.util.find_spec("selenium") is None, reason="needs selenium: pip install 'fedtalk[test]'")
-@pytest.mark.skipif(
-    BROWSER is None or DRIVER is None, reason="needs chromium and chromedriver (Debian: chromium-driver)"
-)
-@pytest.mark.timeout(900)
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # selenium leaves its connections to the garbage collector
-def test_a_click_through_makes_a_video_that_plays(tiny_backbone: Path, tmp_path: Path) -> None:
+def _in_a_browser(test: Callable) -> Callable:
+    """A test that needs the page's and the browser's packages; selenium leaves its connections to the garbage collector."""
+    for condition, reason in (
+        (importlib.util.find_spec("gradio") is None, "the page needs gradio: pip install 'fedtalk[app]'"),
+        (importlib.util.find_spec("selenium") is None, "needs selenium: pip install 'fedtalk[test]'"),
+        (BROWSER is None or DRIVER is None, "needs chromium and chromedriver (Debian: chromium-driver)"),
+    ):
+        test = pytest.mark.skipif(condition, reason=reason)(test)
+    return pytest.mark.timeout(900)(pytest.mark.filterwarnings("ignore::ResourceWarning")(test))
+
+
+@_in_a_browser
+def test_a_click_through_makes_a_video_that_plays(tiny_backbone: Path, make_talker: Callable, tmp_path: Path) -> None:
+    make_talker().save_adapter(tmp_path / "runs" / "demo" / "adapters" / "anna")
     clip = make_clip(Speaker.draw(0, "public", 0), 0, 12, 192)
     write_image(tmp_path / "face.png", clip.frames[0])
     write_audio(tmp_path / "speech.wav", clip.audio)
-    with _served(tiny_backbone, tmp_path) as address, _browser() as page:
-        _click_through(page, address, tmp_path)
+    with _served(tiny_backbone, tmp_path) as address, _browser() as driver:
+        page = _Page(driver, address)
+        page.one("#portrait input[type=file]").send_keys(str(tmp_path / "face.png"))
+        page.one("#portrait img")
+        page.one("#speech input[type=file]").send_keys(str(tmp_path / "speech.wav"))
+        page.wait(lambda: not page.all("#speech input[type=file]"))
+        page.one("#person input").click()
+        names = page.wait(lambda: page.all("#person [role=option], ul[role=listbox] li"))
+        assert [name.text.split("\n")[-1].strip() for name in names] == [NOBODY, "anna"]
+        names[1].click()
+        page.press("#make")
+        page.wait(lambda: "tick the box" in page.about)
+        assert not page.all("#swapped")
+        page.press("#agreed input[type=checkbox]")
+        page.press("#make")
+        assert abs(page.length_of_the_result() - 0.48) < 0.07
+        assert "trainedAlgorithmicMedia" in page.about and "adapter anna" in page.about
+        page.press("#control input[type=checkbox]")
+        page.one("#swapped")
+        loaded = page.run("return performance.getEntriesByType('resource').map(entry => entry.name)")
+        assert loaded and all(name.startswith((address, "data:", "blob:")) for name in loaded)
+        assert not page.all("[aria-label=Share], [title=Share]")
+        page.narrow(390, 844)
+        for tab in page.all("button[role=tab]"):
+            page.run("arguments[0].click()", tab)
+            page.wait(lambda: page.run("return document.documentElement.scrollWidth <= window.innerWidth"))
+            assert not page.run(CUT_OFF)
+        driver.save_screenshot(str(tmp_path / "phone.png"))
     gc.collect()
 
 
-def _click_through(page: Any, address: str, folder: Path) -> None:
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
+@pytest.mark.slow
+@_in_a_browser
+def test_speech_from_the_microphone(tiny_backbone: Path, tmp_path: Path) -> None:
+    """The browser's own stand-in for a microphone plays a file for ever."""
+    clip = make_clip(Speaker.draw(0, "public", 0), 0, 25, 192)
+    write_image(tmp_path / "face.png", clip.frames[0])
+    write_audio(tmp_path / "microphone.wav", clip.audio)
+    flags = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+             f"--use-file-for-fake-audio-capture={tmp_path / 'microphone.wav'}")  # fmt: skip
+    with _served(tiny_backbone, tmp_path) as address, _browser(*flags) as driver:
+        page = _Page(driver, address)
+        page.one("#portrait input[type=file]").send_keys(str(tmp_path / "face.png"))
+        page.one("#portrait img")
+        page.press("#speech button[aria-label='Record audio']")
+        page.press_text("#speech button", "Record")
+        time.sleep(2)
+        page.press_text("#speech button", "Stop")
+        page.one("#speech button[aria-label=Play]")
+        page.press("#agreed input[type=checkbox]")
+        page.press("#make")
+        assert page.length_of_the_result() > 1
+        assert "trainedAlgorithmicMedia" in page.about
+    gc.collect()
 
-    def wait(condition: Callable[[Any], Any]) -> Any:
-        return WebDriverWait(page, PATIENCE).until(condition)
 
-    def one(selector: str) -> Any:
-        return wait(lambda driver: next(iter(driver.find_elements(By.CSS_SELECTOR, selector)), None))
+class _Page:
+    """The page in a browser."""
 
-    page.get(address)
-    one("#portrait input[type=file]").send_keys(str(folder / "face.png"))
-    one("#portrait img")
-    one("#speech input[type=file]").send_keys(str(folder / "speech.wav"))
-    wait(lambda driver: not driver.find_elements(By.CSS_SELECTOR, "#speech input[type=file]"))
-    page.execute_script("arguments[0].click()", one("#make"))
-    wait(lambda driver: "tick the box" in driver.find_element(By.ID, "about").text)
-    page.execute_script("arguments[0].click()", one("#agreed input[type=checkbox]"))
-    page.execute_script("arguments[0].click()", one("#make"))
-    one("#result video")
-    wait(lambda driver: driver.execute_script("return document.querySelector('#result video').readyState") >= 2)
-    length = page.execute_script("return document.querySelector('#result video').duration")
-    assert abs(length - 0.48) < 0.07
-    assert "trainedAlgorithmicMedia" in page.find_element(By.ID, "about").text
-    loaded = page.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
-    assert loaded and all(name.startswith((address, "data:", "blob:")) for name in loaded)
-    page.save_screenshot(str(folder / "page.png"))
-    assert not page.find_elements(By.CSS_SELECTOR, "[aria-label=Share], [title=Share]")
-    tabs = page.find_elements(By.CSS_SELECTOR, "button[role=tab]")
-    page.execute_script("arguments[0].click()", next(tab for tab in tabs if tab.text.strip() == "Video"))
-    wait(lambda driver: driver.find_element(By.CSS_SELECTOR, "#video").is_displayed())
-    page.set_window_size(500, 1500)  # the narrowest that a desktop browser's window gets
-    wait(lambda driver: driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth"))
-    page.save_screenshot(str(folder / "phone.png"))
+    def __init__(self, driver: Any, address: str) -> None:
+        self._driver = driver
+        self.run = driver.execute_script
+        driver.get(address)
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        return WebDriverWait(self._driver, PATIENCE).until(lambda _: condition())
+
+    def all(self, selector: str) -> list[Any]:
+        return [one for one in self._driver.find_elements("css selector", selector) if one.is_enabled()]
+
+    def one(self, selector: str) -> Any:
+        return self.wait(lambda: next(iter(self.all(selector)), None))
+
+    def press(self, selector: str) -> None:
+        self.run("arguments[0].click()", self.one(selector))
+
+    def press_text(self, selector: str, text: str) -> None:
+        named = lambda: next((one for one in self.all(selector) if one.text.strip() == text), None)  # noqa: E731
+        self.run("arguments[0].click()", self.wait(named))
+
+    @property
+    def about(self) -> str:
+        """What is said of the result."""
+        return self._driver.find_element("id", "about").text
+
+    def length_of_the_result(self) -> float:
+        """Seconds of the video, once the browser can play it."""
+        self.one("#result video")
+        self.wait(lambda: self.run("return document.querySelector('#result video').readyState") >= 2)
+        return float(self.run("return document.querySelector('#result video').duration"))
+
+    def narrow(self, width: int, height: int) -> None:
+        """As on a telephone."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True}
+        self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

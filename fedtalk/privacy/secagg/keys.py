@@ -18,6 +18,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fedtalk.privacy.secagg.errors import RefusedMessage
 
 KEY_BYTES = 32
+_FIELD = 2**255 - 19
+_SMALL_ORDER = frozenset(
+    (
+        0,
+        1,
+        _FIELD - 1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    )
+)
+"""Points on the curve and its twist whose order divides 8: with them X25519 gives zero, whatever the private key."""
 _SALT = b"fedtalk secure aggregation, version 1"
 
 
@@ -38,13 +49,21 @@ class KeyPair:
         Raises:
             RefusedMessage: ``peer`` is one of the few points that give the same result with every key.
         """
-        try:
-            return self._private.exchange(X25519PublicKey.from_public_bytes(peer))
-        except ValueError as error:
-            raise RefusedMessage(
-                f"public key {peer.hex()}: expected a point of large order on X25519, got one that agrees on the same "
-                "secret with everyone; its sender is broken or malicious and has to be left out"
-            ) from error
+        check_public(peer)
+        return self._private.exchange(X25519PublicKey.from_public_bytes(peer))
+
+
+def check_public(key: bytes) -> None:
+    """Refuse a public key of small order (RFC 7748 leaves out the highest bit and takes numbers modulo the field's prime).
+
+    Raises:
+        RefusedMessage: it is.
+    """
+    if (int.from_bytes(key, "little") & (2**255 - 1)) % _FIELD in _SMALL_ORDER:
+        raise RefusedMessage(
+            f"public key {key.hex()}: expected a point of large order on X25519, got one that agrees on the same "
+            "secret with everyone; its sender is broken or malicious and has to be left out"
+        )
 
 
 def fresh_secret() -> bytes:

@@ -49,7 +49,6 @@ class CollectingKeys(Collecting):
         super().__init__(settings, round_number, ids)
         self._keys: dict[int, tuple[bytes, bytes]] = {}
         self._used: set[bytes] = set()
-        self._probe = keys.KeyPair()
 
     def invitations(self) -> dict[int, bytes]:
         """The message that opens the round, for each client of the cohort."""
@@ -71,7 +70,7 @@ class CollectingKeys(Collecting):
         if pair[0] == pair[1] or self._used.intersection(pair):
             raise RefusedMessage(f"keys of client {sender}: expected fresh ones, got one that is in use already")
         for key in pair:
-            self._probe.agree(key)  # a degenerate key is refused here, at its sender's cost, not by all its neighbours
+            keys.check_public(key)  # a degenerate key is refused here, at its sender's cost, not by all its neighbours
         self._used.update(pair)
         self._keys[sender] = pair
         self._answered.add(sender)

@@ -16,8 +16,8 @@ import numpy as np
 
 PRIME = 2**256 + 297
 """The smallest prime above 2**256: every 32-byte secret is a field element."""
-LARGEST_POINT = 2**31 - 1
-"""Points are places on a roster."""
+LARGEST_POINT = 2**20
+"""Points are places among a client's neighbours."""
 SECRET_BYTES = 32
 SHARE_BYTES = 33
 
@@ -68,34 +68,31 @@ def combine(shares: Mapping[int, bytes]) -> bytes | None:
     values = [int.from_bytes(share, "big") for share in shares.values()]
     if any(value >= PRIME for value in values):
         raise ValueError("share: expected a field element, got a number of at least the prime")
-    total = sum(value * weight for value, weight in zip(values, _weights(tuple(points)), strict=True))
-    secret = total % PRIME
+    weights, common = _weights(tuple(points))
+    total = sum(value * weight for value, weight in zip(values, weights, strict=True))
+    secret = total * common % PRIME
     return secret.to_bytes(SECRET_BYTES, "big") if secret < 1 << (8 * SECRET_BYTES) else None
 
 
 @functools.lru_cache(maxsize=256)
-def _weights(points: tuple[int, ...]) -> tuple[int, ...]:
-    """Lagrange's weights at 0, modulo the prime: w_i = prod_{j != i} x_j / (x_j - x_i) = X / D_i, with X = prod_j x_j and
-    D_i = x_i prod_{j != i} (x_j - x_i). The same holders often open many secrets.
+def _weights(points: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    """Lagrange's weights at 0, but for a factor that they have in common: integers, and the factor modulo the prime.
 
-    Differences are multiplied in machine words as long as these hold them, and one modular inverse does for all D_i
-    (Montgomery's trick), since an inverse costs as much as hundreds of products.
+    For all points 1 to n the weight of i is (-1)**(i - 1) C(n, i), an integer; each point m that is missing multiplies it by
+    (m - i) / m. The first holders of many are nearly all there, so these are few. Differences are multiplied in machine words as
+    long as these hold them. The same holders often open many secrets.
     """
-    differences = np.array(points)[None] - np.array(points)[:, None]
-    np.fill_diagonal(differences, points)
-    at_once = 62 // max(points).bit_length()
-    filled = np.pad(differences, ((0, 0), (0, -len(points) % at_once)), constant_values=1)
-    factors = filled.reshape(len(points), -1, at_once).prod(axis=2)
-    denominators = [math.prod(row) % PRIME for row in factors.tolist()]
-    prefixes = [1]
-    for denominator in denominators:
-        prefixes.append(prefixes[-1] * denominator % PRIME)
-    inverse = pow(prefixes[-1], -1, PRIME) * math.prod(points) % PRIME
-    weights = []
-    for denominator, prefix in zip(reversed(denominators), reversed(prefixes[:-1]), strict=True):
-        weights.append(inverse * prefix % PRIME)
-        inverse = inverse * denominator % PRIME
-    return tuple(reversed(weights))
+    largest = max(points)
+    missing = sorted(set(range(1, largest + 1)).difference(points))
+    at_once = 62 // largest.bit_length()
+    differences = np.ones((len(points), at_once * max(1, -(-len(missing) // at_once))), dtype=np.int64)
+    differences[:, : len(missing)] = np.array(missing, dtype=np.int64) - np.array(points)[:, None]
+    factors = differences.reshape(len(points), -1, at_once).prod(axis=2)
+    weights = tuple(
+        math.prod(row) * math.comb(largest, point) * (1 if point % 2 else -1)
+        for point, row in zip(points, factors.tolist(), strict=True)
+    )
+    return weights, pow(math.prod(missing), -1, PRIME)
 
 
 def _check_points(points: Sequence[int]) -> None:

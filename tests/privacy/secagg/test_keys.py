@@ -8,7 +8,9 @@ import pytest
 from fedtalk.privacy.secagg import RefusedMessage
 from fedtalk.privacy.secagg.envelope import SEALED_BYTES, SharePair, seal, unseal
 from fedtalk.privacy.secagg.keys import (
+    _SMALL_ORDER,
     KeyPair,
+    check_public,
     derive_key,
     fresh_secret,
     pair_mask_key,
@@ -40,7 +42,7 @@ def montgomery_ladder(scalar: bytes, point: bytes) -> bytes:
         x2, z2 = a * a * b * b % FIELD, e * (a * a + 121665 * e) % FIELD
     if swapped:
         x2, z2 = x3, z3
-    return (x2 * pow(z2, -1, FIELD) % FIELD).to_bytes(32, "little")
+    return (x2 * pow(z2, FIELD - 2, FIELD) % FIELD).to_bytes(32, "little")
 
 
 def test_agreement_is_x25519() -> None:
@@ -116,3 +118,27 @@ def test_an_envelope_opens_under_its_key_only_and_unaltered() -> None:
         spoilt = bytearray(sealed)
         spoilt[place] ^= 1
         assert unseal(bytes(spoilt), b"k" * 32) is None
+
+
+def test_the_points_that_are_refused_are_those_with_which_x25519_gives_zero() -> None:
+    """By the ladder above, with several private keys; their neighbours agree on something."""
+    for point in _SMALL_ORDER:
+        for beside in (point, point + 1):
+            encoded = (beside % FIELD).to_bytes(32, "little")
+            agreed = {montgomery_ladder(bytes([number]) * 32, encoded) for number in (3, 77, 200)}
+            assert (agreed == {bytes(32)}) == (beside % FIELD in _SMALL_ORDER)
+
+
+@pytest.mark.parametrize("high", [0, 1])
+@pytest.mark.parametrize("point", sorted(_SMALL_ORDER))
+def test_every_way_to_write_them_is_refused(point: int, high: int) -> None:
+    """Not reduced modulo the field, where there is room for that, and with the bit that nobody reads."""
+    for written in (point, point + FIELD):
+        if written < 2**255:
+            with pytest.raises(RefusedMessage, match="large order"):
+                check_public((written | high << 255).to_bytes(32, "little"))
+
+
+def test_honest_keys_are_taken() -> None:
+    for _ in range(20):
+        check_public(KeyPair().public)

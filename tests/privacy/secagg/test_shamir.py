@@ -44,7 +44,7 @@ def test_every_set_of_threshold_holders_and_no_smaller_one_finds_the_secret(hold
                 assert combine({point: shares[point] for point in chosen}) != secret
 
 
-@pytest.mark.parametrize("largest", [3, 61, 1000, 2**31 - 1])
+@pytest.mark.parametrize("largest", [3, 61, 1000, 5000])
 def test_secrets_are_found_at_points_of_every_size(largest: int) -> None:
     points = sorted({1, 2, *(largest - step for step in range(min(largest, 40)))})
     shares = split(b"s" * 32, points, threshold=len(points))
@@ -72,7 +72,7 @@ def test_shares_of_different_sharings_do_not_combine() -> None:
     assert combine({1: first[1], 2: second[2]}) != b"s" * 32
 
 
-@pytest.mark.parametrize("points", [[], [0, 1], [1, 1], [2**31], [PRIME], [-1, 2]])
+@pytest.mark.parametrize("points", [[], [0, 1], [1, 1], [2**20 + 1], [PRIME], [-1, 2]])
 def test_points_out_of_range_are_refused(points: list[int]) -> None:
     with pytest.raises(ValueError, match="points"):
         split(bytes(32), points, 1)

@@ -23,6 +23,7 @@ from tiny_run import write_backbone
 from fedtalk.errors import FedTalkError
 from fedtalk.interruption import Interrupted
 from fedtalk.storage import atomic_path
+from fedtalk.sweeps.execution import RESULT
 from fedtalk.sweeps.sweep import run_sweep
 
 
@@ -60,10 +61,10 @@ def stack(experiment: Experiment, written: dict[str, Path]) -> tuple[list[str], 
 
 
 def share_runs(folder: Path, other: Path) -> None:
-    """Link another sweep's runs into a sweep's, which keeps those that are its own by their hash."""
+    """Link another sweep's finished runs into a sweep's, which keeps those that are its own by their hash."""
     for one in sorted((other / "runs").glob("*")):
         place = folder / "runs" / one.name
-        if not place.exists():
+        if (one / RESULT).exists() and not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(os.path.relpath(one, place.parent))
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fedtalk.report.collect import Curve
 from fedtalk.sweeps.statistics import estimate
@@ -40,6 +41,7 @@ def curves_chart(title: str, groups: Mapping[str, Sequence[Curve]]) -> str:
             axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xlabel("round", fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return _finish(figure, axes, len(groups) > 1)
 
 

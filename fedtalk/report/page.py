@@ -6,33 +6,28 @@ import base64
 import mimetypes
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
+from fedtalk.errors import ArtifactError
 from fedtalk.report.charts import clients_chart, curves_chart
 from fedtalk.report.collect import Curve, Material, RunRecord, collect
+from fedtalk.report.grids import CONTROLS, Grid, sweep_grids
 from fedtalk.storage import atomic_path
 from fedtalk.version import __version__
 
 FIRST_CURVES = ("held_out/loss", "held_out/diffusion", "train/loss", "round/update_norm", "privacy/epsilon_prv")
 """Curves that are shown at once; the others are behind a fold."""
-CONTROLS = ("swapped_audio", "silence", "copy_reference", "copy_moved", "grey", "truth", "codec")
 SPREAD_ROWS = ("personal", "trained", "no_adapter")
 SPREAD_MEASURES = ("psnr_mouth", "mouth_corr", "identity")
 LARGEST_VIDEO = 4_000_000
 """Bytes; larger files are named and not embedded."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table."""
-
-    title: str
-    columns: list[str]
-    rows: list[tuple[str, list[str], str]]
-    """Name, cells, and the CSS class of the line."""
-    note: str = ""
+LARGEST_WIDTH = 1600
+"""Of a contact sheet, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +83,13 @@ def render(material: Material, videos: int = 6) -> str:
         title=_title(material),
         version=__version__,
         date=time.strftime("%Y-%m-%d"),
-        sweep=None if material.sweep is None else _sweep_grids(material.sweep),
+        sweep=None if material.sweep is None else sweep_grids(material.sweep),
         about=None if material.sweep is None else material.sweep["about"],
         failed=[] if material.sweep is None else material.sweep["failed"],
         first_curves=[chart for tag, chart in shown if tag in FIRST_CURVES],
         other_curves=[chart for tag, chart in shown if tag not in FIRST_CURVES],
         privacy=_privacy(material.runs),
-        runs=[_section(run, videos) for run in material.runs],
+        runs=_sections(material, videos),
     )
 
 
@@ -113,45 +108,6 @@ def _curves(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
     return [(tag, curves_chart(tag, tags[tag])) for tag in order]
 
 
-def _sweep_grids(summary: Mapping[str, Any]) -> list[Grid]:
-    variations = summary["variations"]
-    first = next(iter(variations))
-    measures = list(dict.fromkeys(name for entry in variations.values() for name in entry["measures"]))
-    grids = []
-    for title, chosen in _by_row(measures).items():
-        rows = []
-        for measure in chosen:
-            cells = [_estimate(entry["measures"].get(measure)) for entry in variations.values()]
-            rows.append((measure.rpartition(".")[2], cells, "control" if _is_control(title) else ""))
-        note = f"mean [95 % interval over seeds]; below it the paired difference to {first}, bold where its interval excludes 0"
-        grids.append(Grid(title, list(variations), rows, note))
-    return grids
-
-
-def _by_row(measures: Sequence[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for measure in measures:
-        found.setdefault(measure.rpartition(".")[0] or "measures", []).append(measure)
-    return found
-
-
-def _is_control(row: str) -> bool:
-    return row.rpartition(".")[2] in CONTROLS
-
-
-def _estimate(row: Mapping[str, Any] | None) -> str:
-    if row is None:
-        return ""
-    interval = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
-    text = f"{row['mean']:.3f}{interval}"
-    other = row.get("against_first")
-    if other is None:
-        return text
-    spread = "" if other["low"] is None else f" [{other['low']:+.3f}, {other['high']:+.3f}]"
-    mark = "*" if other["excludes_zero"] else ""
-    return f"{text}\n{mark}{other['mean']:+.3f}{spread}"
-
-
 def _privacy(runs: Sequence[RunRecord]) -> Grid | None:
     """The last value of what monitors logged below ``privacy/``, a column a run."""
     names = list(dict.fromkeys(tag for run in runs for tag in run.curves if tag.startswith("privacy/")))
@@ -165,6 +121,16 @@ def _privacy(runs: Sequence[RunRecord]) -> Grid | None:
     return Grid("privacy after the last round", [run.name for run in shown], rows)
 
 
+def _sections(material: Material, videos: int) -> list[RunSection]:
+    """Of all runs; those of a sweep have pictures in the first one of each variation, or the page would be too large to open."""
+    sections, shown = [], set[str]()
+    for run in material.runs:
+        pictured = material.sweep is None or run.group not in shown
+        shown.add(run.group)
+        sections.append(_section(run if pictured else replace(run, videos=[], contact_sheet=None), videos))
+    return sections
+
+
 def _section(run: RunRecord, videos: int) -> RunSection:
     grids: list[Grid] = []
     charts: list[str] = []
@@ -174,7 +140,7 @@ def _section(run: RunRecord, videos: int) -> RunSection:
         charts = _spread(run.metrics)
     return RunSection(
         run.name, str(run.folder.name), run.config, grids, charts, _videos(run, videos),
-        "" if run.contact_sheet is None else _data_uri(run.contact_sheet),
+        "" if run.contact_sheet is None else _picture_uri(run.contact_sheet),
         {} if run.metrics is None else run.metrics.get("about", {}).get("unavailable", {}),
     )  # fmt: skip
 
@@ -260,6 +226,18 @@ def _client_worth(file_name: str, worth: Mapping[str, float]) -> float:
     """Of the client whose name begins the file's; the longest that fits."""
     fitting = [client for client in worth if file_name.startswith(client)]
     return worth[max(fitting, key=len)] if fitting else float("inf")
+
+
+def _picture_uri(path: Path) -> str:
+    """A picture as a page needs it: JPEG, at most `LARGEST_WIDTH` wide."""
+    picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise ArtifactError(f"report: {path} is no picture; run `fedtalk test` again to make it anew")
+    factor = LARGEST_WIDTH / picture.shape[1]
+    if factor < 1:
+        picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    _, made = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    return f"data:image/jpeg;base64,{base64.b64encode(made.tobytes()).decode()}"
 
 
 def _data_uri(path: Path) -> str:

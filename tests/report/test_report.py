@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from torch.utils.tensorboard import SummaryWriter
@@ -94,7 +96,8 @@ def test_several_runs_share_their_charts(tmp_path: Path) -> None:
 
 def test_a_sweep_averages_its_seeds(tmp_path: Path) -> None:
     for seed in (0, 1):
-        _run(tmp_path / "runs" / f"base-{seed}", seed)
+        run = _run(tmp_path / "runs" / f"base-{seed}", seed)
+        cv2.imwrite(str(run / "contact_sheet.png"), np.full((40, 3200, 3), 90, np.uint8))
     estimate = {"mean": 24.0, "low": 23.0, "high": 25.0, "seeds": 2}
     measures = {"personal.psnr_mouth": estimate, "grey.psnr_mouth": {**estimate, "mean": 14.0}}
     better = {**estimate, "mean": 1.5, "low": 1.0, "high": 2.0, "p_value": 0.01, "excludes_zero": True}
@@ -110,7 +113,15 @@ def test_a_sweep_averages_its_seeds(tmp_path: Path) -> None:
         "failed": [{"variation": "a=2", "seed": 1, "folder": "x", "reason": "no <memory>"}],
     }  # fmt: skip
     (tmp_path / "sweep.json").write_text(json.dumps(summary))
-    text, _ = _read(write_report([tmp_path], tmp_path / "page.html"))
+    text, links = _read(write_report([tmp_path], tmp_path / "page.html"))
+    assert links.tags.count("video") == 3 and links.tags.count("img") == 1, (
+        "pictures of the first run of a variation alone"
+    )
+    (sheet,) = (link for link in links.fetched if link.startswith("data:image/jpeg;base64,"))
+    shown = cv2.imdecode(np.frombuffer(base64.b64decode(sheet.partition(",")[2]), np.uint8), cv2.IMREAD_COLOR)
+    assert shown.shape == (20, 1600, 3) and abs(int(shown.mean()) - 90) <= 1
+    assert text.index("<h3>what differs</h3>") < text.index("all measures: personal") < text.index("base, seed 0")
+    assert "personal: psnr mouth" in text and '<tr class="control"><th scope="row">psnr mouth' in text
     assert "<b>+1.500 [+1.000, +2.000]</b>" in text and "24.000 [23.000, 25.000]" in text
     assert "no &lt;memory&gt;" in text
     with pytest.raises(ArtifactError, match="page of its own"):

@@ -12,9 +12,9 @@ from typing import Any
 
 from fedtalk.data.source import ClipData
 from fedtalk.errors import FedTalkError
+from fedtalk.privacy.audit.audited_rounds import Setup
 from fedtalk.privacy.audit.canary_audit import CanaryBound, CanaryPlan, as_made, audit_canaries, without_privacy
 from fedtalk.privacy.audit.guarantee import guarantee_of
-from fedtalk.privacy.audit.mechanism import Setup
 from fedtalk.privacy.audit.membership import MembershipResult, audit_membership
 from fedtalk.privacy.audit.opened_run import OpenedRun, non_members, open_run
 from fedtalk.privacy.audit.plot import plot_audit

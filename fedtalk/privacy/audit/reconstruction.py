@@ -14,8 +14,8 @@ from fedtalk.federation.local import train_locally
 from fedtalk.federation.module import copy_state, load_state
 from fedtalk.federation.vector import flatten
 from fedtalk.privacy.audit.appearance import likeness, mean_face
+from fedtalk.privacy.audit.audited_rounds import Setup
 from fedtalk.privacy.audit.gallery import Profile, profile_of
-from fedtalk.privacy.audit.mechanism import Setup
 from fedtalk.privacy.audit.opened_run import OpenedRun
 from fedtalk.privacy.audit.reidentification import RankSummary, match_gradients, rank_of_right, summarise_ranks
 from fedtalk.privacy.audit.views import views_of

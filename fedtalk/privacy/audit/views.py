@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedtalk.privacy.audit.mechanism import AggregationMechanism, Setup
+from fedtalk.privacy.audit.audited_rounds import AuditedRounds, Setup
 
 CLEAR, MASKED, SUM, NOISED = "clear update", "masked update", "sum of updates", "noised sum"
 COHORT = 12
@@ -35,11 +35,11 @@ def views_of(
     silent = {f"filler-{i}": np.zeros(dimension) for i in range(size - len(updates))}
     cohort = {**updates, **silent}
     names = [*cohort, *(f"absent-{i}" for i in range(registered - size))]
-    masked = AggregationMechanism(setup, names, seed).masked(0, cohort)
+    masked = AuditedRounds(setup, names, seed).masked(0, cohort)
     views = {CLEAR: dict(updates), MASKED: {client: masked[client] for client in updates}}
-    plain = AggregationMechanism(replace(setup, privacy=None), names, seed)
+    plain = AuditedRounds(replace(setup, privacy=None), names, seed)
     totals = {SUM: plain.release(0, cohort.items())}
     if setup.noise_multiplier is not None:
-        totals[NOISED] = AggregationMechanism(setup, names, seed).release(0, cohort.items())
+        totals[NOISED] = AuditedRounds(setup, names, seed).release(0, cohort.items())
     views |= {view: dict.fromkeys(updates, total) for view, total in totals.items() if total is not None}
     return views

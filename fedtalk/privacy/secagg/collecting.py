@@ -15,7 +15,7 @@ AnyMessage = TypeVar("AnyMessage", bound=messages.Message)
 
 
 @dataclass(frozen=True)
-class Roster:
+class RoundGraph:
     """Who takes part in a round and how they are connected."""
 
     clients: tuple[int, ...]

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 
 from fedtalk.errors import ConfigurationError
 from fedtalk.privacy.secagg import keys, messages, packing
-from fedtalk.privacy.secagg.collecting import Collecting, Roster
+from fedtalk.privacy.secagg.collecting import Collecting, RoundGraph
 from fedtalk.privacy.secagg.errors import AbortedRound, RefusedMessage
 from fedtalk.privacy.secagg.graph import neighbours
 from fedtalk.privacy.secagg.settings import AggregationSettings
@@ -96,7 +96,7 @@ class CollectingKeys(Collecting):
             keys.round_digest(settings.session, self._number, settings.fingerprint()), count, digest
         )
         mask_publics = {client: self._keys[client][1] for client in clients}
-        roster = Roster(clients, choice, near, masking, mask_publics, context)
+        roster = RoundGraph(clients, choice, near, masking, mask_publics, context)
         outgoing = {
             client: messages.Roster(
                 client,
@@ -115,7 +115,7 @@ class CollectingKeys(Collecting):
 class CollectingShares(Collecting):
     """The roster is out; collects each client's encrypted shares, which the server can't read."""
 
-    def __init__(self, settings: AggregationSettings, round_number: int, roster: Roster) -> None:
+    def __init__(self, settings: AggregationSettings, round_number: int, roster: RoundGraph) -> None:
         super().__init__(settings, round_number, roster.clients)
         self._roster = roster
         self._sealed: dict[int, messages.SealedShares] = {}
@@ -172,7 +172,7 @@ class CollectingInputs(Collecting):
         self,
         settings: AggregationSettings,
         round_number: int,
-        roster: Roster,
+        roster: RoundGraph,
         commitments: Mapping[int, bytes],
     ) -> None:
         super().__init__(settings, round_number, commitments)

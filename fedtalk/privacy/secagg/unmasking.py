@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedtalk.privacy.secagg import keys, masks, messages, shamir
-from fedtalk.privacy.secagg.collecting import Collecting, Roster
+from fedtalk.privacy.secagg.collecting import Collecting, RoundGraph
 from fedtalk.privacy.secagg.errors import AbortedRound, RefusedMessage
 from fedtalk.privacy.secagg.settings import AggregationSettings
 
@@ -30,7 +30,7 @@ class CollectingReveals(Collecting):
         self,
         settings: AggregationSettings,
         round_number: int,
-        roster: Roster,
+        roster: RoundGraph,
         commitments: Mapping[int, bytes],
         dropped: tuple[int, ...],
         survivors: tuple[int, ...],

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedtalk.federation.cohort import PoissonCohort
-from fedtalk.privacy.audit.mechanism import AggregationMechanism, Setup
+from fedtalk.privacy.audit.audited_rounds import AuditedRounds, Setup
 from fedtalk.privacy.audit.views import CLEAR, MASKED, NOISED, SUM, views_of
 from fedtalk.privacy.clipping import AdaptiveClipping
 from fedtalk.privacy.settings import Privacy
@@ -30,7 +30,7 @@ def _updates(norm: float = 0.5) -> dict[str, np.ndarray]:
 
 
 def test_without_privacy_the_sum_is_exact_and_nobody_is_no_sum() -> None:
-    mechanism = AggregationMechanism(_setup(None), NAMES, seed=0)
+    mechanism = AuditedRounds(_setup(None), NAMES, seed=0)
     assert mechanism.dimension == DIMENSION
     np.testing.assert_allclose(mechanism.release(0, _updates().items()), sum(_updates().values()), atol=1e-6)
     assert mechanism.release(1, []) is None
@@ -44,11 +44,11 @@ def test_with_privacy_updates_are_clipped_and_the_sum_is_noised_as_accounted(sec
         clip_norm=clip, noise_multiplier=5.0, secure_aggregation=secure, where="central", delta=1e-2,
         coordinate_bits=20,
     )  # fmt: skip
-    mechanism = AggregationMechanism(_setup(privacy, multiplier), NAMES, seed=1)
+    mechanism = AuditedRounds(_setup(privacy, multiplier), NAMES, seed=1)
     error = mechanism.release(0, _updates().items()) - sum(_updates().values()) / 2
     expected = multiplier * 2**0.5 * clip
     assert np.std(error) == pytest.approx(expected, rel=5 / (2 * DIMENSION) ** 0.5), "the run's z, not the config's"
-    again = AggregationMechanism(_setup(privacy, multiplier), NAMES, seed=1)
+    again = AuditedRounds(_setup(privacy, multiplier), NAMES, seed=1)
     np.testing.assert_array_equal(again.release(0, _updates().items()) - sum(_updates().values()) / 2, error)
     assert mechanism.release(1, list(_updates().items())[:2]) is None, "too few for a sum"
 
@@ -59,7 +59,7 @@ def test_an_update_weighs_the_same_while_the_clipping_bound_moves() -> None:
         clip_norm=0.1, noise_multiplier=1.0, where="central", delta=1e-2, secure_aggregation=False,
         adaptive_clipping=AdaptiveClipping(rate=0.5, count_deviation=5.0),
     )  # fmt: skip
-    mechanism = AggregationMechanism(_setup(privacy, 0.02), NAMES, seed=0)
+    mechanism = AuditedRounds(_setup(privacy, 0.02), NAMES, seed=0)
     expected = sum(_updates().values()) * 0.1 / 0.5
     for number in range(3):
         released = mechanism.release(number, _updates().items())
@@ -74,13 +74,13 @@ def test_masked_messages_are_read_as_noise_and_bare_ones_as_the_update(kind: str
         privacy = Privacy(
             clip_norm=1.0, secure_aggregation=kind == "protocol", noise_multiplier=1.0, where="central", delta=1e-2
         )
-    mechanism = AggregationMechanism(_setup(privacy, 1.0), NAMES, seed=2)
+    mechanism = AuditedRounds(_setup(privacy, 1.0), NAMES, seed=2)
     updates = _updates()
     for client, seen in mechanism.masked(0, updates).items():
         assert abs(np.corrcoef(seen, updates[client])[0, 1]) < 5 / DIMENSION**0.5
     if kind != "protocol":
         # A cohort of one shares no masks with anybody.
-        alone = AggregationMechanism(_setup(privacy, 1.0), NAMES, seed=2)
+        alone = AuditedRounds(_setup(privacy, 1.0), NAMES, seed=2)
         seen = alone.masked(0, {NAMES[0]: updates[NAMES[0]]})[NAMES[0]]
         assert np.corrcoef(seen, updates[NAMES[0]])[0, 1] > 0.99
 

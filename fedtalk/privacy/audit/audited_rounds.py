@@ -36,7 +36,7 @@ class Setup:
     """z that the run was made with, where it is noised: not solved for anew from a budget."""
 
 
-class AggregationMechanism:
+class AuditedRounds:
     """One run's rounds of aggregation, each step the run's own: clipping, weighting, noise, sealing, opening.
 
     It is audited where the server sees it: the opened sum. Whatever is computed from the sums (means, adapters) tells

@@ -122,7 +122,11 @@ QUICK = Scale(
         },
     },
     data(clips=1, frames=12, size=32),
-    budgets(alone=2, pooled=10) | {"longer": {"trainer": {"rounds": 1, "local": {"steps": 1}}}} | {f"rank-{rank}": adapter(rank=min(rank, 4), alpha=1.0 * rank) for rank in (2, 8, 16)},
+    {
+        **budgets(alone=2, pooled=10),
+        **{f"rank-{rank}": adapter(rank=min(rank, 4), alpha=1.0 * rank) for rank in (2, 8, 16)},
+        "longer": {"trainer": {"rounds": 1, "local": {"steps": 1}}},
+    },
     " --quick",
 )  # fmt: skip
 """The miniature: one round, one step, an untrained backbone of 32 px."""

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fedtalk.data.clip import Clip
+from fedtalk.data.lips import OPENEST
 from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.encoders.speech import heard_lips
 from fedtalk.evaluation import metrics
@@ -29,7 +30,6 @@ from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.module import Prepared, copy_state, load_state
 from fedtalk.storage import atomic_path, write_json
 from fedtalk.talker.adapters import Adapter
-from fedtalk.talker.batches import OPENEST
 from fedtalk.talker.module import Talker
 from fedtalk.talker.quality import mouth_probe
 

@@ -6,7 +6,8 @@
 
 - dropout: rounds of secure aggregation in which random clients vanish, at every subset of its four exchanges (about 130 rounds
   each; 400 with ``--thorough``): each ends with the exact sum over the survivors or with a clean refusal; ``wrong`` counts the
-  others. One round in twenty is on a sparse graph.
+  others. One round in twenty is on a sparse graph, one in five hundred among 100 clients, who have masks with fewer than hold
+  their shares.
 - ledger: epsilon of a grid of (rate, multiplier, rounds, delta) over that of dp-accounting's privacy loss distributions
   (test extra); ``prv_min`` and ``rdp_min`` are the smallest ratios, to be at least 0.99. The grid is always the whole one.
 - memory: random sequences of fit, kill, resume and copy (`ledger_memory.py`; 20, or 60): ``below`` counts prints of epsilon
@@ -40,13 +41,14 @@ RATES, MULTIPLIERS, ROUNDS, DELTAS = (0.01, 0.1, 0.5), (0.7, 1.0, 3.0), (1, 30, 
 
 
 def dropouts(cases: int, seed: int) -> dict[str, int]:
-    """Random dropouts at every subset of the exchanges, on complete graphs (5 to 9 clients) and sparse ones (17 to 30)."""
+    """Random dropouts at every subset of the exchanges, on complete graphs (5 to 9 clients) and sparse ones (17 to 30, 100)."""
     generator = random.Random(seed)
     subsets = [subset for size in range(1, 5) for subset in itertools.combinations(Stage, size)]
     ended = {"cases": 0, "sums": 0, "refusals": 0, "wrong": 0}
     for case in range(cases):
         stages = subsets[case % len(subsets)]
-        clients = generator.randint(17, 30) if case % 20 == 0 else generator.randint(5, 9)
+        sizes = (100, 100) if case % 500 == 0 else (17, 30) if case % 20 == 0 else (5, 9)
+        clients = generator.randint(*sizes)
         assumptions = Assumptions(*generator.choice(FRACTIONS[:2] if clients > 9 else FRACTIONS))
         most = min(clients - 1, assumptions.dropouts(clients) + 2)
         gone = generator.sample(range(clients), generator.randint(min(len(stages), most), most))

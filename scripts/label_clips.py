@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fedtalk.data.clip import Clip
-from fedtalk.talker.batches import OPENEST
+from fedtalk.data.lips import OPENEST
 
 
 def main() -> None:

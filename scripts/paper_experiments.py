@@ -44,6 +44,7 @@ OVERLAYS: dict[str, Overlay] = {
     "reliable": data(unreliable=0.0),
     "outsiders": data(unreliable=0.0, outsiders=8),
     "released": {"trainer": {"personal": None}},
+    "longer": {"trainer": {"rounds": 4, "local": {"steps": 8}, "cohort": EVERYBODY}},
     "sgd": {"trainer": {"default_placement": {"optimizer": "sgd"}, "local": {"learning_rate": 1.0}}},
     **{f"tdc-{weight:g}": tdc(weight) for weight in (0.0, 0.05, 0.1, 0.3, 1.0)},
     **{f"rank-{rank}": adapter(rank=rank, alpha=float(rank)) for rank in (2, 8, 16)},
@@ -121,7 +122,11 @@ QUICK = Scale(
         },
     },
     data(clips=1, frames=12, size=32),
-    budgets(alone=2, pooled=10) | {f"rank-{rank}": adapter(rank=min(rank, 4), alpha=1.0 * rank) for rank in (2, 8, 16)},
+    {
+        **budgets(alone=2, pooled=10),
+        **{f"rank-{rank}": adapter(rank=min(rank, 4), alpha=1.0 * rank) for rank in (2, 8, 16)},
+        "longer": {"trainer": {"rounds": 1, "local": {"steps": 1}}},
+    },
     " --quick",
 )  # fmt: skip
 """The miniature: one round, one step, an untrained backbone of 32 px."""
@@ -191,6 +196,10 @@ EXPERIMENTS = {
         "Ablation, 30 % unreliable, small adapters: the released one", ("unreliable", "small-adapter"),
         ("fedavg+tdc-0", "tdc-0", "fedavg", "fedavg+tdc-0+dp", "dp"), "trained",
         labels=("adapters only", "+ ISFA", "+ TDC", "+ DP", "all of it"),
+    ),
+    "longer-30": Experiment(
+        "30 % unreliable, four rounds of eight steps: the released adapter", ("unreliable", "longer", "released"),
+        ("fedavg", "base", "oracle"), "trained",
     ),
     "outsiders": Experiment(
         "People who took no part: the released adapter", ("outsiders", "released"), ("fedavg", "base"), "trained"

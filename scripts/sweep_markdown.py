@@ -8,23 +8,34 @@ from typing import Any
 
 import torch
 
-from fedtalk.sweeps.statistics import estimate
+from fedtalk.sweeps.statistics import compare, estimate
 
 CONTROLS = ("no_adapter", "copy_moved", "copy_reference", "truth")
 
 
-def cell(entry: dict[str, Any] | None) -> str:
-    """Mean, half the interval, and the paired difference from the first variation with its interval; ``*`` excludes 0."""
-    if entry is None:
+def cell(values: dict[int, float], first: dict[int, float]) -> str:
+    """Mean, half the interval, and the paired difference from the first row with its interval; ``*`` excludes 0.
+
+    Args:
+        values: by seed; empty for none.
+        first: the first row's; the same object for the first row itself.
+    """
+    if not values:
         return ""
-    text = f"{entry['mean']:.3f}"
-    if entry["low"] is not None:
-        text += f" ± {(entry['high'] - entry['low']) / 2:.3f}"
-    other = entry.get("against_first")
-    if other is not None:
-        inside = f" [{other['low']:+.3f}, {other['high']:+.3f}]" if other["low"] is not None else ""
-        text += f"; {other['mean']:+.3f}{inside}{'*' if other['low'] is not None and other['excludes_zero'] else ''}"
-    return text
+    found = estimate(list(values.values()))
+    text = f"{found.mean:.3f}" + (f" ± {(found.high - found.low) / 2:.3f}" if found.seeds > 1 else "")
+    if values is first or not values.keys() & first.keys():
+        return text
+    other = compare(values, first)
+    inside = f" [{other.difference.low:+.3f}, {other.difference.high:+.3f}]" if other.difference.seeds > 1 else ""
+    return f"{text}; {other.difference.mean:+.3f}{inside}{'*' if inside and other.excludes_zero else ''}"
+
+
+def by_seed(summary: dict[str, Any], variation: str, row: str, measure: str) -> dict[int, float]:
+    """A variation's values of a measure, in the row of its runs' tables that is shown: ``trained`` where they lack ``row``."""
+    runs = [run for run in summary["runs"] if run["variation"] == variation]
+    own = row if any(f"{row}.psnr" in run["measures"] for run in runs) else "trained"
+    return {run["seed"]: run["measures"][f"{own}.{measure}"] for run in runs if f"{own}.{measure}" in run["measures"]}
 
 
 def table(
@@ -50,14 +61,14 @@ def table(
         "| --- |" + " ---: |" * (len(measures) + 1),
     ]
     there = [name for name, entry in variations.items() if entry["measures"]]
+    first = {measure: by_seed(summary, there[0], row, measure) for measure in measures}
     for name in there:
-        found = variations[name]["measures"]
-        own = row if f"{row}.psnr" in found else "trained"
-        cells = [cell(found.get(f"{own}.{measure}")) for measure in measures]
+        shown = {m: first[m] if name == there[0] else by_seed(summary, name, row, m) for m in measures}
+        cells = [cell(shown[measure], first[measure]) for measure in measures]
         lines.append(f"| {named[name]} | " + " | ".join([*cells, sent(summary, name, folder)]) + " |")
     for control in CONTROLS:
-        shown = [variations[there[0]]["measures"].get(f"{control}.{measure}") for measure in measures]
-        cells = ["" if one is None else f"{one['mean']:.3f}" for one in shown]
+        means = [variations[there[0]]["measures"].get(f"{control}.{measure}") for measure in measures]
+        cells = ["" if one is None else f"{one['mean']:.3f}" for one in means]
         lines.append(f"| *{control}* | " + " | ".join([*cells, ""]) + " |")
     return [*lines, "", *gains(summary, named), *way_to_oracle(summary, row, measures, named)]
 
@@ -67,8 +78,9 @@ def sent(summary: dict[str, Any], variation: str, folder: Path) -> str:
     for one in summary["runs"]:
         path = folder / "runs" / one["folder"] / "checkpoints" / "last.ckpt"
         if one["variation"] == variation and path.exists():
-            state = torch.load(path, map_location="cpu", weights_only=True)["server"]["state"]
-            return f"{4 * sum(value.numel() for value in state.values()):,}"
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            parts = [saved["server"]["state"], saved["server"].get("controls", {})] if saved["round"] else []
+            return f"{4 * sum(value.numel() for part in parts for value in part.values()):,}"
     return ""
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import yaml
 
+from fedtalk.data.names import not_data, readable
 from fedtalk.errors import ArtifactError, ConfigurationError, OutputError
 from fedtalk.storage import atomic_path
 
@@ -166,13 +167,15 @@ def overview(root: Path) -> tuple[list[str], list[str]]:
     """
     if not root.is_dir():
         raise ArtifactError(f"clients folder {root} does not exist; make it with `fedtalk prepare RAW_VIDEOS {root}`")
-    people = sorted(path.name for path in root.iterdir() if path.is_dir())
+    people = sorted(path.name for path in root.iterdir() if path.is_dir() and not not_data(path.name))
     lines = []
     for person in people:
         states = {purpose: problem(root / person, purpose) for purpose in PURPOSES}
         covered = [purpose for purpose, why in states.items() if why is None]
         reasons = dict.fromkeys(why for why in states.values() if why is not None)
-        lines.append(f"{person}: " + "; ".join([*([f"agreed to {', '.join(covered)}"] if covered else []), *reasons]))
+        lines.append(
+            f"{readable(person)}: " + "; ".join([*([f"agreed to {', '.join(covered)}"] if covered else []), *reasons])
+        )
     return lines or [f"nobody in {root}"], [person for person in people if revoked(root / person)]
 
 

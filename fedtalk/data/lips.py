@@ -48,3 +48,5 @@ def measure_lips(reference: Reference) -> Lips:
 
 ABOVE = 0.35
 """Share of the gap between the inner lips that lies above the line between them when they are closed."""
+OPENEST = 0.35
+"""Gap between the inner lips that the mouth probe calls 1."""

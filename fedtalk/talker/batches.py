@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedtalk.data.clip import Clip
+from fedtalk.data.lips import OPENEST
 from fedtalk.data.pixels import to_unit
 from fedtalk.encoders.speech import frame_windows, lips_in, speech_network
 from fedtalk.errors import ConfigurationError
@@ -21,9 +22,6 @@ from fedtalk.talker.puppet import puppet
 from fedtalk.talker.quality import evidence, identity_encoder, mouth_probe
 from fedtalk.talker.schedule import frame_noise
 
-OPENEST = 0.35
-"""Gap between the inner lips, in distances between the eyes, that the mouth probe calls 1."""
-
 
 def cache_key(backbone: Backbone) -> str:
     """Changes whenever `prepare_clip` would give another result."""
@@ -33,7 +31,7 @@ def cache_key(backbone: Backbone) -> str:
             digest.update(value.detach().cpu().half().contiguous().numpy().tobytes())
     architecture = backbone.architecture
     speech = f"{architecture.speech}/{architecture.speech_path}"
-    return f"talker-5/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{backbone.codec.pack}"
+    return f"talker-6/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{backbone.codec.pack}"
 
 
 @torch.no_grad()

@@ -9,14 +9,17 @@ between the lips.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
 from fedtalk.data.clip import Reference
 from fedtalk.data.framing import similarity_transform
-from fedtalk.data.lips import ABOVE, Lips, measure_lips
+from fedtalk.data.lips import ABOVE, OPENEST, Lips, measure_lips
 from fedtalk.errors import ArtifactError
 from fedtalk.talker.lids import Lids
+from fedtalk.talker.quality import mouth_probe
 
 REST = 0.8
 """Width of a mouth at rest, between its corners."""
@@ -53,7 +56,7 @@ def puppet(
         raise ArtifactError(
             f"reference picture: its eyes lie on one point, {reference.eyes[0].tolist()}; expected two points"
         )
-    own = measure_lips(reference)
+    own = _measured(reference)
     inner = _inner_colour(reference, own)
     told = np.tile([own.opening, 0.0], (len(eyes), 1)) if lips is None else np.asarray(lips)
     shut = np.zeros(len(eyes)) if closed is None else np.asarray(closed)
@@ -90,6 +93,13 @@ def mouths(reference: Reference, eyes: np.ndarray) -> np.ndarray:
     middle = measure_lips(reference).middle
     transforms = (similarity_transform(reference.eyes, points) for points in np.asarray(eyes, np.float64))
     return np.stack([transform[:, :2] @ middle + transform[:, 2] for transform in transforms])
+
+
+def _measured(reference: Reference) -> Lips:
+    """The picture's lips. Landmarks find gaps in mouths that are closed where lips are drawn or made up; the probe does not."""
+    lips = measure_lips(reference)
+    seen = mouth_probe().measure(reference.frame[None], lips.middle[None], np.asarray(reference.eyes)[None])[0]
+    return replace(lips, opening=min(lips.opening, OPENEST * float(seen)))
 
 
 def _source(

@@ -16,6 +16,7 @@ from fedtalk.data.consent import (
     TRAIN,
     Consent,
     forget,
+    overview,
     read_consent,
     require,
     revoked,
@@ -119,6 +120,16 @@ def test_who_took_consent_back_is_left_out_and_named(tmp_path: Path, caplog: pyt
         data = FolderData(str(root), size=32, consent="strict")
     assert (data.clients, data.revoked) == (["anna"], ["bert"])
     assert "left out, since they took consent back: bert" in caplog.text
+
+
+def test_the_overview_has_a_line_for_each_person_and_none_for_other_folders(tmp_path: Path) -> None:
+    """`prepare` keeps its own records in a hidden folder beside the people."""
+    for name in (".prepare", "@eaDir", "ann\udce9", "bert"):
+        (tmp_path / name).mkdir()
+    _fill(tmp_path / "bert", revoked=TODAY)
+    lines, gone = overview(tmp_path)
+    assert [line.split(":")[0] for line in lines] == ["ann%E9", "bert"] and gone == ["bert"]
+    assert "no consent record" in lines[0] and "taken back" in lines[1]
 
 
 def test_their_adapters_and_states_are_deleted_and_nobody_elses(

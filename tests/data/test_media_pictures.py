@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from media_files import make_video
+from media_files import make_video, make_wav, sine
 from PIL import Image
 
 from fedtalk.data.media import (
@@ -56,6 +56,47 @@ def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
     for name in ("cut.png", "text.png", "empty.png", "missing.png"):
         with pytest.raises(MediaError, match=name):
             read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "said"),
+    [
+        ("IMG_0001.HEIC", b"\0\0\0\x18ftypheic", "is HEIC, .* save or export it as JPEG or PNG"),
+        ("renamed.jpg", b"\0\0\0\x18ftypmif1", "is HEIC"),
+        ("scan.pdf", b"%PDF-1.7", "is a PDF document"),
+        ("drawing.svg", b"<?xml version='1.0'?><svg/>", r"is a drawing \(SVG\)"),
+        ("IMG_1.CR3", b"\0\0\0\x18ftypcrx ", "is a camera's raw picture"),
+    ],
+)
+def test_pictures_of_other_formats_are_named(tmp_path: Path, name: str, start: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(start + bytes(64))
+    with pytest.raises(MediaError, match=said):
+        read_image(tmp_path / name)
+
+
+def test_a_video_and_a_sound_given_as_a_picture_are_told_apart(tmp_path: Path) -> None:
+    make_video(tmp_path / "film.mp4", count=3)
+    make_wav(tmp_path / "voice.png", sine(0.1)[None], 16_000)
+    for name, kind in (("film.mp4", "video"), ("voice.png", "sound")):
+        with pytest.raises(MediaError, match=f"{name} is a {kind} file; expected a picture"):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("white", "kind"), [(1.0, np.float32), (255.0, np.float32), (65535, np.uint16), (65535, np.int32)]
+)
+def test_more_than_eight_bits_a_pixel_are_scaled(tmp_path: Path, white: float, kind: type) -> None:
+    ramp = np.linspace(0, white, 256).reshape(16, 16).astype(kind)
+    Image.fromarray(ramp).save(tmp_path / "deep.tiff")
+    assert np.abs(read_image(tmp_path / "deep.tiff")[..., 0].reshape(-1) - np.arange(256.0)).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (32, 24), colour) for colour in ((200, 40, 40), (40, 40, 200))]
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], duration=100)
+    got = read_image(tmp_path / f"a.{suffix}")
+    assert got.shape == (24, 32, 3) and np.abs(got.mean((0, 1)) - (200, 40, 40)).max() < 8
 
 
 @pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_matrix"), reason="this PyAV can't write a display matrix")

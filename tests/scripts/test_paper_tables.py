@@ -59,6 +59,18 @@ def test_an_interval_that_holds_0_has_no_star(script, tmp_path: Path) -> None:
     assert "]" in row and "*" not in row
 
 
+def test_a_method_without_personal_adapters_is_compared_with_the_first_row_as_it_is_shown(
+    script, tmp_path: Path
+) -> None:
+    summary = _summary({"fedavg": [20.0, 21.0, 22.0], "centralised": [21.0, 22.0, 23.0]})
+    for run in summary["runs"]:
+        if run["variation"] == "fedavg":
+            run["measures"] |= {"personal.psnr": 30.0, "personal.psnr_mouth": run["measures"]["trained.psnr_mouth"] + 3}
+    lines = script.table(summary, tmp_path, "Methods", "personal", ("psnr_mouth",), ["fedavg", "centralised"])
+    rows = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
+    assert "24.000 ± 2.484" in rows["fedavg"] and "22.000 ± 2.484; -2.000 [-2.000, -2.000]*" in rows["centralised"]
+
+
 def test_what_was_not_run_is_named(script, tmp_path: Path) -> None:
     text = script.write_tables(tmp_path).read_text()
     assert text.count("not run.") == len(script.EXPERIMENTS)

@@ -11,6 +11,7 @@ from fedtalk.data.lips import measure_lips
 from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.errors import ArtifactError
 from fedtalk.talker.puppet import puppet
+from fedtalk.talker.quality import mouth_probe
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,17 @@ def test_lips_open_as_far_as_they_are_told(clip) -> None:
     read = [measure_lips(Reference(frame, reference.eyes)).opening for frame in frames]
     assert read[0] < read[1] < read[2] < read[3]
     assert read[3] - read[0] > 0.06
+
+
+@pytest.mark.parametrize(("group", "index"), [("public", 0), ("private", 5)])
+def test_drawn_mouths_that_are_closed_open_onto_something_dark(group: str, index: int) -> None:
+    """Landmarks alone take the line between drawn lips for a gap whose inside can be seen, and stretch the lips."""
+    clip = make_clip(Speaker.draw(0, group, index), 0, 40, 128)
+    reference = clip.reference(int(np.argmin(clip.openness)))
+    frames = puppet(reference, np.repeat(reference.eyes[None], 2, 0), np.array([[0.0, 0.0], [0.3, 0.0]]))
+    mouth = np.repeat(clip.mouth[[int(np.argmin(clip.openness))]], 2, 0)
+    shut, wide = mouth_probe().measure(frames, mouth, np.repeat(reference.eyes[None], 2, 0))
+    assert shut < 0.15 and wide > 0.5
 
 
 def test_eyes_and_background_do_not_move_with_the_lips(clip) -> None:

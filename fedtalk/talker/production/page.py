@@ -157,6 +157,7 @@ def build(studio: Studio) -> Any:
                     portrait = gradio.Image(
                         label="Picture of the person", type="filepath", elem_id="portrait", buttons=["fullscreen"]
                     )
+                    portrait.preprocess = _as_it_is
                     keep = gradio.Checkbox(label="Keep the whole picture around the face", elem_id="keep")
                 with gradio.Tab("Video"):
                     video = gradio.Video(label="Video of the person, to be dubbed", elem_id="video", buttons=[])
@@ -188,6 +189,11 @@ def build(studio: Studio) -> Any:
         control.change(lambda wanted: gradio.update(visible=wanted), control, shown, api_visibility="private")
         button.click(make, inputs, [result, shown, about], api_visibility="private")
     return page
+
+
+def _as_it_is(picture: Any) -> str | None:
+    """The file that was uploaded: gradio would make it RGB in its own way, without transparency, and fail without a word."""
+    return None if picture is None else picture.path
 
 
 def serve(order: Order, port: int = 7860) -> None:

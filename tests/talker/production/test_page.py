@@ -177,7 +177,7 @@ def test_a_click_through_makes_a_video_that_plays(tiny_backbone: Path, make_talk
 
 @pytest.mark.slow
 @_in_a_browser
-def test_speech_from_the_microphone(tiny_backbone: Path, tmp_path: Path) -> None:
+def test_speech_from_the_microphone_and_a_picture_that_cant_be_read(tiny_backbone: Path, tmp_path: Path) -> None:
     """The browser's own stand-in for a microphone plays a file for ever."""
     clip = make_clip(Speaker.draw(0, "public", 0), 0, 25, 192)
     write_image(tmp_path / "face.png", clip.frames[0])
@@ -186,14 +186,19 @@ def test_speech_from_the_microphone(tiny_backbone: Path, tmp_path: Path) -> None
              f"--use-file-for-fake-audio-capture={tmp_path / 'microphone.wav'}")  # fmt: skip
     with _served(tiny_backbone, tmp_path) as address, _browser(*flags) as driver:
         page = _Page(driver, address)
-        page.one("#portrait input[type=file]").send_keys(str(tmp_path / "face.png"))
-        page.one("#portrait img")
+        (tmp_path / "face.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
+        page.one("#portrait input[type=file]").send_keys(str(tmp_path / "face.heic"))
         page.press("#speech button[aria-label='Record audio']")
         page.press_text("#speech button", "Record")
         time.sleep(2)
         page.press_text("#speech button", "Stop")
         page.one("#speech button[aria-label=Play]")
         page.press("#agreed input[type=checkbox]")
+        page.press("#make")
+        page.wait(lambda: "face.heic is HEIC" in page.about)
+        page.press("#portrait button[aria-label='Remove Image'], #portrait button[aria-label='Clear']")
+        page.one("#portrait input[type=file]").send_keys(str(tmp_path / "face.png"))
+        page.one("#portrait img")
         page.press("#make")
         assert page.length_of_the_result() > 1
         assert "trainedAlgorithmicMedia" in page.about

@@ -1,0 +1,97 @@
+#!/usr/bin/env python
+"""How well the paper's scores tell reliable clients from unreliable ones, round by round, from what a sweep's runs have logged.
+
+    python scripts/scores_by_round.py runs/paper-small/rules-30 [--variation isfa_paper] [--alpha 0.6]
+
+Reads the TensorBoard scalars of every run of the variation: each client's identity and stability in each round. A number is the
+area under the ROC curve of the score over pairs of one reliable and one unreliable client of the same run, by the fault of the
+latter: mean over seeds with Student's 95 % interval. Which clients are unreliable follows from the run's config; nothing is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from score_quality import auc
+
+from fedtalk.data.synthtalk import FAULTS
+from fedtalk.data.synthtalk_data import SynthTalkData
+from fedtalk.report.collect import read_curves
+from fedtalk.sweeps.statistics import estimate
+
+PARTS = ("score", "identity", "stability")
+ANY = "any of them"
+Areas = dict[tuple[int, str, str], list[float]]
+"""By round, part and fault, the area of each run."""
+
+
+def faults_of(data: SynthTalkData) -> dict[str, str]:
+    """By client that was made faulty, its fault: in turn, from the last one backwards."""
+    unreliable = reversed(data.unreliable_clients)
+    return {client: FAULTS[place % len(FAULTS)] for place, client in enumerate(unreliable)}
+
+
+def areas_of_run(folder: Path, alpha: float) -> Areas:
+    """Of one run's folder."""
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    data = SynthTalkData(**config["data"]["init_args"])
+    data.follow_seed(config["seed_everything"])
+    curves, faults = read_curves(folder / "tensorboard"), faults_of(data)
+    rounds = sorted({step for tag, curve in curves.items() if tag.startswith("client_identity/") for step in curve})
+    found: Areas = {}
+    for number in rounds:
+        values: dict[str, dict[str, float]] = {part: {} for part in PARTS}
+        for client in data.clients:
+            identity, stability = (curves.get(f"client_{part}/{client}", {}).get(number) for part in PARTS[1:])
+            if identity is not None and stability is not None:
+                values["identity"][client], values["stability"][client] = identity, stability
+                values["score"][client] = alpha * identity + (1 - alpha) * stability
+        for part, by_client in values.items():
+            reliable = [value for client, value in by_client.items() if client not in faults]
+            for fault in (*FAULTS, ANY):
+                bad = [by_client[c] for c, kind in faults.items() if c in by_client and fault in (kind, ANY)]
+                if reliable and bad:
+                    found[number, part, fault] = [auc(reliable, bad)]
+    return found
+
+
+def markdown(areas: Mapping[tuple[int, str, str], list[float]]) -> str:
+    """A line a round and part, a column a fault."""
+    lines = ["| round | | " + " | ".join((*FAULTS, ANY)) + " |", "| ---: | --- |" + " ---: |" * (len(FAULTS) + 1)]
+    for number in sorted({key[0] for key in areas}):
+        for part in PARTS:
+            cells = []
+            for fault in (*FAULTS, ANY):
+                one = estimate(areas[number, part, fault]) if (number, part, fault) in areas else None
+                inside = f" [{one.low:.2f}, {one.high:.2f}]" if one is not None and one.seeds > 1 else ""
+                cells.append("" if one is None else f"{one.mean:.2f}{inside}")
+            lines.append(f"| {number} | {part} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("sweep", type=Path)
+    options.add_argument("--variation", default="isfa_paper", help="first part of its name (default: %(default)s)")
+    options.add_argument(
+        "--alpha", type=float, default=0.6, help="share of identity in the score (default: %(default)s)"
+    )
+    chosen = options.parse_args()
+    summary = json.loads((chosen.sweep / "sweep.json").read_text(encoding="utf-8"))
+    runs = [run for run in summary["runs"] if run["variation"].split("+")[0] == chosen.variation]
+    if not runs:
+        names = ", ".join(summary["variations"])
+        raise SystemExit(f"{chosen.sweep}: no finished run of {chosen.variation}; expected one of {names}")
+    pooled: Areas = {}
+    for run in runs:
+        for key, value in areas_of_run(chosen.sweep / "runs" / run["folder"], chosen.alpha).items():
+            pooled.setdefault(key, []).extend(value)
+    print(f"{chosen.variation}, {len(runs)} runs, alpha {chosen.alpha:g}\n\n{markdown(pooled)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -310,6 +310,7 @@ def test_guidance_is_a_line_from_unheard_to_heard(make_talker: MakeTalker, clips
     made = {}
     for guidance in (0.0, 1.0, 2.5):
         talker = make_talker(guidance=guidance, sampling_steps=1)
+        talker.backbone.denoiser.residual = False  # what is kept of a change of the puppet is not linear
         talker.backbone.codec.decode = (
             lambda latents, known: F.interpolate(  # type: ignore[method-assign]
                 latents[:, :3], clips[0].size

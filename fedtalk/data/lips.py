@@ -43,9 +43,14 @@ def measure_lips(reference: Reference) -> Lips:
     opening, width = max(0.0, lower - upper), max(0.2, x[4] - x[0])
     at_x, at_y = (x[0] + x[4]) / 2, upper + ABOVE * opening
     bend = float(np.clip(((y[0] + y[4]) / 2 - at_y) / (width / 2) ** 2, -0.6, 0.6))
-    return Lips(unit * (at_x * right + at_y * down), float(opening), float(width), bend)
+    middle = unit * (at_x * right + at_y * down)
+    if reference.mouth is not None and (reference.mouth - middle) @ down > MISTAKEN * unit:
+        middle, bend = np.asarray(reference.mouth, np.float64), 0.0
+    return Lips(middle, float(opening), float(width), bend)
 
 
+MISTAKEN = 0.12
+"""How far above the mouth landmarks of lips may lie; beyond, they are those of a moustache. On eight people: 0.08 at most."""
 ABOVE = 0.35
 """Share of the gap between the inner lips that lies above the line between them when they are closed."""
 OPENEST = 0.35

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,21 @@ def test_drawn_mouths_that_are_closed_open_onto_something_dark(group: str, index
     mouth = np.repeat(clip.mouth[[int(np.argmin(clip.openness))]], 2, 0)
     shut, wide = mouth_probe().measure(frames, mouth, np.repeat(reference.eyes[None], 2, 0))
     assert shut < 0.15 and wide > 0.5
+
+
+@pytest.mark.parametrize("index", [0, 4])
+def test_moustaches_do_not_open(index: int) -> None:
+    """Landmarks take these two for lips; where the mouth is was said by whoever drew it."""
+    clip = make_clip(Speaker.draw(0, "private", index), 0, 40, 128)
+    reference, eyes = clip.reference(0), np.repeat(clip.eyes[:1], 2, 0)
+    unit = float(np.linalg.norm(reference.eyes[1] - reference.eyes[0]))
+    unsaid = replace(reference, mouth=None)
+    assert np.linalg.norm(measure_lips(unsaid).middle - clip.mouth[0]) > 0.12 * unit
+    assert np.linalg.norm(measure_lips(reference).middle - clip.mouth[0]) < 0.01 * unit
+    told, mouth = np.array([[0.0, 0.0], [0.3, 0.0]]), np.repeat(clip.mouth[:1], 2, 0)
+    shut, wide = mouth_probe().measure(puppet(reference, eyes, told), mouth, eyes)
+    assert shut < 0.15 and wide > 0.35
+    assert mouth_probe().measure(puppet(unsaid, eyes, told), mouth, eyes)[1] < 0.7 * wide
 
 
 def test_eyes_and_background_do_not_move_with_the_lips(clip) -> None:

@@ -16,12 +16,12 @@ from fedtalk.callbacks.base import RoundCallback, RoundTrainer
 from fedtalk.checks import check_above, check_least
 from fedtalk.errors import ConfigurationError, OutputError
 from fedtalk.federation.engines.in_process import Failure, InProcess
-from fedtalk.federation.local import MOST_RATE
 from fedtalk.federation.local_work import LocalWork
-from fedtalk.federation.module import FederatedModule, copy_state, load_state
 from fedtalk.run_folder import personal_adapter, personal_adapters, released_adapter
 from fedtalk.storage import atomic_path, write_json
 from fedtalk.talker.module import Talker
+from fedtalk.training.local import MOST_RATE
+from fedtalk.training.module import FederatedModule, copy_state, load_state
 
 log = logging.getLogger("fedtalk")
 

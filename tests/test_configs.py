@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fedtalk.cli import main
-from fedtalk.federation.local import LocalTraining
+from fedtalk.training.local import LocalTraining
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

@@ -23,11 +23,11 @@ from fedtalk.evaluation.reading import Instruments, Reading, Reference
 from fedtalk.evaluation.recognisers import default_recogniser
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.evaluation.specs import METRICS, score
-from fedtalk.federation.module import load_state
 from fedtalk.privacy.ledger_report import shown_epsilons
 from fedtalk.storage import write_json
 from fedtalk.talker.adapters import adapter_parameters
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import load_state
 
 log = logging.getLogger("fedtalk")
 

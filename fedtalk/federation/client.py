@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.deadline import Deadline
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.local import train_locally
 from fedtalk.federation.local_work import LocalResult, LocalWork, OnStep
-from fedtalk.federation.module import Prepared, copy_state, load_state
-from fedtalk.federation.placement import Placement
 from fedtalk.federation.scaffold import of_everybody, own_control
-from fedtalk.federation.together import train_together
 from fedtalk.machine import peak_bytes
 from fedtalk.randomness import torch_generator
+from fedtalk.training.local import train_locally
+from fedtalk.training.module import Prepared, copy_state, load_state
+from fedtalk.training.placement import Placement
+from fedtalk.training.together import train_together
 
 log = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ from fedtalk.callbacks.aggregation import Aggregation
 from fedtalk.data.source import ClipData, PreparedCache
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.cohort import CohortSampler
-from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.module import FederatedModule
-from fedtalk.federation.placement import Placements
 from fedtalk.privacy.sealed_rounds import Plan
 from fedtalk.privacy.settings import Privacy
 from fedtalk.randomness import numpy_generator
+from fedtalk.training.local import LocalTraining
+from fedtalk.training.module import FederatedModule
+from fedtalk.training.placement import Placements
 
 
 @dataclass(frozen=True)

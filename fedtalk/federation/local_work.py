@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fedtalk.callbacks.aggregation import Measures, Standing
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.vector import flatten
 from fedtalk.privacy.sealed_rounds import SealedRounds
 from fedtalk.privacy.sealing import to_ring
+from fedtalk.training.local import LocalTraining
 
 OnStep = Callable[[str, int, dict[str, float]], None]
 """Called after a client's local step with its name, the step and the terms of its loss; may raise to stop."""

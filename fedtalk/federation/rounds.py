@@ -27,8 +27,8 @@ from fedtalk.federation.engines.in_process import Engine
 from fedtalk.federation.fault_record import FaultRecord
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.local_work import OnStep
-from fedtalk.federation.module import copy_state, load_state
 from fedtalk.privacy.sealed_rounds import SealedRounds
+from fedtalk.training.module import copy_state, load_state
 
 log = logging.getLogger(__name__)
 

@@ -30,9 +30,6 @@ from fedtalk.federation.engines.in_process import Engine, InProcess
 from fedtalk.federation.engines.ray.engine import RayEngine
 from fedtalk.federation.engines.ray.session import check_alone
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.module import FederatedModule, load_state
-from fedtalk.federation.placement import Placement, Placements, Precision
 from fedtalk.federation.rounds import Rounds
 from fedtalk.interruption import StopSignals
 from fedtalk.planning import preconditions
@@ -45,6 +42,9 @@ from fedtalk.privacy.settings import Privacy
 from fedtalk.run_folder import check_clients
 from fedtalk.run_lock import run_lock
 from fedtalk.storage import remove_leftovers
+from fedtalk.training.local import LocalTraining
+from fedtalk.training.module import FederatedModule, load_state
+from fedtalk.training.placement import Placement, Placements, Precision
 
 log = logging.getLogger(__name__)
 

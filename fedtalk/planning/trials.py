@@ -20,10 +20,10 @@ from fedtalk.federation.engines.ray.engine import RayEngine
 from fedtalk.federation.engines.ray.session import open_session
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.local_work import LocalWork
-from fedtalk.federation.module import copy_state, load_state
-from fedtalk.federation.placement import Placement, Placements
 from fedtalk.machine import usable_cores
 from fedtalk.planning.preconditions import check_placements
+from fedtalk.training.module import copy_state, load_state
+from fedtalk.training.placement import Placement, Placements
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,6 @@ from fedtalk.callbacks.export import Export
 from fedtalk.callbacks.video import Videos
 from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
 from fedtalk.federation.cohort import FixedCohort, PoissonCohort, RotatingCohort
-from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy import private_rounds as private_rounds_module
 from fedtalk.privacy.accounting import gaussian_epsilon
 from fedtalk.privacy.aggregators import Masked
@@ -31,6 +30,7 @@ from fedtalk.privacy.private_rounds import PrivateRounds
 from fedtalk.privacy.sealed_rounds import Plan
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
+from fedtalk.training.local import LocalTraining
 
 LOCAL = LocalTraining(steps=3, batch_size=2, learning_rate=0.05)
 SEALED = {"clip_norm": 5.0, "assumptions": Assumptions(0.0, 0.3)}

@@ -15,14 +15,14 @@ from torch import Tensor
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.deadline import DeadlineError
 from fedtalk.federation.engines.ray.desk import GivenUp
-from fedtalk.federation.local import LocalTraining, train_locally
 from fedtalk.federation.local_work import LocalWork
-from fedtalk.federation.module import Prepared, copy_state, load_state
-from fedtalk.federation.placement import Placement, Placements
-from fedtalk.federation.together import train_together
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.module import Talker
 from fedtalk.talker.objectives import DiffusionLoss, PerceptualLoss, TemporalDenoisingConsistency
+from fedtalk.training.local import LocalTraining, train_locally
+from fedtalk.training.module import Prepared, copy_state, load_state
+from fedtalk.training.placement import Placement, Placements
+from fedtalk.training.together import train_together
 
 MakeTalker = Callable[..., Talker]
 FABRIC = Fabric(accelerator="cpu", devices=1)

@@ -20,8 +20,8 @@ from fedtalk.federation.engines.ray.session import Session, WorkerError, cluster
 from fedtalk.federation.engines.ray.team import PARTING_SECONDS, Team
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.local_work import LocalResult, LocalWork, OnStep
-from fedtalk.federation.placement import Placement
 from fedtalk.machine import usable_cores
+from fedtalk.training.placement import Placement
 
 log = logging.getLogger(__name__)
 

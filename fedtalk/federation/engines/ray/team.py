@@ -16,7 +16,7 @@ from fedtalk.federation.engines.ray.resources import Share
 from fedtalk.federation.engines.ray.session import WorkerError
 from fedtalk.federation.engines.ray.worker import Worker
 from fedtalk.federation.local_work import LocalWork, OnStep
-from fedtalk.federation.placement import Placement
+from fedtalk.training.placement import Placement
 
 log = logging.getLogger(__name__)
 

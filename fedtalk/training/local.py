@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from fedtalk.checks import check_above, check_choice, check_least
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.local_optimizer import LocalOptimizer
-from fedtalk.federation.module import FederatedModule, Prepared
-from fedtalk.federation.placement import SINGLE, Placement
 from fedtalk.randomness import derive_seed, torch_generator
+from fedtalk.training.module import FederatedModule, Prepared
+from fedtalk.training.optimizer import LocalOptimizer
+from fedtalk.training.placement import SINGLE, Placement
 
 Schedule = Literal["constant", "cosine"]
 MOST_RATE = 100.0

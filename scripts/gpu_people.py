@@ -3,8 +3,8 @@
     python scripts/gpu_people.py pack CLIENTS PACKED [--most 40] [--without m3 s10]
     python scripts/gpu_people.py unpack PACKED CLIENTS
 
-CLIENTS is a folder of `fedtalk prepare`. What comes out again differs from what went in by some 1.5 levels of 255. Unpacking needs no
-PyAV: OpenCV decodes.
+CLIENTS is a folder of `fedtalk prepare`. What comes out again differs from what went in by some 1.5 levels of 255. Unpacking
+needs no PyAV: OpenCV decodes.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Train for so many seconds: `fedtalk fit` is begun, its rounds are timed, and it goes on with as many rounds as the time allows, so
-that the learning rate has fallen when the time is over.
+"""Train for so many seconds: `fedtalk fit` is begun, its rounds are timed, and it goes on with as many rounds as the time
+allows, so that the learning rate has fallen when the time is over.
 
     python scripts/gpu_train.py SECONDS RUN -- --config configs/backbone_wide.yaml --config configs/gpu.yaml [...]
 

@@ -45,7 +45,8 @@ def _people() -> SynthTalkData:
 
 def _trainer(folder: Path, accelerator: str, **settings: Any) -> FederatedTrainer:
     usual = {
-        "rounds": 2, "validate_every": 0, "cohort": PoissonCohort(1.0), "switch_off": ["progress", "videos"], "aggregation": ISFA(gamma=0.0),
+        "rounds": 2, "validate_every": 0, "switch_off": ["progress", "videos"],
+        "cohort": PoissonCohort(1.0), "aggregation": ISFA(gamma=0.0),
         "local": LocalTraining(steps=3, batch_size=2, learning_rate=3e-3, proximal=0.1),
     }  # fmt: skip
     return FederatedTrainer(

@@ -26,6 +26,7 @@ LAYERS = (
         "fedtalk.interruption",
         "fedtalk.run_folder",
         "fedtalk.run_lock",
+        "fedtalk.ahead",
     ),
     ("fedtalk.data.clip", "fedtalk.data.pixels", "fedtalk.data.textures"),
     ("fedtalk.training",),  # the contract of what is trained, and how

@@ -48,6 +48,8 @@ Scores = dict[str, list[dict[str, float]]]
 def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: EvaluationSettings) -> dict[str, Any]:
     """Measure the talker as it stands and write ``metrics.json``, ``contact_sheet.png`` and ``videos/`` to the run's folder.
 
+    The latter two show ``settings.videos`` clients; with 0 neither is written.
+
     Returns:
         the content of ``metrics.json``: for each row of `fedtalk.evaluation.controls.rows` the means over clips of the measures
         of `fedtalk.evaluation.specs.METRICS`; ``portrait`` the same for the portrait task; ``comparisons`` differences with
@@ -79,7 +81,8 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
                 _show(sheet.setdefault(case.client, [("truth", case.clip.frames)]), task, made)
                 _write_videos(run_dir / "videos", case, task, made, talker)
     load_state(adapter_parameters(talker.backbone.denoiser.unet), states["trained"])
-    contact_sheet(list(sheet.items()), run_dir / "contact_sheet.png")
+    if sheet:
+        contact_sheet(list(sheet.items()), run_dir / "contact_sheet.png")
     clients = [case.client for case in found]
     table = {task: {name: _means(rows_) for name, rows_ in scores[task].items()} for task in tasks}
     for task in tasks:

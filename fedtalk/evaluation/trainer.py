@@ -162,7 +162,8 @@ class MeasuringTrainer(HookTrainer):
 
         result = evaluate(self._talker(model, datamodule, ckpt_path, "test"), datamodule, self.run_dir, self.evaluation)
         print_table(result)
-        print(f"metrics, contact sheet and videos are in {self.run_dir}")
+        written = "metrics, contact sheet and videos" if self.evaluation.videos else "metrics"
+        print(f"{written} are in {self.run_dir}")
         return [result]
 
     def predict(  # type: ignore[override]

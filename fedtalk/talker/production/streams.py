@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from fedtalk.ahead import ahead
 from fedtalk.data.clip import FRAME_RATE
 from fedtalk.data.framing import crop, move, similarity_transform
 from fedtalk.encoders.speech import stream_windows
-from fedtalk.talker.ahead import ahead
 from fedtalk.talker.generation import Generation
 from fedtalk.talker.lids import blinks
 from fedtalk.talker.pose import swaying_eyes

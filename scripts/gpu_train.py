@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 
 from fedtalk.federation.checkpoint import load_checkpoint
-from fedtalk.federation.module import load_state
 from fedtalk.talker.backbone import SHIPPED, Architecture
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import load_state
 
 TIMED = 3
 """Rounds after which is known what a round takes: the time between the first and the last of them."""

@@ -14,14 +14,14 @@ from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.data.clip import Clip
 from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.federation.cohort import PoissonCohort
-from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.module import Prepared, copy_state
-from fedtalk.federation.placement import Placement
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.module import Talker
+from fedtalk.training.local import LocalTraining
+from fedtalk.training.module import Prepared, copy_state
+from fedtalk.training.placement import Placement
 
 pytestmark = [
     pytest.mark.gpu,

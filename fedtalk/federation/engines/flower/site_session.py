@@ -67,7 +67,7 @@ class SiteSession:
         # Of clients elsewhere nothing but their number is known.
         self._people = clients
         names = [*clients, *(f"\0{number}" for number in range(len(clients), registered))]
-        private = rounds_of(federation.privacy, federation.plan(names, self.id))
+        private = rounds_of(federation.privacy, federation.aggregation_task(names, self.id))
         assert isinstance(private, PrivateRounds)  # its privacy was checked at the start
         self.private = private
         self._joined, self._account = federation.run_dir / JOINED, account

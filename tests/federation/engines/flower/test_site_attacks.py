@@ -13,7 +13,6 @@ from fedtalk.federation.engines.flower.site import Site
 from fedtalk.federation.engines.flower.site_session import SiteAccount
 from fedtalk.federation.engines.in_process import InProcess
 from fedtalk.federation.local_work import weigh
-from fedtalk.federation.placement import Placement, Placements
 from fedtalk.federation.server import ServerOptimizer
 from fedtalk.planning.preconditions import check_apart, check_placements
 from fedtalk.privacy.private_round import ClientEncoding
@@ -21,6 +20,7 @@ from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.secagg.messages import RevealRequest, Roster, ShareDelivery
 from fedtalk.privacy.settings import Privacy
 from fedtalk.privacy.site_ledger import RETAKEN, SiteBudget, SiteLedger
+from fedtalk.training.placement import Placement, Placements
 
 
 def test_sites_cant_tell_who_took_part_from_one_round_to_the_next(federation, people, sealed) -> None:

@@ -18,7 +18,7 @@ from ready import begin
 import fedtalk
 from fedtalk.cli import main
 from fedtalk.commands import COMMANDS
-from fedtalk.federation.placement import Placement
+from fedtalk.training.placement import Placement
 
 
 def _config(backbone: Path, folder: Path, **trainer: object) -> Path:

@@ -15,12 +15,12 @@ from fedtalk.data.framing import align
 from fedtalk.data.source import ClipData
 from fedtalk.errors import ConfigurationError
 from fedtalk.evaluation.settings import Control, EvaluationSettings
-from fedtalk.federation.module import copy_state, load_state
 from fedtalk.run_folder import personal_adapter
 from fedtalk.talker.adapters import adapter_parameters
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.module import Talker
 from fedtalk.talker.mouth_looks import MouthLooks
+from fedtalk.training.module import copy_state, load_state
 
 
 @dataclass(frozen=True)

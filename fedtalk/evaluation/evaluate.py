@@ -19,7 +19,7 @@ from fedtalk.evaluation.contact_sheet import contact_sheet
 from fedtalk.evaluation.controls import Case, Row, adapter_states, cases, rows
 from fedtalk.evaluation.landmarks import LandmarkReader
 from fedtalk.evaluation.openness import openness_probe
-from fedtalk.evaluation.reading import Instruments, Reading, Reference
+from fedtalk.evaluation.reading import GroundTruth, Instruments, Reading
 from fedtalk.evaluation.recognisers import default_recogniser
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.evaluation.specs import METRICS, score
@@ -68,7 +68,7 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
     for number, case in enumerate(found):
         log.info("evaluating clip %d of %d (%s)", number + 1, len(found), case.client)
         show = case.client not in sheet and len(sheet) < settings.videos
-        reference = Reference(case.clip, case.source, instruments)
+        reference = GroundTruth(case.clip, case.source, instruments)
         for task in tasks:
             made = rows(talker, case, states, task, settings.controls)
             for name, row in made.items():

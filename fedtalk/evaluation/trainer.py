@@ -16,13 +16,13 @@ from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.cohort import CohortSampler
-from fedtalk.federation.engines.in_process import Failure
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.module import FederatedModule, load_state
-from fedtalk.federation.placement import Placements
+from fedtalk.federation.local_work import Failure
 from fedtalk.privacy.settings import Privacy
 from fedtalk.randomness import numpy_generator, torch_generator
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import FederatedModule, load_state
+from fedtalk.training.placement import Placements
 
 log = logging.getLogger(__name__)
 

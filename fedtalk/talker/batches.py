@@ -15,13 +15,13 @@ from fedtalk.data.lips import OPENEST
 from fedtalk.data.pixels import to_unit
 from fedtalk.encoders.speech import frame_windows, lips_in, speech_network
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.module import Prepared
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.mouth_looks import MouthLooks, sums_of
 from fedtalk.talker.puppet import puppet
 from fedtalk.talker.quality import evidence, identity_encoder, mouth_probe
 from fedtalk.talker.schedule import frame_noise
+from fedtalk.training.module import Prepared
 
 
 def cache_key(backbone: Backbone, looks: MouthLooks | None = None) -> str:

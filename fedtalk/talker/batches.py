@@ -18,7 +18,7 @@ from fedtalk.errors import ConfigurationError
 from fedtalk.federation.module import Prepared
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.masks import lower_face
-from fedtalk.talker.puppet import puppet
+from fedtalk.talker.puppet import Puppet
 from fedtalk.talker.quality import evidence, identity_encoder, mouth_probe
 from fedtalk.talker.schedule import frame_noise
 
@@ -61,7 +61,7 @@ def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device) -> Prepar
     hidden, _ = lower_face(clip.eyes, size)
     moved, inside, stills = [], [], []
     for reference, _ in clip.references():
-        puppets = puppet(reference, clip.eyes, lips)
+        puppets = Puppet(reference).moved(clip.eyes, lips)
         moved.append(encode(backbone, puppets, device))
         inside.append(encode(backbone, surrounded(puppets, clip.frames, hidden), device))
         stills.append(encode(backbone, reference.frame[None], device)[0])

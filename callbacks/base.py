@@ -11,11 +11,11 @@ from lightning.pytorch import Callback, Trainer
 from fedtalk.data.source import ClipData
 from fedtalk.federation.engines.in_process import Engine
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.local_work import ClientReport
-from fedtalk.federation.module import FederatedModule
 from fedtalk.interruption import StopSignals
 from fedtalk.privacy.settings import Privacy
+from fedtalk.training.local import LocalTraining
+from fedtalk.training.module import FederatedModule
 
 
 @dataclass

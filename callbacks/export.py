@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fedtalk.callbacks.base import RoundCallback, RoundTrainer
 from fedtalk.federation.client import ClientHalf
-from fedtalk.federation.module import FederatedModule
 from fedtalk.run_folder import check_chosen
+from fedtalk.training.module import FederatedModule
 
 
 class Export(RoundCallback):

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fedtalk.callbacks.base import RoundCallback, RoundTrainer
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.module import FederatedModule
+from fedtalk.training.module import FederatedModule
 
 CALLED = {
     "setup", "teardown", "on_fit_start", "on_fit_end", "on_train_start", "on_train_end", "on_train_epoch_start",

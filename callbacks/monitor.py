@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedtalk.callbacks.base import RoundCallback, RoundOutcome, RoundTrainer
-from fedtalk.federation.module import FederatedModule
+from fedtalk.training.module import FederatedModule
 
 
 class RoundMonitor(RoundCallback):

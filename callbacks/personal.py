@@ -15,13 +15,13 @@ from torch import Tensor
 from fedtalk.callbacks.base import RoundCallback, RoundTrainer
 from fedtalk.checks import check_above, check_least
 from fedtalk.errors import ConfigurationError, OutputError
-from fedtalk.federation.engines.in_process import Failure, InProcess
-from fedtalk.federation.local import MOST_RATE
-from fedtalk.federation.local_work import LocalWork
-from fedtalk.federation.module import FederatedModule, copy_state, load_state
+from fedtalk.federation.engines.in_process import InProcess
+from fedtalk.federation.local_work import Failure, LocalWork
 from fedtalk.run_folder import personal_adapter, personal_adapters, released_adapter
 from fedtalk.storage import atomic_path, write_json
 from fedtalk.talker.module import Talker
+from fedtalk.training.local import MOST_RATE
+from fedtalk.training.module import FederatedModule, copy_state, load_state
 
 log = logging.getLogger("fedtalk")
 
@@ -132,7 +132,7 @@ class PersonalAdapters(RoundCallback):
                 write_json(markers[client], {"made_from": None})  # until all of it is there, whatever was there before
                 module.save_adapter(markers[client].parent)
                 write_json(markers[client], {"made_from": origin})
-                loss = "" if private else f"  loss {result.losses['loss']:.4f}"
+                loss = "" if private else f"  loss {result.report.losses['loss']:.4f}"
                 log.info("personal adapter %d/%d  %s%s", done, len(clients), client, loss)
         for client, marker in markers.items():
             record = trainer.data.consent_record(client)

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 
 from fedtalk.callbacks.base import RoundCallback, RoundOutcome, RoundTrainer
-from fedtalk.federation.module import FederatedModule
+from fedtalk.training.module import FederatedModule
 
 
 class RoundProgress(RoundCallback):

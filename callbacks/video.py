@@ -15,8 +15,8 @@ from fedtalk.callbacks.base import RoundCallback, RoundOutcome, RoundTrainer
 from fedtalk.checks import check_least
 from fedtalk.data.clip import FRAME_RATE
 from fedtalk.errors import FedTalkError
-from fedtalk.federation.module import FederatedModule
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import FederatedModule
 
 log = logging.getLogger("fedtalk")
 

@@ -26,12 +26,12 @@ from fedtalk.data.lips import OPENEST
 from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.encoders.speech import heard_lips
 from fedtalk.evaluation import metrics
-from fedtalk.federation.local import LocalTraining, train_locally
-from fedtalk.federation.module import Prepared, copy_state, load_state
 from fedtalk.storage import atomic_path, write_json
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.module import Talker
 from fedtalk.talker.quality import mouth_probe
+from fedtalk.training.local import LocalTraining, train_locally
+from fedtalk.training.module import Prepared, copy_state, load_state
 
 FRAMES, CLIPS, HELD_OUT, POPULATION = 24, 3, 9, 3
 OTHERS = 100

@@ -38,9 +38,9 @@ from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.engines import in_process
-from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.module import FederatedModule, Prepared
 from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.training.local import LocalTraining
+from fedtalk.training.module import FederatedModule, Prepared
 
 COHORT = 10
 

@@ -33,11 +33,11 @@ from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.engines.ray.engine import RayEngine
-from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.module import FederatedModule, Prepared, copy_state
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.module import Talker
+from fedtalk.training.local import LocalTraining
+from fedtalk.training.module import FederatedModule, Prepared, copy_state
 
 
 class RoundTimes(RoundCallback):

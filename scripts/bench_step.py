@@ -33,13 +33,13 @@ from lightning.fabric import Fabric
 
 from fedtalk.data.source import PreparedCache
 from fedtalk.data.synthtalk_data import SynthTalkData
-from fedtalk.federation.local import LocalTraining, train_locally
-from fedtalk.federation.module import Prepared, copy_state, load_state
-from fedtalk.federation.placement import Placement
-from fedtalk.federation.together import train_together
 from fedtalk.randomness import torch_generator
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.module import Talker
+from fedtalk.training.local import LocalTraining, train_locally
+from fedtalk.training.module import Prepared, copy_state, load_state
+from fedtalk.training.placement import Placement
+from fedtalk.training.together import train_together
 
 PLAIN = "plain loop, 2 threads"
 TOGETHER = (1, 2, 4, 8)

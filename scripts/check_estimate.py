@@ -22,10 +22,10 @@ from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.callbacks.personal import PersonalTraining
 from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.federation.cohort import PoissonCohort
-from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.module import Talker
+from fedtalk.training.local import LocalTraining
 
 
 def main() -> None:

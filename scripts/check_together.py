@@ -31,11 +31,11 @@ from torch import Tensor
 
 from fedtalk.data.source import PreparedCache
 from fedtalk.data.synthtalk_data import SynthTalkData
-from fedtalk.federation.local import LocalTraining, train_locally
-from fedtalk.federation.module import Prepared, copy_state, load_state
-from fedtalk.federation.together import train_together
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.module import Talker
+from fedtalk.training.local import LocalTraining, train_locally
+from fedtalk.training.module import Prepared, copy_state, load_state
+from fedtalk.training.together import train_together
 
 CLIENTS = 4
 WANTED = 1e-4

@@ -25,9 +25,9 @@ from fedtalk.encoders.identity import IdentityModule
 from fedtalk.encoders.mouth_probe import MouthProbeModule
 from fedtalk.encoders.sync import SyncModule
 from fedtalk.federation.checkpoint import load_checkpoint
-from fedtalk.federation.module import load_state
 from fedtalk.randomness import torch_generator
 from fedtalk.storage import atomic_path
+from fedtalk.training.module import load_state
 
 KINDS: dict[str, type[FaceModule]] = {
     "identity": IdentityModule,

@@ -31,7 +31,7 @@ from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.privacy import ledger_record
 from fedtalk.privacy.accounting import ACCOUNTANTS, gaussian_epsilon, rdp_epsilon
 from fedtalk.privacy.private_rounds import PrivateRounds
-from fedtalk.privacy.sealed_rounds import Plan
+from fedtalk.privacy.sealed_rounds import AggregationTask
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
 
@@ -117,8 +117,8 @@ class Releases:
             noise_multiplier=multiplier, delta=DELTA, secure_aggregation=False, where="central", accountant="rdp",
             assumptions=Assumptions(0.0, 0.3),
         )  # fmt: skip
-        plan = Plan(DIMENSION, ["lora_B"], CLIENTS, PoissonCohort(rate), rounds, 3, 0, home)
-        private = PrivateRounds(privacy, plan)
+        task = AggregationTask(DIMENSION, ["lora_B"], CLIENTS, PoissonCohort(rate), rounds, 3, 0, home)
+        private = PrivateRounds(privacy, task)
         assert private.ledger is not None
         if source is not None:
             private.recall(source[0].resolve().parent)

@@ -20,11 +20,11 @@ import yaml
 
 from fedtalk.data.source import PreparedCache
 from fedtalk.data.synthtalk_data import SynthTalkData
-from fedtalk.federation.module import copy_state, load_state
 from fedtalk.federation.vector import flatten, unflatten
 from fedtalk.randomness import numpy_generator, torch_generator
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import copy_state, load_state
 
 
 def main() -> None:

@@ -25,13 +25,13 @@ from fedtalk.data.framing import align
 from fedtalk.encoders.speech import heard_lips
 from fedtalk.evaluation.recognisers import recogniser
 from fedtalk.federation.checkpoint import load_checkpoint
-from fedtalk.federation.module import load_state
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.backbone import SHIPPED, Architecture
 from fedtalk.talker.batches import surrounded
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.module import Talker
 from fedtalk.talker.puppet import Puppet
+from fedtalk.training.module import load_state
 
 SKIPPED = 8
 """Frames at the start of a clip that its PSNR passes over."""

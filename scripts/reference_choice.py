@@ -18,8 +18,8 @@ from jsonargparse import ArgumentParser
 
 from fedtalk.data.source import ClipData
 from fedtalk.evaluation import metrics
-from fedtalk.federation.module import FederatedModule
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import FederatedModule
 
 PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the clip."""

@@ -21,11 +21,11 @@ torch.set_num_threads(1)  # two processes with spinning OpenMP threads take ten 
 from diffusers import AutoencoderKL, AutoencoderTiny, MotionAdapter, UNet2DConditionModel
 
 from fedtalk.data.synthtalk import Speaker, make_clip
-from fedtalk.federation.module import Prepared
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.backbone import Architecture, Backbone, save_codec, shipped_folder
 from fedtalk.talker.codec import Codec, tiny_codec
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import Prepared
 
 SIZE = 32
 """Height and width in pixels of the tiny backbone's frames."""

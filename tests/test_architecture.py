@@ -26,9 +26,10 @@ LAYERS = (
         "fedtalk.interruption",
         "fedtalk.run_folder",
         "fedtalk.run_lock",
+        "fedtalk.ahead",
     ),
     ("fedtalk.data.clip", "fedtalk.data.pixels", "fedtalk.data.textures"),
-    ("fedtalk.federation.module",),  # the contract of what is trained
+    ("fedtalk.training",),  # the contract of what is trained, and how
     ("fedtalk.encoders", "fedtalk.data"),
     ("fedtalk.talker",),
     (
@@ -126,7 +127,7 @@ def test_the_server_half_reaches_nothing_of_a_client(server: str) -> None:
         for module in GRAPH[open_ends.pop()] - reached:
             reached.add(module)
             open_ends.append(module)
-    clients = ("fedtalk.data", "fedtalk.federation.client", "fedtalk.federation.local", "fedtalk.privacy.secagg.client")
+    clients = ("fedtalk.data", "fedtalk.federation.client", "fedtalk.training.local", "fedtalk.privacy.secagg.client")
     assert reached and not [module for module in reached if module.startswith(clients)]
 
 

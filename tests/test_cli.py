@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from ready import begin
 import fedtalk
 from fedtalk.cli import main
 from fedtalk.commands import COMMANDS
-from fedtalk.federation.placement import Placement
+from fedtalk.training.placement import Placement
 
 
 def _config(backbone: Path, folder: Path, **trainer: object) -> Path:
@@ -212,6 +213,16 @@ def test_test_writes_the_table_with_its_controls(finished: Path, capsys: pytest.
     assert (finished / "contact_sheet.png").stat().st_size > 1000
     assert list((finished / "videos").glob("*.mp4"))
     assert "metrics, contact sheet and videos are in" in capsys.readouterr().out
+
+
+def test_test_without_videos_writes_the_table_alone(finished: Path, tmp_path: Path) -> None:
+    folder, shown = tmp_path / "quiet", ("metrics.json", "contact_sheet.png", "videos")
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns(*shown))
+    config = str(finished.parent / "through.yaml")
+    quiet = [f"--trainer.default_root_dir={folder}", "--trainer.evaluation.videos=0"]
+    assert main(["test", "--config", config, "--ckpt_path", "last", *quiet]) == 0
+    assert json.loads((folder / "metrics.json").read_text())["trained"]["psnr"] > 0
+    assert [name for name in shown if (folder / name).exists()] == ["metrics.json"]
 
 
 def test_predict_writes_a_video_a_client_with_sound(finished: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fedtalk.cli import main
-from fedtalk.federation.local import LocalTraining
+from fedtalk.training.local import LocalTraining
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -18,10 +18,12 @@ WHOLE = ("model", "data", "trainer")
 
 
 def _stack(config: Path) -> list[str]:
-    """An overlay goes on top of isfa.yaml, as its first line says."""
-    overlay = set(yaml.safe_load(config.read_text())) != set(WHOLE)
-    base = ["--config", str(ROOT / "configs" / "isfa.yaml")] if overlay or "Overlay" in config.read_text() else []
-    return [*base, "--config", str(config)]
+    """An overlay goes on top of the config that its first line names, which may be one too; of isfa.yaml where it names none."""
+    text, own = config.read_text(), ["--config", str(config)]
+    if set(yaml.safe_load(text)) == set(WHOLE) and "Overlay" not in text:
+        return own
+    named = re.search(r"Overlay of (\w+\.yaml)", text)
+    return _stack(config.with_name(named[1] if named else "isfa.yaml")) + own
 
 
 @pytest.fixture

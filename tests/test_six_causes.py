@@ -27,9 +27,9 @@ from fedtalk.encoders.sync import SyncScorer
 from fedtalk.evaluation import metrics
 from fedtalk.evaluation.controls import cases as _cases
 from fedtalk.evaluation.settings import EvaluationSettings
-from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy.sealing import STEP, PairwiseSealing
 from fedtalk.talker.module import Talker
+from fedtalk.training.local import LocalTraining
 
 FRAMES = 24
 
@@ -226,7 +226,7 @@ class TestCause5SettingsThatDoNothing:
     def test_mu_changes_what_a_client_learns(self, make_talker, prepared: list) -> None:
         from lightning.fabric import Fabric
 
-        from fedtalk.federation.local import train_locally
+        from fedtalk.training.local import train_locally
 
         moved = []
         for mu in (0.0, 10.0):

@@ -21,9 +21,9 @@ from fedtalk.data.folder_data import FolderData
 from fedtalk.data.source import ClipData
 from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.module import FederatedModule
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import FederatedModule
 
 BY_SHORT_NAME = (FolderData, SynthTalkData, Talker)
 """What the parser knows by class name alone, beside what the trainer's module imports."""

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from fedtalk.data.clip import Clip
-from fedtalk.federation.module import FederatedModule, Prepared
 from fedtalk.storage import atomic_path
+from fedtalk.training.module import FederatedModule, Prepared
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_0
 
 
 @dataclass(frozen=True)
-class Sound:
+class AudioStream:
     """Sound that is read while it is written."""
 
     rate: int
@@ -58,7 +58,7 @@ class VideoWriter:
 
     Args:
         path: file to write, ``.mp4``.
-        audio: (N,) float32 in [-1, 1] at 16 kHz, or a `Sound`, or None for a silent video without a sound track.
+        audio: (N,) float32 in [-1, 1] at 16 kHz, or an `AudioStream`, or None for a silent video without a sound track.
         sample_rate: of ``audio`` where it is an array; only 16 000 is accepted.
         scale: whole factor by which pictures are enlarged (cubic), since players show 64 pixels as a stamp.
         codec: ffmpeg's name of the video encoder; None takes libx264 or else mpeg4.
@@ -79,7 +79,7 @@ class VideoWriter:
         self,
         path: PathLike,
         *,
-        audio: np.ndarray | Sound | None = None,
+        audio: np.ndarray | AudioStream | None = None,
         sample_rate: int = SAMPLE_RATE,
         scale: int = 1,
         codec: str | None = None,
@@ -94,8 +94,8 @@ class VideoWriter:
             raise ConfigurationError(f"video {path}: expected a name that ends in .mp4, got {self.path.suffix!r}")
         if scale < 1:
             raise ConfigurationError(f"scale of video {path}: expected 1 or more, got {scale}")
-        if audio is not None and not isinstance(audio, Sound):
-            audio = Sound(SAMPLE_RATE, 1, [checked_audio(audio, sample_rate, what=f"sound for {path}")[None]])
+        if audio is not None and not isinstance(audio, AudioStream):
+            audio = AudioStream(SAMPLE_RATE, 1, [checked_audio(audio, sample_rate, what=f"sound for {path}")[None]])
         self._sound_source = audio
         self._scale, self._mark, self._provenance = scale, mark, provenance
         self._metadata = _joined(metadata or {}, provenance)
@@ -228,7 +228,7 @@ class VideoWriter:
 class _SoundTrack:
     """Sound on its way into a file, never further than the picture."""
 
-    def __init__(self, container: Any, sound: Sound) -> None:
+    def __init__(self, container: Any, sound: AudioStream) -> None:
         layout = "mono" if sound.channels == 1 else "stereo"
         self._track = container.add_stream("aac", rate=sound.rate, layout=layout)
         self._track.bit_rate = sound.channels * (64_000 if sound.rate <= 24_000 else 96_000)

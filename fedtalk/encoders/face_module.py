@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedtalk.data.clip import Clip
 from fedtalk.encoders.shipped import ShippedNetwork
 from fedtalk.encoders.speech import MelFeatures
-from fedtalk.federation.module import FederatedModule, Prepared
+from fedtalk.training.module import FederatedModule, Prepared
 
 
 class FaceModule(FederatedModule):

@@ -12,7 +12,7 @@ from fedtalk.data.pixels import to_unit
 from fedtalk.encoders.appearance import vary_appearance
 from fedtalk.encoders.face_module import FaceModule, draw_integer
 from fedtalk.encoders.shipped import ShippedNetwork, as_pictures, convolution
-from fedtalk.federation.module import Prepared
+from fedtalk.training.module import Prepared
 
 PIXELS = 64
 """Height and width at which faces are compared."""

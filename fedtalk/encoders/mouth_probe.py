@@ -15,7 +15,7 @@ from fedtalk.encoders.face_module import FaceModule, draw_integer, jitter_points
 from fedtalk.encoders.mouth_crop import mouth_crops
 from fedtalk.encoders.shipped import ShippedNetwork, as_pictures, convolution
 from fedtalk.errors import ArtifactError
-from fedtalk.federation.module import Prepared
+from fedtalk.training.module import Prepared
 
 
 class MouthProbe(ShippedNetwork):

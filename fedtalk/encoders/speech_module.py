@@ -15,7 +15,7 @@ from fedtalk.encoders.face_module import draw_integer
 from fedtalk.encoders.mel import LOWEST, ROWS_PER_FRAME, log_mel
 from fedtalk.encoders.speech_network import LIPS, PER_FRAME, SpeechNetwork
 from fedtalk.errors import ArtifactError
-from fedtalk.federation.module import FederatedModule, Prepared
+from fedtalk.training.module import FederatedModule, Prepared
 
 
 class SpeechModule(FederatedModule):

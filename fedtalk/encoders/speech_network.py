@@ -48,7 +48,7 @@ class SpeechNetwork(ShippedNetwork):
         """
         super().__init__(width=width, dilations=list(dilations), dimension=dimension, dropout=dropout)
         self.into = nn.Conv1d(BANDS, width, 5, stride=ROWS_PER_FRAME // PER_FRAME, padding=2)
-        self.blocks = nn.ModuleList(_Block(width, dilation, dropout) for dilation in dilations)
+        self.blocks = nn.ModuleList(_DilatedBlock(width, dilation, dropout) for dilation in dilations)
         self.norm = nn.LayerNorm(width)
         self.features = nn.Linear(width, dimension)
         self.lips = _Lips(PER_FRAME * dimension)
@@ -101,7 +101,7 @@ class _Lips(nn.Module):
         return self.out(self.dropout(hidden))
 
 
-class _Block(nn.Module):
+class _DilatedBlock(nn.Module):
     """Two convolutions in time beside the identity."""
 
     def __init__(self, width: int, dilation: int, dropout: float) -> None:

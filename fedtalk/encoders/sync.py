@@ -21,7 +21,7 @@ from fedtalk.encoders.mouth_crop import PIXELS, mouth_crops
 from fedtalk.encoders.shipped import ShippedNetwork, convolution
 from fedtalk.encoders.speech import MelFeatures, frame_windows
 from fedtalk.errors import ArtifactError
-from fedtalk.federation.module import Prepared
+from fedtalk.training.module import Prepared
 
 SPAN = 5
 """Frames of a window."""

@@ -15,11 +15,11 @@ from fedtalk.data.framing import align
 from fedtalk.data.source import ClipData
 from fedtalk.errors import ConfigurationError
 from fedtalk.evaluation.settings import Control, EvaluationSettings
-from fedtalk.federation.module import copy_state, load_state
 from fedtalk.run_folder import personal_adapter
 from fedtalk.talker.adapters import adapter_parameters
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import copy_state, load_state
 
 States = Mapping[str, dict[str, Tensor]]
 """Adapter states by row: trained, no_adapter, and personal/CLIENT."""

@@ -19,15 +19,15 @@ from fedtalk.evaluation.contact_sheet import contact_sheet
 from fedtalk.evaluation.controls import Case, Row, adapter_states, cases, rows
 from fedtalk.evaluation.landmarks import LandmarkReader
 from fedtalk.evaluation.openness import openness_probe
-from fedtalk.evaluation.reading import Instruments, Reading, Reference
+from fedtalk.evaluation.reading import GroundTruth, Instruments, Reading
 from fedtalk.evaluation.recognisers import default_recogniser
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.evaluation.specs import METRICS, score
-from fedtalk.federation.module import load_state
 from fedtalk.privacy.ledger_report import shown_epsilons
 from fedtalk.storage import write_json
 from fedtalk.talker.adapters import adapter_parameters
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import load_state
 
 log = logging.getLogger("fedtalk")
 
@@ -47,6 +47,8 @@ Scores = dict[str, list[dict[str, float]]]
 
 def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: EvaluationSettings) -> dict[str, Any]:
     """Measure the talker as it stands and write ``metrics.json``, ``contact_sheet.png`` and ``videos/`` to the run's folder.
+
+    The latter two show ``settings.videos`` clients; with 0 neither is written.
 
     Returns:
         the content of ``metrics.json``: for each row of `fedtalk.evaluation.controls.rows` the means over clips of the measures
@@ -68,7 +70,7 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
     for number, case in enumerate(found):
         log.info("evaluating clip %d of %d (%s)", number + 1, len(found), case.client)
         show = case.client not in sheet and len(sheet) < settings.videos
-        reference = Reference(case.clip, case.source, instruments)
+        reference = GroundTruth(case.clip, case.source, instruments)
         for task in tasks:
             made = rows(talker, case, states, task, settings.controls)
             for name, row in made.items():
@@ -79,7 +81,8 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
                 _show(sheet.setdefault(case.client, [("truth", case.clip.frames)]), task, made)
                 _write_videos(run_dir / "videos", case, task, made, talker)
     load_state(adapter_parameters(talker.backbone.denoiser.unet), states["trained"])
-    contact_sheet(list(sheet.items()), run_dir / "contact_sheet.png")
+    if sheet:
+        contact_sheet(list(sheet.items()), run_dir / "contact_sheet.png")
     clients = [case.client for case in found]
     table = {task: {name: _means(rows_) for name, rows_ in scores[task].items()} for task in tasks}
     for task in tasks:

@@ -30,7 +30,7 @@ class Instruments:
 
 
 @dataclass(frozen=True)
-class Reference:
+class GroundTruth:
     """What a clip is measured against."""
 
     clip: Clip
@@ -59,7 +59,7 @@ class Reference:
 class Reading:
     """A generated clip."""
 
-    reference: Reference
+    reference: GroundTruth
     frames: np.ndarray
     """(F, H, W, 3) uint8."""
     audio: np.ndarray

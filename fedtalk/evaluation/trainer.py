@@ -16,13 +16,13 @@ from fedtalk.federation.checkpoint import find_checkpoint, load_checkpoint
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.cohort import CohortSampler
-from fedtalk.federation.engines.in_process import Failure
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.module import FederatedModule, load_state
-from fedtalk.federation.placement import Placements
+from fedtalk.federation.local_work import Failure
 from fedtalk.privacy.settings import Privacy
 from fedtalk.randomness import numpy_generator, torch_generator
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import FederatedModule, load_state
+from fedtalk.training.placement import Placements
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +162,8 @@ class MeasuringTrainer(HookTrainer):
 
         result = evaluate(self._talker(model, datamodule, ckpt_path, "test"), datamodule, self.run_dir, self.evaluation)
         print_table(result)
-        print(f"metrics, contact sheet and videos are in {self.run_dir}")
+        written = "metrics, contact sheet and videos" if self.evaluation.videos else "metrics"
+        print(f"{written} are in {self.run_dir}")
         return [result]
 
     def predict(  # type: ignore[override]

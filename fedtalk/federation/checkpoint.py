@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from fedtalk.errors import ArtifactError
-from fedtalk.federation.module import FederatedModule
 from fedtalk.storage import atomic_path
+from fedtalk.training.module import FederatedModule
 from fedtalk.version import __version__
 
 CHECKED = {"seed", "server", "made_for", "meaning"}

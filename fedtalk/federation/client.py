@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.deadline import Deadline
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.local import train_locally
-from fedtalk.federation.local_work import LocalResult, LocalWork, OnStep
-from fedtalk.federation.module import Prepared, copy_state, load_state
-from fedtalk.federation.placement import Placement
+from fedtalk.federation.local_work import ClientReport, Failure, LocalResult, LocalWork, OnStep
 from fedtalk.federation.scaffold import of_everybody, own_control
-from fedtalk.federation.together import train_together
 from fedtalk.machine import peak_bytes
 from fedtalk.randomness import torch_generator
+from fedtalk.training.local import train_locally
+from fedtalk.training.module import Prepared, copy_state, load_state
+from fedtalk.training.placement import Placement
+from fedtalk.training.together import train_together
 
 log = logging.getLogger(__name__)
 
@@ -125,11 +125,11 @@ class ClientHalf:
 
     def work_together(
         self, clients: Sequence[str], work: LocalWork, start: Mapping[str, Tensor], on_step: OnStep
-    ) -> Iterator[tuple[str, LocalResult | Exception]]:
+    ) -> Iterator[tuple[str, LocalResult | Failure]]:
         """The local work of clients that share a placement, in one batch where it says so.
 
         Yields:
-            each client with what `work` returns or raises: a client's trouble costs the others nothing. Where a step fails
+            each client with what `work` returns, or its failure: a client's trouble costs the others nothing. Where a step fails
             (memory, clips of another shape) all start again apart, within the same deadline.
         """
         if len(clients) == 1:
@@ -147,7 +147,7 @@ class ClientHalf:
                 module.draw_batch(clips[client], local.batch_size, torch.Generator().manual_seed(0))
             except Exception as error:
                 clips.pop(client, None)
-                yield client, error
+                yield client, Failure.of(error)
         if not clips:
             return
         sums: dict[str, dict[str, float]] = {client: {} for client in clips}
@@ -168,7 +168,7 @@ class ClientHalf:
                 )  # fmt: skip
         except Exception as error:
             if stopped:
-                yield from ((client, error) for client in clips)
+                yield from ((client, Failure.of(error)) for client in clips)
                 return
             log.warning("%s could not train in one batch and start again apart: %s", " and ".join(clips), error)
         if ends is None:  # and not in the handler, which keeps the memory of the failed step
@@ -183,13 +183,13 @@ class ClientHalf:
                     result.state = common(result.state)
                     yield client, result
                 except Exception as error:
-                    yield client, error
+                    yield client, Failure.of(error)
 
-    def _tried(self, client: str, work: LocalWork, *arguments: Any) -> LocalResult | Exception:
+    def _tried(self, client: str, work: LocalWork, *arguments: Any) -> LocalResult | Failure:
         try:
             return self.work(client, work, *arguments)
-        except Exception as error:
-            return error
+        except Exception as error:  # whatever a client's data or device does, it costs its own update only
+            return Failure.of(error)
 
     def _measured(
         self,
@@ -217,11 +217,9 @@ class ClientHalf:
         state = copy_state(self._parameters(self.placements.of(client)))
         if not all(torch.isfinite(value).all() for value in state.values()):
             raise FedTalkError(f"the update of {client} holds values that are not finite")
-        return LocalResult(
-            client, state, len(clips), {name: value / steps for name, value in sums.items()}, quality, identity,
-            stability,
-            time.monotonic() - started, peak_bytes(self.fabric.device),
-        )  # fmt: skip
+        losses = {name: value / steps for name, value in sums.items()}
+        report = ClientReport(client, len(clips), losses, quality, identity, stability, time.monotonic() - started)
+        return LocalResult(report, state, peak_bytes(self.fabric.device))
 
     def _parameters(self, placement: Placement) -> dict[str, nn.Parameter]:
         """What is exchanged; shards of it, where a forward pass has left some put together."""

@@ -66,17 +66,6 @@ class FaultRecord:
                 f"to fail: {_quote(self.last_failures)}. Mend what they name, then fit again without --ckpt_path."
             )
 
-    def state_dict(self) -> dict:
-        return {
-            "updates": self.updates,
-            "updated_rounds": self.updated_rounds,
-            "last_failures": dict(self.last_failures),
-        }
-
-    def load_state_dict(self, saved: dict) -> None:
-        self.updates, self.updated_rounds = saved["updates"], saved["updated_rounds"]
-        self.last_failures = dict(saved["last_failures"])
-
 
 def _quote(failures: Mapping[str, str]) -> str:
     shown = "; ".join(f"{client}: {failure}" for client, failure in list(failures.items())[:SHOWN])

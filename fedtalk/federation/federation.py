@@ -15,12 +15,12 @@ from fedtalk.callbacks.aggregation import Aggregation
 from fedtalk.data.source import ClipData, PreparedCache
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.cohort import CohortSampler
-from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.module import FederatedModule
-from fedtalk.federation.placement import Placements
-from fedtalk.privacy.sealed_rounds import Plan
+from fedtalk.privacy.sealed_rounds import AggregationTask
 from fedtalk.privacy.settings import Privacy
 from fedtalk.randomness import numpy_generator
+from fedtalk.training.local import LocalTraining
+from fedtalk.training.module import FederatedModule
+from fedtalk.training.placement import Placements
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Federation:
             plugins=LightningEnvironment(),  # a launcher's ranks are ours to use
         )
 
-    def plan(self, clients: Sequence[str] | None = None, session: bytes | None = None) -> Plan:
+    def aggregation_task(self, clients: Sequence[str] | None = None, session: bytes | None = None) -> AggregationTask:
         """What the sealing of the rounds must know.
 
         Args:
@@ -76,7 +76,7 @@ class Federation:
             session: 16 public bytes that name the run; drawn where there are none.
         """
         exchanged = self.module.exchanged_parameters()
-        return Plan(
+        return AggregationTask(
             sum(value.numel() for value in exchanged.values()), list(exchanged), clients or self.data.clients, self.cohort,
             self.rounds, self.minimum_clients, self.seed, self.run_dir / "checkpoints", session,
         )  # fmt: skip

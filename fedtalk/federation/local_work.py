@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
 
 from fedtalk.callbacks.aggregation import Measures, Standing
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.vector import flatten
 from fedtalk.privacy.sealed_rounds import SealedRounds
 from fedtalk.privacy.sealing import to_ring
+from fedtalk.training.local import LocalTraining
 
 OnStep = Callable[[str, int, dict[str, float]], None]
 """Called after a client's local step with its name, the step and the terms of its loss; may raise to stop."""
@@ -27,11 +27,38 @@ class ClientReport:
     clips: int
     losses: dict[str, float]
     """Means over the local steps, by term."""
-    quality: float
-    identity: float
-    stability: float
-    weight: float
-    seconds: float
+    quality: float = 1.0
+    identity: float = 1.0
+    stability: float = 1.0
+    seconds: float = 0.0
+    weight: float = 0.0
+    """Of its update; known once that is weighed."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a client's update was lost. Not the error itself, whose traceback would keep the memory of the failed step."""
+
+    kind: str
+    message: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """
+        >>> print(Failure.of(OSError("disk gone")))
+        OSError: disk gone
+        >>> print(Failure.of(MemoryError()))
+        MemoryError
+        """
+        return cls(type(error).__name__, str(error))
+
+    @property
+    def device_lost(self) -> bool:
+        """Whether its process can't use its device any more, whatever it does next (CUDA's "sticky" errors)."""
+        return self.kind == "AcceleratorError" or self.message.startswith("CUDA error")
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}" if self.message else self.kind
 
 
 @dataclass
@@ -65,16 +92,10 @@ class LocalWork:
 class LocalResult:
     """What a client's local work comes to, before it is weighed. It may have been done in another process of the client's."""
 
-    client: str
+    report: ClientReport
     state: dict[str, Tensor]
     """The exchanged parameters after the local steps, on the CPU."""
-    clips: int
-    losses: dict[str, float]
-    quality: float
-    identity: float
-    stability: float
-    seconds: float
-    memory_bytes: int
+    memory_bytes: int = 0
     """The largest that its process had so far; of the device where that is a GPU."""
     optimizer: dict | None = None
     """Its state, where `LocalTraining.keep_optimizer` asks for it."""
@@ -99,20 +120,15 @@ def weigh(
     Raises:
         FedTalkError: the update can't be sealed, and is lost.
     """
-    faulty = result.client in federation.data.unreliable_clients
+    report = result.report
+    client, faulty = report.client, report.client in federation.data.unreliable_clients
     weight = federation.aggregation.weight(
-        Standing(result.clips, result.quality, result.identity, result.stability, faulty)
+        Standing(report.clips, report.quality, report.identity, report.stability, faulty)
     )
     contribution = sealed.vector(flatten({name: result.state[name] - start[name] for name in start}), weight)
-    to_ring(contribution, result.client)  # an update that can't be sealed is lost here, and not the round later
+    to_ring(contribution, client)  # an update that can't be sealed is lost here, and not the round later
     # Not of an update that was lost: its moments may be as bad as it was.
     keeps = {name: value for name in ("optimizer", "kept", "control") if (value := getattr(result, name)) is not None}
     if keeps:
-        federation.client_states.save(result.client, round_number, keeps)
-    return ClientUpdate(
-        contribution,
-        ClientReport(
-            result.client, result.clips, result.losses, result.quality, result.identity, result.stability, weight,
-            result.seconds,
-        ),
-    )  # fmt: skip
+        federation.client_states.save(client, round_number, keeps)
+    return ClientUpdate(contribution, replace(report, weight=weight))

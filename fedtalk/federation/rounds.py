@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from fedtalk.federation.engines.in_process import Engine
 from fedtalk.federation.fault_record import FaultRecord
 from fedtalk.federation.federation import Federation
 from fedtalk.federation.local_work import OnStep
-from fedtalk.federation.module import copy_state, load_state
 from fedtalk.privacy.sealed_rounds import SealedRounds
+from fedtalk.training.module import copy_state, load_state
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class Rounds:
                 "server": self.server.state_dict(),
                 "aggregation": self.sealed.state_dict(),
                 "keep_optimizer": self._clients_keep,
-                "faults": self.faults.state_dict(),
+                "faults": asdict(self.faults),
                 "made_for": federation.module.fingerprint(),
                 "meaning": federation.module.meaning(),
                 **self.kept,
@@ -146,7 +147,7 @@ class Rounds:
         self.round_number = saved["round"]
         self.sealed.recall(path.resolve().parent)  # rounds that were charged after this checkpoint was written
         self.sealed.load_state_dict(saved["aggregation"] or None)
-        self.faults.load_state_dict(saved["faults"])
+        self.faults = FaultRecord(**saved["faults"])
         self.kept = {"callbacks": saved["callbacks"]}
         log.info("going on after round %d of %s", self.round_number, path)
         needed = self._clients_keep and saved["keep_optimizer"] and self.faults.updates > 0

@@ -30,9 +30,6 @@ from fedtalk.federation.engines.in_process import Engine, InProcess
 from fedtalk.federation.engines.ray.engine import RayEngine
 from fedtalk.federation.engines.ray.session import check_alone
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.module import FederatedModule, load_state
-from fedtalk.federation.placement import Placement, Placements, Precision
 from fedtalk.federation.rounds import Rounds
 from fedtalk.interruption import StopSignals
 from fedtalk.planning import preconditions
@@ -45,6 +42,9 @@ from fedtalk.privacy.settings import Privacy
 from fedtalk.run_folder import check_clients
 from fedtalk.run_lock import run_lock
 from fedtalk.storage import remove_leftovers
+from fedtalk.training.local import LocalTraining
+from fedtalk.training.module import FederatedModule, load_state
+from fedtalk.training.placement import Placement, Placements, Precision
 
 log = logging.getLogger(__name__)
 
@@ -233,14 +233,14 @@ class FederatedTrainer(MeasuringTrainer):
             model, datamodule, "validate"
         )  # a stage in which no callback writes into the run's folder
         preconditions.check_placements(federation)
-        sealed, personal = rounds_of(self.privacy, federation.plan()), self.personal_adapters.personal
+        sealed, personal = rounds_of(self.privacy, federation.aggregation_task()), self.personal_adapters.personal
         beside = Beside(self.workers, self.threads, self.validate_every, self.validate_clients)
         if personal is not None:
             beside = replace(beside, personal_steps=personal.steps, personal_clients=personal.most_clients)
         return estimate_run(federation, sealed, beside, type(self.engine) is not InProcess), federation, sealed, beside
 
     def _rounds(self, federation: Federation, ckpt_path: str | None) -> None:
-        sealed, module = rounds_of(self.privacy, federation.plan()), federation.module
+        sealed, module = rounds_of(self.privacy, federation.aggregation_task()), federation.module
 
         def on_round_start(number: int, cohort: list[str]) -> None:
             self.call("on_train_epoch_start", module)

@@ -16,14 +16,14 @@ from fedtalk.errors import FedTalkError
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import CohortSampler
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.module import copy_state
-from fedtalk.federation.placement import SINGLE
 from fedtalk.federation.vector import flatten
 from fedtalk.machine import peak_bytes
 from fedtalk.planning.trials import Trial, try_placements
 from fedtalk.privacy.sealed_rounds import SealedRounds
 from fedtalk.privacy.sealing import to_ring
 from fedtalk.randomness import torch_generator
+from fedtalk.training.module import copy_state
+from fedtalk.training.placement import SINGLE
 
 DRAWN_ROUNDS = 200
 """Rounds whose cohorts are drawn to find the mean size of a longer run's."""

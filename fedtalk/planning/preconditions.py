@@ -17,8 +17,8 @@ from lightning.pytorch import Callback
 from fedtalk.callbacks.aggregation import Aggregation
 from fedtalk.errors import ConfigurationError, OutputError
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.placement import Placements
 from fedtalk.privacy.settings import Privacy
+from fedtalk.training.placement import Placements
 
 
 def check_no_aggregation(callbacks: Iterable[Callback]) -> None:

@@ -15,15 +15,15 @@ import torch
 
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ConfigurationError, FedTalkError
-from fedtalk.federation.engines.in_process import Failure, InProcess
+from fedtalk.federation.engines.in_process import InProcess
 from fedtalk.federation.engines.ray.engine import RayEngine
 from fedtalk.federation.engines.ray.session import open_session
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.local_work import LocalWork
-from fedtalk.federation.module import copy_state, load_state
-from fedtalk.federation.placement import Placement, Placements
+from fedtalk.federation.local_work import Failure, LocalWork
 from fedtalk.machine import usable_cores
 from fedtalk.planning.preconditions import check_placements
+from fedtalk.training.module import copy_state, load_state
+from fedtalk.training.placement import Placement, Placements
 
 log = logging.getLogger(__name__)
 

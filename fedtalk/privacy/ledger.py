@@ -25,7 +25,7 @@ from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort, RotatingCohort
 from fedtalk.privacy.accounting import ACCOUNTANTS, History, adjacency, gaussian_epsilon
 from fedtalk.privacy.charges import Charges
-from fedtalk.privacy.ledger_record import RECORD, Record, Terms, exchange, gather, read_record, take_over
+from fedtalk.privacy.ledger_record import RECORD, LedgerRecord, Terms, exchange, gather, read_record, take_over
 from fedtalk.privacy.spent import Spent
 
 SECRET_BYTES = 32
@@ -89,7 +89,7 @@ class Ledger:
         secret_rate(sampler)
         self.sampler, self.clients, self.noise_multiplier, self.seed = sampler, clients, noise_multiplier, seed
         terms = Terms(delta, void_probability, rounds, accountant, budget, central, insecure_seed is not None)
-        self.record = Record(Charges(), terms)
+        self.record = LedgerRecord(Charges(), terms)
         set_aside = void_probability * rounds
         if set_aside > _VOID_SHARE * delta:
             raise ConfigurationError(
@@ -235,7 +235,7 @@ class Ledger:
             ArtifactError: the checkpoint's ledger can't be read.
         """
         try:
-            found = Record.from_json(saved)
+            found = LedgerRecord.from_json(saved)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(
                 f"the checkpoint's privacy ledger can't be read ({type(error).__name__}: {error}); what the run spent is not "

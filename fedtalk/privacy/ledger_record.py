@@ -1,6 +1,6 @@
 """``ledger.json``, beside a run's checkpoint: what was charged, and where else records of the same charges lie.
 
-A record names every folder in which its charges were ever written (`Record.places`), so copies of a folder find each other
+A record names every folder in which its charges were ever written (`LedgerRecord.places`), so copies of a folder find each other
 as long as one of the folders that they come from is still where it was: a charge is written into all of them. What lies on
 another machine, or was moved there before it was copied, can't be found and is not counted; the charges that the copy
 brought with it always are.
@@ -44,7 +44,7 @@ class Terms:
 
 
 @dataclass
-class Record:
+class LedgerRecord:
     """What one file holds."""
 
     charges: Charges
@@ -58,7 +58,7 @@ class Record:
         }  # fmt: skip
 
     @classmethod
-    def from_json(cls, saved: dict[str, Any]) -> Record:
+    def from_json(cls, saved: dict[str, Any]) -> LedgerRecord:
         """
         Raises:
             ValueError, TypeError, KeyError, AttributeError: it isn't what `as_json` gives.
@@ -74,7 +74,7 @@ class Record:
         return cls(Charges.from_json(saved["history"]), terms, set(places))
 
 
-def read_record(folder: Path) -> Record | None:
+def read_record(folder: Path) -> LedgerRecord | None:
     """The record in a folder; None where there is none.
 
     Raises:
@@ -82,7 +82,7 @@ def read_record(folder: Path) -> Record | None:
     """
     path = folder / RECORD
     try:
-        return Record.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return LedgerRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -92,7 +92,7 @@ def read_record(folder: Path) -> Record | None:
         ) from error
 
 
-def exchange(record: Record, home: Path) -> None:
+def exchange(record: LedgerRecord, home: Path) -> None:
     """Write a record into its own folder and all other places, having taken over what those have more.
 
     When it returns, everything is on the disk. A place that is gone, or holds a ledger without any history in common, is
@@ -124,7 +124,7 @@ def exchange(record: Record, home: Path) -> None:
     _write(record, home, foreign=False)
 
 
-def gather(record: Record) -> None:
+def gather(record: LedgerRecord) -> None:
     """Take over what the records in all known places have more, and in the places that those know.
 
     Raises:
@@ -142,7 +142,7 @@ def gather(record: Record) -> None:
                 again = True
 
 
-def take_over(record: Record, found: Record, folder: Path) -> None:
+def take_over(record: LedgerRecord, found: LedgerRecord, folder: Path) -> None:
     """Add the charges of another record, whatever run they are of.
 
     Raises:
@@ -159,7 +159,7 @@ def take_over(record: Record, found: Record, folder: Path) -> None:
     record.terms.central |= found.terms.central
 
 
-def _write(record: Record, folder: Path, foreign: bool) -> None:
+def _write(record: LedgerRecord, folder: Path, foreign: bool) -> None:
     with exclusive(folder / _LOCK):
         found = read_record(folder)
         if foreign and (found is None or not found.charges.shares_any(record.charges)):
@@ -169,4 +169,4 @@ def _write(record: Record, folder: Path, foreign: bool) -> None:
         terms = found.terms if found is not None and foreign else record.terms
         terms.insecure |= record.terms.insecure
         terms.central |= record.terms.central
-        write_json(folder / RECORD, Record(record.charges, terms, record.places).as_json(), private=True)
+        write_json(folder / RECORD, LedgerRecord(record.charges, terms, record.places).as_json(), private=True)

@@ -12,7 +12,7 @@ from rich.table import Table
 from fedtalk.errors import ArtifactError
 from fedtalk.privacy.accounting import HIDDEN, History, adjacency, gaussian_epsilon
 from fedtalk.privacy.ledger import epsilon_of
-from fedtalk.privacy.ledger_record import RECORD, Record, read_record
+from fedtalk.privacy.ledger_record import RECORD, LedgerRecord, read_record
 from fedtalk.privacy.spent import ADAPTERS, ROSTERS, SITES
 
 _MOST_OFTEN = "the client drawn most often"
@@ -64,7 +64,7 @@ def shown_epsilons(folder: Path) -> list[dict[str, Any]]:
     return [] if record is None else [row for row in _epsilons(record) if _MOST_OFTEN not in row["against"]]
 
 
-def _epsilons(record: Record) -> list[dict[str, Any]]:
+def _epsilons(record: LedgerRecord) -> list[dict[str, Any]]:
     terms, charges = record.terms, record.charges
     adapters, most, always = charges.against_adapters(), charges.most_often_drawn(), charges.drawn_every_time()
 

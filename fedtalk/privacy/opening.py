@@ -13,7 +13,7 @@ from fedtalk.privacy.settings import Privacy
 from fedtalk.privacy.void_rounds import void_probability
 
 if TYPE_CHECKING:
-    from fedtalk.privacy.sealed_rounds import Plan
+    from fedtalk.privacy.sealed_rounds import AggregationTask
 
 
 def usual_cohort(sampler: CohortSampler, clients: int) -> float:
@@ -25,37 +25,37 @@ def usual_cohort(sampler: CohortSampler, clients: int) -> float:
     return min(sampler.size, clients) if isinstance(sampler, FixedCohort) else clients
 
 
-def open_ledger(privacy: Privacy, plan: Plan, needed: Callable[[int], int]) -> Ledger:
+def open_ledger(privacy: Privacy, task: AggregationTask, needed: Callable[[int], int]) -> Ledger:
     """The ledger of a run that is about to begin.
 
     Args:
         privacy: with noise.
-        plan: of the run.
+        task: of the run.
         needed: survivors that a cohort of a given size needs for its round not to be void.
 
     Raises:
         ConfigurationError: the sampler has no accounting, the budget is out of reach, or void rounds tell too much.
     """
-    rate = secret_rate(plan.sampler)
+    rate = secret_rate(task.sampler)
     secret = rate is not None and rate < 1  # else all know that the client takes part, void rounds tell nothing more
     void = (
         0.0
         if not secret or rate is None
-        else void_probability(rate, len(plan.clients), needed, privacy.dropout_probability)
+        else void_probability(rate, len(task.clients), needed, privacy.dropout_probability)
     )
     multiplier = privacy.noise_multiplier
     if multiplier is None:
         assert privacy.target_epsilon is not None
-        if isinstance(plan.sampler, RotatingCohort):
-            times = plan.sampler.participations(max(1, plan.rounds))
+        if isinstance(task.sampler, RotatingCohort):
+            times = task.sampler.participations(max(1, task.rounds))
             multiplier = gaussian_multiplier(privacy.target_epsilon, times, privacy.delta)
         else:
             assert rate is not None
-            left = privacy.delta - void * plan.rounds
+            left = privacy.delta - void * task.rounds
             multiplier = solve_noise_multiplier(
                 privacy.target_epsilon,
                 rate,
-                max(1, plan.rounds),
+                max(1, task.rounds),
                 left if left > 0 else privacy.delta,
                 privacy.accountant,
             )
@@ -65,7 +65,7 @@ def open_ledger(privacy: Privacy, plan: Plan, needed: Callable[[int], int]) -> L
             "exactly, got rdp. Leave it out."
         )
     return Ledger(
-        plan.sampler, plan.clients, multiplier, privacy.delta, budget=privacy.budget, accountant=privacy.accountant,
-        void_probability=void, rounds=plan.rounds, seed=plan.seed, central=not privacy.distributed,
+        task.sampler, task.clients, multiplier, privacy.delta, budget=privacy.budget, accountant=privacy.accountant,
+        void_probability=void, rounds=task.rounds, seed=task.seed, central=not privacy.distributed,
         insecure_seed=privacy.insecure_noise_seed,
     )  # fmt: skip

@@ -25,7 +25,7 @@ from fedtalk.privacy.opening import open_ledger, usual_cohort
 from fedtalk.privacy.participation import Participation
 from fedtalk.privacy.preconditions import check_cohorts, check_parameters, check_same_promise, fewest_clients
 from fedtalk.privacy.private_round import ClientEncoding, SumDecoding, bounded_sum
-from fedtalk.privacy.sealed_rounds import Plan, SealedRounds
+from fedtalk.privacy.sealed_rounds import AggregationTask, SealedRounds
 from fedtalk.privacy.sealing import PairwiseSealing, RingSum, SealingRound
 from fedtalk.privacy.secagg.client import Enrolled
 from fedtalk.privacy.secagg.ring import SMALLEST_RING_BITS
@@ -42,48 +42,48 @@ class PrivateRounds(SealedRounds):
 
     private = True
 
-    def __init__(self, privacy: Privacy, plan: Plan) -> None:
+    def __init__(self, privacy: Privacy, task: AggregationTask) -> None:
         """
         Raises:
             ConfigurationError: privacy and the run don't fit together (`preconditions`, `Mechanism`, `Ledger`).
         """
-        self.privacy, self.plan = privacy, plan
+        self.privacy, self.task = privacy, task
         self.clip_norm = privacy.clip_norm
         self.report: dict[str, float] = {}
         """Scalars of the last round that may be shown: functions of noised sums and of public settings alone."""
         self.told = ""
         """The same in a few words, after a round that was noised."""
-        check_parameters(privacy, plan.parameters)
+        check_parameters(privacy, task.parameters)
         adaptive = privacy.adaptive_clipping is not None
         settings = AggregationSettings(
-            session=plan.session or secrets.token_bytes(16),
-            dimension=plan.dimension + 1 + adaptive,
+            session=task.session or secrets.token_bytes(16),
+            dimension=task.dimension + 1 + adaptive,
             bits=SMALLEST_RING_BITS,  # until the mechanism knows which ring it needs
             assumptions=privacy.assumptions,
         )
         if privacy.noised:
-            secret_rate(plan.sampler)
-        self._fewest = fewest_clients(privacy.assumptions, len(plan.clients), plan.minimum_clients)
-        check_cohorts(privacy, plan.sampler, len(plan.clients), self._fewest)
-        self._expected_cohort = usual_cohort(plan.sampler, len(plan.clients))
+            secret_rate(task.sampler)
+        self._fewest = fewest_clients(privacy.assumptions, len(task.clients), task.minimum_clients)
+        check_cohorts(privacy, task.sampler, len(task.clients), self._fewest)
+        self._expected_cohort = usual_cohort(task.sampler, len(task.clients))
         self._count_scale = 0.0
         self.settings = settings
-        self.ledger = open_ledger(privacy, plan, self.updates_needed) if privacy.noised else None
+        self.ledger = open_ledger(privacy, task, self.updates_needed) if privacy.noised else None
         self._participation: Participation | None = None
-        if self.ledger is not None and isinstance(plan.sampler, RotatingCohort):
-            self._participation = Participation(plan.folder, plan.sampler.participations(plan.rounds))
+        if self.ledger is not None and isinstance(task.sampler, RotatingCohort):
+            self._participation = Participation(task.folder, task.sampler.participations(task.rounds))
         self.mechanism = self._build_mechanism(settings)
         self.settings = replace(settings, bits=self.mechanism.fixed_point.bits)
-        self.ids = {client: number for number, client in enumerate(plan.clients)}
+        self.ids = {client: number for number, client in enumerate(task.clients)}
         """The clients' numbers in the protocol."""
         self._members: dict[str, Enrolled] = {}
         self._cohort: list[str] | None = None
-        secret = privacy.noised and (secret_rate(plan.sampler) or 1) < 1
+        secret = privacy.noised and (secret_rate(task.sampler) or 1) < 1
         self._dropouts = DropoutWatch(privacy.dropout_probability) if secret else None
         self.insecure_seeds = [] if privacy.insecure_noise_seed is None else [privacy.insecure_noise_seed]
 
     def _build_mechanism(self, settings: AggregationSettings) -> Mechanism:
-        privacy, plan = self.privacy, self.plan
+        privacy, task = self.privacy, self.task
         norm_bound, noise = UNITS_BOUND, None
         if self.ledger is not None:
             multiplier = self.ledger.noise_multiplier
@@ -93,7 +93,7 @@ class PrivateRounds(SealedRounds):
                 self._count_scale = update_multiplier(multiplier, deviation) * UNITS_BOUND / deviation
                 norm_bound = math.hypot(UNITS_BOUND, self._count_scale / 2)
         return Mechanism(
-            settings.dimension, norm_bound, self._fewest, len(plan.clients), settings, noise,
+            settings.dimension, norm_bound, self._fewest, len(task.clients), settings, noise,
             privacy.coordinate_bits, privacy.ring_bits,
         )  # fmt: skip
 
@@ -109,7 +109,7 @@ class PrivateRounds(SealedRounds):
         if self.ledger is None:
             log.info("privacy: no noise, so no epsilon: sums may tell about single clients")
             return
-        rate = secret_rate(self.plan.sampler)
+        rate = secret_rate(self.task.sampler)
         log.info(
             "privacy: %s noise, multiplier %.4f, %s; delta %g, adjacency: %s; budget %s, by %s",
             privacy.where, self.ledger.noise_multiplier,
@@ -127,11 +127,11 @@ class PrivateRounds(SealedRounds):
 
     def draw_cohort(self, round_number: int) -> list[str]:
         """Who takes part."""
-        plan = self.plan
+        task = self.task
         if self.ledger is not None:
             self._cohort = self.ledger.draw()
             return list(self._cohort)
-        return plan.sampler.draw(plan.seed, round_number, plan.clients)
+        return task.sampler.draw(task.seed, round_number, task.clients)
 
     def updates_needed(self, cohort: int) -> int:
         """Fewest updates of a cohort for which there is a sum at all."""
@@ -159,7 +159,7 @@ class PrivateRounds(SealedRounds):
         self.report = {}
         if self.ledger is not None:
             self.ledger.charge(self._cohort)
-            self.ledger.write(self.plan.folder)
+            self.ledger.write(self.task.folder)
             self._cohort = None
             spent = self.ledger.spent()
             self.told = str(spent)
@@ -220,7 +220,7 @@ class PrivateRounds(SealedRounds):
         return ClientEncoding(self._bounded_sum(round_number), self.consenting)
 
     def _bounded_sum(self, round_number: int) -> Aggregator:
-        return bounded_sum(round_number, self.mechanism, self.plan.seed, partial(self._entropy, round_number))
+        return bounded_sum(round_number, self.mechanism, self.task.seed, partial(self._entropy, round_number))
 
     def _entropy(self, round_number: int, whose: str) -> Entropy:
         seed = self.privacy.insecure_noise_seed
@@ -239,7 +239,7 @@ class PrivateRounds(SealedRounds):
         less, the noise would be blown up without limit. Moves the clipping bound for the rounds to come.
         """
         deviation = self.mechanism.released_deviation
-        dimension = self.plan.dimension
+        dimension = self.task.dimension
         weight = max(float(total[dimension]), deviation)
         result = np.append(total[:dimension] * self.clip_norm, weight)
         self.report |= {"clip_norm": self.clip_norm, "weight_sum": weight}
@@ -278,8 +278,8 @@ class PrivateRounds(SealedRounds):
 
     def recall(self, folder: Path | None = None) -> None:
         if self.ledger is not None:
-            self.ledger.recall(folder or self.plan.folder)
+            self.ledger.recall(folder or self.task.folder)
 
     def check_unspent(self) -> None:
         if self.ledger is not None:
-            self.ledger.check_unspent(self.plan.folder)
+            self.ledger.check_unspent(self.task.folder)

@@ -10,20 +10,20 @@ import numpy as np
 
 from fedtalk.privacy.preconditions import check_same_promise
 from fedtalk.privacy.private_rounds import PrivateRounds
-from fedtalk.privacy.sealed_rounds import Plan, SealedRounds
+from fedtalk.privacy.sealed_rounds import AggregationTask, SealedRounds
 from fedtalk.privacy.sealing import PairwiseSealing, SealingRound
 from fedtalk.privacy.settings import Privacy
 
 
-def rounds_of(privacy: Privacy | None, plan: Plan) -> SealedRounds:
+def rounds_of(privacy: Privacy | None, task: AggregationTask) -> SealedRounds:
     """The rounds of a run as its settings promise them.
 
     Raises:
         ConfigurationError: the run doesn't keep what ``privacy`` promises.
     """
     if privacy is None:
-        return ClearRounds(plan)
-    private = PrivateRounds(privacy, plan)
+        return ClearRounds(task)
+    private = PrivateRounds(privacy, task)
     private.announce()
     return private
 
@@ -36,14 +36,14 @@ class ClearRounds(SealedRounds):
     private = False
     shown, told = None, ""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, task: AggregationTask) -> None:
+        self.task = task
 
     def draw_cohort(self, round_number: int) -> list[str]:
-        return self.plan.sampler.draw(self.plan.seed, round_number, self.plan.clients)
+        return self.task.sampler.draw(self.task.seed, round_number, self.task.clients)
 
     def updates_needed(self, cohort: int) -> int:
-        return self.plan.minimum_clients
+        return self.task.minimum_clients
 
     def allows_another(self) -> bool:
         return True

@@ -15,8 +15,8 @@ from fedtalk.privacy.sealing import SealingRound
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run tells its sealing before the first round."""
+class AggregationTask:
+    """What a run tells its sealing before the first round (a *task* in IETF's Distributed Aggregation Protocol)."""
 
     dimension: int
     """Coordinates of an update."""

@@ -31,7 +31,7 @@ LARGEST_WIDTH = 1600
 
 
 @dataclass(frozen=True)
-class Video:
+class EmbeddedVideo:
     title: str
     data: str
     """A data URI; empty where the file is too large."""
@@ -47,7 +47,7 @@ class RunSection:
     config: str
     grids: list[Grid] = field(default_factory=list)
     charts: list[str] = field(default_factory=list)
-    videos: list[Video] = field(default_factory=list)
+    videos: list[EmbeddedVideo] = field(default_factory=list)
     sheet: str = ""
     unavailable: Mapping[str, str] = field(default_factory=dict)
 
@@ -200,7 +200,7 @@ def _spread(metrics: Mapping[str, Any]) -> list[str]:
     return charts
 
 
-def _videos(run: RunRecord, most: int) -> list[Video]:
+def _videos(run: RunRecord, most: int) -> list[EmbeddedVideo]:
     """Videos of the clients that came out worst first."""
     clips = [] if run.metrics is None else run.metrics.get("clips", [])
     worth = {clip["client"]: _worth(clip) for clip in reversed(clips)}
@@ -212,7 +212,7 @@ def _videos(run: RunRecord, most: int) -> list[Video]:
         note = f"mouth {value:.1f} dB" if value != float("inf") else ""
         if size > LARGEST_VIDEO:
             note = f"{size / 1e6:.1f} MB, too large for the page: {path}"
-        found.append(Video(path.stem, "" if size > LARGEST_VIDEO else _data_uri(path), note))
+        found.append(EmbeddedVideo(path.stem, "" if size > LARGEST_VIDEO else _data_uri(path), note))
     return found
 
 

@@ -52,7 +52,7 @@ class Failed:
 
 
 @dataclass
-class Outcome:
+class SweepOutcome:
     """What a sweep came to."""
 
     finished: list[Finished] = field(default_factory=list)
@@ -132,7 +132,7 @@ class Sweep:
             ) from error
         return Finished(run, known["metrics"], known["seconds"], folder) if known.get("key") == run.key else None
 
-    def execute(self, runs: Sequence[PlannedRun], on_change: Callable[[Outcome, list[str]], None]) -> Outcome:
+    def execute(self, runs: Sequence[PlannedRun], on_change: Callable[[SweepOutcome, list[str]], None]) -> SweepOutcome:
         """Run what is missing.
 
         Args:
@@ -143,7 +143,7 @@ class Sweep:
         Raises:
             Interrupted: SIGTERM or SIGINT; runs under way were asked to stop, and go on where they stopped with the next sweep.
         """
-        outcome = Outcome()
+        outcome = SweepOutcome()
         missing = []
         for run in runs:
             known = self.result_of(run)

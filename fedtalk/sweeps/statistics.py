@@ -13,7 +13,7 @@ from fedtalk.errors import ArtifactError
 
 
 @dataclass(frozen=True)
-class Estimate:
+class IntervalEstimate:
     """Mean of a measure over seeds."""
 
     mean: float
@@ -27,7 +27,7 @@ class Estimate:
 class Comparison:
     """A variation less the first one, seed by seed."""
 
-    difference: Estimate
+    difference: IntervalEstimate
     p_value: float
     """Of the paired t test, two-sided; nan with fewer than two common seeds. Not corrected for the number of comparisons."""
 
@@ -36,7 +36,7 @@ class Comparison:
         return self.difference.low > 0 or self.difference.high < 0
 
 
-def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
+def estimate(values: Sequence[float], confidence: float = 0.95) -> IntervalEstimate:
     """Mean with Student's interval, ``mean +- t * s / sqrt(n)``.
 
     Args:
@@ -55,9 +55,9 @@ def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
         raise ArtifactError(f"statistics: expected finite values, at least one, got {list(values)}")
     mean = float(array.mean())
     if len(array) == 1:
-        return Estimate(mean, math.nan, math.nan, 1)
+        return IntervalEstimate(mean, math.nan, math.nan, 1)
     half = float(stats.t.ppf((1 + confidence) / 2, len(array) - 1) * array.std(ddof=1) / len(array) ** 0.5)
-    return Estimate(mean, mean - half, mean + half, len(array))
+    return IntervalEstimate(mean, mean - half, mean + half, len(array))
 
 
 def compare(values: Mapping[int, float], first: Mapping[int, float], confidence: float = 0.95) -> Comparison:

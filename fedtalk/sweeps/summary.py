@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fedtalk.storage import atomic_path, write_json
-from fedtalk.sweeps.execution import Finished, Outcome
+from fedtalk.sweeps.execution import Finished, SweepOutcome
 from fedtalk.sweeps.plan import PlannedRun
-from fedtalk.sweeps.statistics import Comparison, Estimate, compare, estimate
+from fedtalk.sweeps.statistics import Comparison, IntervalEstimate, compare, estimate
 
 SHOWN = (
     "personal.psnr_mouth", "personal.mouth_corr", "personal.identity", "personal.flicker", "trained.psnr_mouth",
@@ -22,7 +22,7 @@ SHOWN = (
 """Measures of the printed table: the talker with its adapters, and the controls. The files have all of them."""
 
 
-def summarise(runs: Sequence[PlannedRun], outcome: Outcome, about: dict[str, Any]) -> dict[str, Any]:
+def summarise(runs: Sequence[PlannedRun], outcome: SweepOutcome, about: dict[str, Any]) -> dict[str, Any]:
     """What is written as ``sweep.json``.
 
     Args:
@@ -71,7 +71,7 @@ def _by_measure(finished: Sequence[Finished]) -> dict[str, dict[int, float]]:
     return found
 
 
-def _numbers(found: Estimate) -> dict[str, Any]:
+def _numbers(found: IntervalEstimate) -> dict[str, Any]:
     return {name: _json_number(value) for name, value in asdict(found).items()}
 
 

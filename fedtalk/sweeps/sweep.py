@@ -18,12 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fedtalk.errors import FedTalkError
 from fedtalk.machine import usable_cores
 from fedtalk.run_lock import run_lock
-from fedtalk.sweeps.execution import Outcome, Sweep
+from fedtalk.sweeps.execution import Sweep, SweepOutcome
 from fedtalk.sweeps.plan import code_version, parse_seeds, plan
 from fedtalk.sweeps.summary import summarise, tables, write
 from fedtalk.version import __version__
 
-OnChange = Callable[[Outcome, list[str]], None]
+OnChange = Callable[[SweepOutcome, list[str]], None]
 
 
 def run_sweep(
@@ -109,7 +109,7 @@ def _progress(total: int, jobs: int) -> Iterator[OnChange]:
         ) as bars:  # fmt: skip
             task = bars.add_task("runs", total=total, note="")
 
-            def show(outcome: Outcome, started: list[str]) -> None:
+            def show(outcome: SweepOutcome, started: list[str]) -> None:
                 lost = f"{len(outcome.failed)} failed; " if outcome.failed else ""
                 note = lost + ", ".join(escape(name) for name in started[:jobs])
                 bars.update(task, completed=len(outcome.finished) + len(outcome.failed), note=note)
@@ -118,7 +118,7 @@ def _progress(total: int, jobs: int) -> Iterator[OnChange]:
         return
     told = -1
 
-    def tell(outcome: Outcome, started: list[str]) -> None:
+    def tell(outcome: SweepOutcome, started: list[str]) -> None:
         nonlocal told
         done = len(outcome.finished) + len(outcome.failed)
         if done != told:

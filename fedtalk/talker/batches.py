@@ -15,12 +15,12 @@ from fedtalk.data.lips import OPENEST
 from fedtalk.data.pixels import to_unit
 from fedtalk.encoders.speech import frame_windows, lips_in, speech_network
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.module import Prepared
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.puppet import Puppet
 from fedtalk.talker.quality import evidence, identity_encoder, mouth_probe
 from fedtalk.talker.schedule import frame_noise
+from fedtalk.training.module import Prepared
 
 
 def cache_key(backbone: Backbone) -> str:

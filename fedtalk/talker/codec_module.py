@@ -13,10 +13,10 @@ from fedtalk.data.clip import Clip
 from fedtalk.data.pixels import to_unit
 from fedtalk.data.textures import draw_textures
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.module import FederatedModule, Prepared
 from fedtalk.talker.backbone import save_codec
 from fedtalk.talker.codec import Codec
 from fedtalk.talker.patch_autoencoder import PatchAutoencoder
+from fedtalk.training.module import FederatedModule, Prepared
 
 
 class CodecModule(FederatedModule):

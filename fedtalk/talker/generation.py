@@ -12,11 +12,11 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
+from fedtalk.ahead import ahead, check_wanted
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip, Reference
 from fedtalk.data.pixels import to_bytes, to_unit
 from fedtalk.encoders.speech import frame_windows
 from fedtalk.errors import ConfigurationError
-from fedtalk.talker.ahead import ahead, check_wanted
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.batches import encode, heard, surrounded
 from fedtalk.talker.change import standing_out

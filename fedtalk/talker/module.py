@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from fedtalk.checks import check_least, check_share
 from fedtalk.data.clip import Clip, Reference
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.module import CommonForm, FederatedModule, Prepared, load_state, with_sum
 from fedtalk.talker import batches
 from fedtalk.talker.adapters import (
     Adapter,
@@ -38,6 +37,7 @@ from fedtalk.talker.quality import identity_encoder, quality
 from fedtalk.talker.reliability import identity_and_stability
 from fedtalk.talker.schedule import NoiseSchedule, make_schedule
 from fedtalk.talker.stacked_adapters import own_factors
+from fedtalk.training.module import CommonForm, FederatedModule, Prepared, load_state, with_sum
 
 LEAST_SIGMA = 0.3
 """Noise level below which errors of the clean estimate are no longer scaled up to errors of the noise."""

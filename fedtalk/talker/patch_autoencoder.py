@@ -41,7 +41,7 @@ class PatchAutoencoder(nn.Module):
         self.components = nn.Parameter(random, requires_grad=False)
         quarter = 3 * 4 * 4
         self.into = nn.Conv2d(quarter + latent_channels, width, 3, padding=1)
-        self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
+        self.blocks = nn.ModuleList(_ResidualBlock(width) for _ in range(blocks))
         self.out = nn.Conv2d(width, quarter, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
@@ -122,7 +122,7 @@ class PatchAutoencoder(nn.Module):
         return json.dumps(self.config)
 
 
-class _Block(nn.Module):
+class _ResidualBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)

@@ -17,9 +17,9 @@ from fedtalk.callbacks.base import RoundCallback
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.federation.cohort import PoissonCohort
-from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.module import FederatedModule, Prepared, copy_state
 from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.training.local import LocalTraining
+from fedtalk.training.module import FederatedModule, Prepared, copy_state
 
 
 class Job(FederatedModule):

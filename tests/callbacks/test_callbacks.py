@@ -24,12 +24,12 @@ from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
-from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.module import Talker
+from fedtalk.training.local import LocalTraining
 
 
 def _data() -> SynthTalkData:
@@ -251,7 +251,7 @@ def test_export_writes_a_backbone_that_loads(fit: Fit, make_talker: Callable[...
 
 
 def test_what_cant_be_exported_says_so(fit: Fit) -> None:
-    from fedtalk.federation.module import FederatedModule
+    from fedtalk.training.module import FederatedModule
 
     with pytest.raises(ConfigurationError, match="has nothing to export; remove the Export callback"):
         FederatedModule.export(object(), Path(), [])  # type: ignore[arg-type]

@@ -20,14 +20,14 @@ from fedtalk.callbacks.personal import PersonalTraining
 from fedtalk.errors import OutputError
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import PoissonCohort
-from fedtalk.federation.local import LocalTraining, train_locally
-from fedtalk.federation.module import load_state
-from fedtalk.federation.placement import Placement
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.interruption import Interrupted
 from fedtalk.randomness import torch_generator
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.module import Talker
+from fedtalk.training.local import LocalTraining, train_locally
+from fedtalk.training.module import load_state
+from fedtalk.training.placement import Placement
 
 STEPS = 2
 

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from fedtalk.data.video_writer import Sound, VideoWriter
+from fedtalk.data.video_writer import AudioStream, VideoWriter
 from fedtalk.errors import MediaError
 
 
@@ -44,7 +44,7 @@ def test_sound_of_any_rate_is_as_long_as_the_picture(tmp_path: Path, rate: int, 
     tone = 0.4 * np.sin(2 * np.pi * 440 * np.arange(3 * rate) / rate).astype(np.float32)
     blocks = (np.stack([tone[i : i + 777]] * channels) for i in range(0, len(tone), 777))
     path = tmp_path / "talk.mp4"
-    with VideoWriter(path, audio=Sound(rate, channels, blocks)) as writer:
+    with VideoWriter(path, audio=AudioStream(rate, channels, blocks)) as writer:
         for _ in range(25):
             writer.write(_frame())
     with av.open(str(path)) as container:
@@ -65,7 +65,7 @@ def test_sound_is_read_no_further_than_the_picture_has_come(tmp_path: Path) -> N
             read += 640
             yield np.zeros((1, 640), np.float32)
 
-    with VideoWriter(tmp_path / "talk.mp4", audio=Sound(16_000, 1, blocks())) as writer:
+    with VideoWriter(tmp_path / "talk.mp4", audio=AudioStream(16_000, 1, blocks())) as writer:
         for count in range(1, 11):
             writer.write(_frame())
             assert read == count * 640
@@ -74,4 +74,4 @@ def test_sound_is_read_no_further_than_the_picture_has_come(tmp_path: Path) -> N
 @pytest.mark.parametrize(("rate", "channels"), [(96_000, 1), (48_000, 6)])
 def test_sound_that_players_of_aac_dont_take_is_refused(rate: int, channels: int) -> None:
     with pytest.raises(MediaError, match="expected 1 or 2 channels at"):
-        Sound(rate, channels, [])
+        AudioStream(rate, channels, [])

@@ -14,18 +14,18 @@ from fedtalk.encoders.sync import SyncScorer
 from fedtalk.evaluation import pretrained
 from fedtalk.evaluation.landmarks import LandmarkReader
 from fedtalk.evaluation.openness import openness_probe
-from fedtalk.evaluation.reading import Instruments, Reading, Reference
+from fedtalk.evaluation.reading import GroundTruth, Instruments, Reading
 from fedtalk.evaluation.recognisers import recogniser
 from fedtalk.evaluation.specs import HIGHER, LOWER, METRICS, ClipMean, score
 
 
 @pytest.fixture(scope="module")
-def reference() -> Reference:
+def reference() -> GroundTruth:
     speaker = Speaker.draw(0, "public", 2000)
     instruments = Instruments(
         openness_probe("synthtalk"), recogniser("synthtalk"), LandmarkReader(), SyncScorer.shipped().eval()
     )
-    return Reference(make_clip(speaker, 0, 24, 64), make_clip(speaker, 1, 8, 64).window(0, 1), instruments)
+    return GroundTruth(make_clip(speaker, 0, 24, 64), make_clip(speaker, 1, 8, 64).window(0, 1), instruments)
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,11 @@ def donor():
     return make_clip(Speaker.draw(0, "public", 2001), 0, 24, 64)
 
 
-def _own(reference: Reference, frames: np.ndarray) -> Reading:
+def _own(reference: GroundTruth, frames: np.ndarray) -> Reading:
     return Reading(reference, frames, reference.clip.audio)
 
 
-def test_values_lie_in_their_ranges_and_the_truth_is_best(reference: Reference, donor) -> None:
+def test_values_lie_in_their_ranges_and_the_truth_is_best(reference: GroundTruth, donor) -> None:
     clip = reference.clip
     frozen = clip.frames[:1].repeat(len(clip), 0)
     noise = np.random.default_rng(0).normal(0, 25, clip.frames.shape)
@@ -66,7 +66,7 @@ def test_values_lie_in_their_ranges_and_the_truth_is_best(reference: Reference, 
                         assert abs(values[spec.name] - 1) > abs(truth[spec.name] - 1), spec.name
 
 
-def test_classes_are_means_of_the_functions_and_can_be_pickled(reference: Reference) -> None:
+def test_classes_are_means_of_the_functions_and_can_be_pickled(reference: GroundTruth) -> None:
     spec = next(spec for spec in METRICS if spec.name == "psnr_mouth")
     clip, metric = reference.clip, spec.metric()
     readings = [_own(reference, np.clip(clip.frames.astype(int) + add, 0, 255).astype(np.uint8)) for add in (3, 20)]

@@ -19,10 +19,10 @@ from fedtalk.data.source import ClipData, ClipSource, PreparedCache
 from fedtalk.federation.client_states import ClientStates
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.module import FederatedModule, Prepared
-from fedtalk.federation.placement import Placements
 from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.training.local import LocalTraining
+from fedtalk.training.module import FederatedModule, Prepared
+from fedtalk.training.placement import Placements
 
 HELD_OUT = 1000
 """Number of the held-out clip."""
@@ -226,7 +226,7 @@ def clear_updates() -> Callable[..., dict[str, np.ndarray]]:
     """What each client's first round comes to, computed without aggregation, sealing or server."""
     from lightning.fabric import Fabric
 
-    from fedtalk.federation.local import train_locally
+    from fedtalk.training.local import train_locally
 
     def compute(people: dict[str, Client], local: LocalTraining, seed: int = 0, rounds: int = 1) -> dict:
         data, updates = ColourData(people), {}

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from fedtalk.federation.module import Prepared
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import Prepared
 
 
 class ExactTalker(Talker):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedtalk.callbacks.aggregation import ISFA, FedAvg
-from fedtalk.federation.local import LocalTraining
+from fedtalk.training.local import LocalTraining
 
 LOCAL = LocalTraining(steps=3, batch_size=2, learning_rate=0.05)
 

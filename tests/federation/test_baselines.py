@@ -8,9 +8,9 @@ import pytest
 from fedtalk.callbacks import Krum, Median, Oracle, TrimmedMean
 from fedtalk.callbacks.baselines import Robust
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
+from fedtalk.training.local import LocalTraining
 
 LOCAL = LocalTraining(steps=3, batch_size=2, learning_rate=0.05)
 

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.local import LocalTraining, train_locally
-from fedtalk.federation.module import Prepared, copy_state, load_state
-from fedtalk.federation.placement import Placement, Placements
-from fedtalk.federation.together import train_together
 from fedtalk.planning.preconditions import check_rules
 from fedtalk.talker.module import Talker
+from fedtalk.training.local import LocalTraining, train_locally
+from fedtalk.training.module import Prepared, copy_state, load_state
+from fedtalk.training.placement import Placement, Placements
+from fedtalk.training.together import train_together
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),  # raised by torch when it imports itself

@@ -18,10 +18,10 @@ from fedtalk.callbacks.base import RoundCallback
 from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort
-from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy.rounds import ClearRounds
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
+from fedtalk.training.local import LocalTraining
 
 FAILURES = [
     {"failure": ArtifactError("clip is damaged")},

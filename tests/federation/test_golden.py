@@ -22,8 +22,6 @@ import torch
 from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.federation.cohort import PoissonCohort
-from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.module import copy_state
 from fedtalk.federation.server import ServerOptimizer
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.privacy.clipping import AdaptiveClipping
@@ -31,6 +29,8 @@ from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
 from fedtalk.talker.backbone import Architecture, Backbone
 from fedtalk.talker.module import Talker
+from fedtalk.training.local import LocalTraining
+from fedtalk.training.module import copy_state
 
 GOLDEN = Path(__file__).with_name("golden.json")
 

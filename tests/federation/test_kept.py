@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from fedtalk.callbacks.aggregation import FedAvg
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
 from fedtalk.randomness import derive_seed, torch_generator
+from fedtalk.training.local import LocalTraining
 
 LOCAL = LocalTraining(steps=3, batch_size=2, learning_rate=0.05, gradient_clip=0.0)
 ROUNDS = 3

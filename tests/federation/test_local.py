@@ -8,8 +8,8 @@ import torch
 from lightning.fabric import Fabric
 
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.local import LocalTraining, add_proximal_gradient, train_locally
 from fedtalk.randomness import torch_generator
+from fedtalk.training.local import LocalTraining, add_proximal_gradient, train_locally
 
 
 def _train(module, local: LocalTraining, round_number: int = 0, total: int = 4, state: dict | None = None) -> dict:

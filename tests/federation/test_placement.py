@@ -13,12 +13,12 @@ from torch import nn
 from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.local import LocalTraining, train_locally
-from fedtalk.federation.local_optimizer import LocalOptimizer
-from fedtalk.federation.module import copy_state
-from fedtalk.federation.placement import Placement, Placements
 from fedtalk.planning.preconditions import check_rules
 from fedtalk.talker.adapters import Adapter
+from fedtalk.training.local import LocalTraining, train_locally
+from fedtalk.training.module import copy_state
+from fedtalk.training.optimizer import LocalOptimizer
+from fedtalk.training.placement import Placement, Placements
 
 CPU = torch.device("cpu")
 

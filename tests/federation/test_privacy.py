@@ -21,16 +21,16 @@ from fedtalk.callbacks.export import Export
 from fedtalk.callbacks.video import Videos
 from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
 from fedtalk.federation.cohort import FixedCohort, PoissonCohort, RotatingCohort
-from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy import private_rounds as private_rounds_module
 from fedtalk.privacy.accounting import gaussian_epsilon
 from fedtalk.privacy.aggregators import Masked
 from fedtalk.privacy.clipping import AdaptiveClipping, clip
 from fedtalk.privacy.participation import ParticipationRefused
 from fedtalk.privacy.private_rounds import PrivateRounds
-from fedtalk.privacy.sealed_rounds import Plan
+from fedtalk.privacy.sealed_rounds import AggregationTask
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
+from fedtalk.training.local import LocalTraining
 
 LOCAL = LocalTraining(steps=3, batch_size=2, learning_rate=0.05)
 SEALED = {"clip_norm": 5.0, "assumptions": Assumptions(0.0, 0.3)}
@@ -41,12 +41,12 @@ def _flat(state: dict[str, torch.Tensor]) -> np.ndarray:
     return np.concatenate([state[name].double().numpy().ravel() for name in ("first", "second")])
 
 
-def _plan(folder: Path, **changes: object) -> Plan:
+def _task(folder: Path, **changes: object) -> AggregationTask:
     values: dict = {
         "dimension": 12, "parameters": ["lora_B"], "clients": [f"c{n}" for n in range(12)], "sampler": PoissonCohort(1.0),
         "rounds": 3, "minimum_clients": 3, "seed": 0, "folder": folder,
     }  # fmt: skip
-    return Plan(**{**values, **changes})
+    return AggregationTask(**{**values, **changes})
 
 
 # Secure aggregation alone
@@ -72,7 +72,7 @@ def test_score_private_isfa_equals_clear_isfa_for_any_cohort(data: st.DataObject
     generator = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     gamma, bound = data.draw(st.floats(0, 2)), data.draw(st.floats(0.01, 100))
     names = [f"c{number}" for number in range(count)]
-    rounds = PrivateRounds(Privacy(clip_norm=bound, assumptions=Assumptions(0.0, 0.3)), _plan(tmp_path, clients=names))
+    rounds = PrivateRounds(Privacy(clip_norm=bound, assumptions=Assumptions(0.0, 0.3)), _task(tmp_path, clients=names))
     dropped = data.draw(st.integers(0, min(count - 3, int(0.3 * count + 1e-9))))
     clips, scores = generator.integers(1, 9, count), generator.random(count)
     updates = generator.normal(0, 1, (count, 12))
@@ -188,8 +188,8 @@ def test_a_sealed_vector_says_nothing_about_its_client(tmp_path: Path) -> None:
     """Two extreme clients' messages are as uniform as each other: chi-square on the bytes, false alarm 1e-6."""
     from scipy.stats import chi2
 
-    rounds = PrivateRounds(Privacy(**SEALED), _plan(tmp_path, dimension=8000))
-    names = rounds.plan.clients
+    rounds = PrivateRounds(Privacy(**SEALED), _task(tmp_path, dimension=8000))
+    names = rounds.task.clients
     sealing = rounds.open_round(0, names, names)
     for name, value in (("c0", 0.0), ("c1", 5 / np.sqrt(8000))):
         update = sealing.seal(name, rounds.vector(np.full(8000, value), 1.0))
@@ -213,8 +213,8 @@ def test_the_opened_sum_carries_the_accounted_noise(settings_: dict, dropped: in
     11 % less) with probability below 1e-9.
     """
     dimension = 20_000
-    rounds = PrivateRounds(Privacy(**{**NOISED, **settings_}), _plan(tmp_path, dimension=dimension))
-    names = list(rounds.plan.clients)
+    rounds = PrivateRounds(Privacy(**{**NOISED, **settings_}), _task(tmp_path, dimension=dimension))
+    names = list(rounds.task.clients)
     sealing = rounds.open_round(0, names, names[dropped:])
     total = sealing.open_sum([sealing.seal(name, rounds.vector(np.zeros(dimension), 1.0)) for name in names[dropped:]])
     noise = total[:dimension]
@@ -229,7 +229,7 @@ def test_the_vector_is_what_the_sensitivity_proof_says(tmp_path: Path) -> None:
     """||u|| <= B = sqrt(2 + (c/2)^2) for any update, weight and count, and reached."""
     adaptive = Privacy(**{**NOISED, "adaptive_clipping": AdaptiveClipping(count_deviation=1.5)})
     for privacy, bound in ((Privacy(**NOISED), np.sqrt(2)), (adaptive, None)):
-        rounds = PrivateRounds(privacy, _plan(tmp_path))
+        rounds = PrivateRounds(privacy, _task(tmp_path))
         bound = bound or rounds.mechanism.norm_bound
         norms = [
             np.linalg.norm(rounds.vector(scale * np.ones(12), weight))
@@ -253,7 +253,7 @@ def test_the_adaptive_bound_follows_the_updates(run, people) -> None:
 
 
 def test_a_small_denominator_does_not_blow_up_the_noise(tmp_path: Path) -> None:
-    rounds = PrivateRounds(Privacy(**NOISED), _plan(tmp_path))
+    rounds = PrivateRounds(Privacy(**NOISED), _task(tmp_path))
     deviation = rounds.mechanism.released_deviation
     for weight in (-3.0, 0.0, 1e-9):
         released = rounds.released(np.append(np.ones(12), weight))
@@ -408,7 +408,7 @@ def test_a_client_keeps_count_itself_where_nothing_rests_on_sampling(run, people
     record = tmp_path / "turns" / "checkpoints" / "participation.json"
     assert json.loads(record.read_text()) == dict.fromkeys(crowd, 2) and record.stat().st_mode & 0o777 == 0o600
     anna = next(iter(crowd))
-    stubborn = PrivateRounds(private.privacy, private.plan)  # of a server that knows nothing of a ledger
+    stubborn = PrivateRounds(private.privacy, private.task)  # of a server that knows nothing of a ledger
     assert stubborn.ledger.draw() != [] and stubborn.consenting(crowd) == []
     with pytest.raises(ParticipationRefused, match=f"client {anna} has taken part as often as it agreed to"):
         stubborn.encoding(9).elements(anna, np.zeros(10), 12)
@@ -492,16 +492,16 @@ def test_noise_on_both_factors_needs_saying_so(run, people, colours, monkeypatch
 
     both, frozen = named("q.lora_A.weight", "q.lora_B.weight"), named("q.lora_B.weight")
     with pytest.raises(ConfigurationError, match=r"adapter\.aggregation: .*expected 'freeze_a'.*both_factors: true"):
-        PrivateRounds(Privacy(**NOISED), _plan(Path("none"), **both))
-    PrivateRounds(Privacy(**NOISED, both_factors=True), _plan(Path("none"), **both))
-    PrivateRounds(Privacy(**NOISED), _plan(Path("none"), **frozen))
-    PrivateRounds(Privacy(**SEALED), _plan(Path("none"), **both))
+        PrivateRounds(Privacy(**NOISED), _task(Path("none"), **both))
+    PrivateRounds(Privacy(**NOISED, both_factors=True), _task(Path("none"), **both))
+    PrivateRounds(Privacy(**NOISED), _task(Path("none"), **frozen))
+    PrivateRounds(Privacy(**SEALED), _task(Path("none"), **both))
 
 
 def test_assumptions_that_small_cohorts_cant_withstand_ask_for_larger_ones(run, people, tmp_path: Path) -> None:
     """Of 4, two may collude and one drop out: one alone would be left. From 5 on two others are."""
     half = Assumptions(0.4, 0.3)
-    rounds = PrivateRounds(Privacy(clip_norm=1.0, assumptions=half), _plan(tmp_path))
+    rounds = PrivateRounds(Privacy(clip_norm=1.0, assumptions=half), _task(tmp_path))
     assert rounds.updates_needed(3) > 3 and rounds.updates_needed(4) > 4 and rounds.updates_needed(5) <= 5
     with pytest.raises(ConfigurationError, match=r"trainer\.cohort: .*at least 5"):
         run(people, ISFA(), privacy=Privacy(clip_norm=1.0, assumptions=half))

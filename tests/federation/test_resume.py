@@ -11,9 +11,9 @@ from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.callbacks.base import RoundCallback
 from fedtalk.errors import ArtifactError
 from fedtalk.federation.cohort import PoissonCohort
-from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.server import ServerOptimizer
 from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.training.local import LocalTraining
 
 LOCAL = LocalTraining(steps=3, batch_size=2, learning_rate=0.05, schedule="cosine", warmup_steps=4)
 KEEPING = LocalTraining(steps=3, batch_size=2, learning_rate=0.05, keep_optimizer=True)

@@ -12,11 +12,11 @@ from fedtalk.callbacks.aggregation import FedAvg
 from fedtalk.callbacks.baselines import Scaffold
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.cohort import PoissonCohort
-from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.module import Prepared
-from fedtalk.federation.placement import Placement
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
+from fedtalk.training.local import LocalTraining
+from fedtalk.training.module import Prepared
+from fedtalk.training.placement import Placement
 
 RATE, STEPS = 0.2, 10
 LOCAL = LocalTraining(steps=STEPS, batch_size=1, learning_rate=RATE, gradient_clip=0.0)

@@ -22,7 +22,7 @@ from fedtalk.callbacks.base import RoundCallback
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ArtifactError
-from fedtalk.federation.module import FederatedModule, Prepared, copy_state
+from fedtalk.training.module import FederatedModule, Prepared, copy_state
 
 
 @dataclass
@@ -222,7 +222,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def local(**settings: object):
-    from fedtalk.federation.local import LocalTraining
+    from fedtalk.training.local import LocalTraining
 
     make: Callable[..., LocalTraining] = LocalTraining
     return make(**{"steps": 3, "batch_size": 4, "learning_rate": 0.05, **settings})

@@ -13,13 +13,13 @@ import torch
 
 from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.federation.cohort import CohortSampler, FixedCohort, PoissonCohort
-from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.planning import trials
 from fedtalk.planning.estimate import Beside, Costs, Estimate, Workload, workload_of
 from fedtalk.privacy.sealing import PairwiseSealing
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
+from fedtalk.training.local import LocalTraining
 
 COSTS = Costs(
     parameters=1000, exchanged=100, bytes_down=400, bytes_up=808, step_s=0.5, client_s=0.25, prepare_s=2.0, held_out_s=0.1,

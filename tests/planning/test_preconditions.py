@@ -9,10 +9,10 @@ import pytest
 
 from fedtalk.callbacks.personal import PersonalTraining
 from fedtalk.errors import ConfigurationError, OutputError
-from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.server import ServerOptimizer
 from fedtalk.planning.preconditions import check_folders, check_ledger
 from fedtalk.privacy.settings import Privacy
+from fedtalk.training.local import LocalTraining
 
 
 def test_a_cache_that_cant_be_written_is_found_at_the_start(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from fedtalk.callbacks.aggregation import ISFA
-from fedtalk.federation.module import copy_state
-from fedtalk.federation.placement import Placement
 from fedtalk.planning import trials
+from fedtalk.training.module import copy_state
+from fedtalk.training.placement import Placement
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from fedtalk.privacy.discrete_gaussian import insecure_entropy
 from fedtalk.privacy.fixed_point import FixedPoint
 from fedtalk.privacy.mechanism import UNITS_BOUND, Mechanism, Noise
 from fedtalk.privacy.private_rounds import PrivateRounds
-from fedtalk.privacy.sealed_rounds import Plan
+from fedtalk.privacy.sealed_rounds import AggregationTask
 from fedtalk.privacy.sealing import PairwiseSealing
 from fedtalk.privacy.secagg import AggregationSettings, Assumptions
 from fedtalk.privacy.secagg.ring import Ring
@@ -112,7 +112,7 @@ def test_all_of_them_together_are_the_rounds_of_a_run(tmp_path: Path) -> None:
         clip_norm=0.5, noise_multiplier=1.0, delta=1e-2, accountant="rdp", assumptions=Assumptions(0.0, 0.25),
         insecure_noise_seed=4,
     )  # fmt: skip
-    rounds = PrivateRounds(privacy, Plan(6, ["lora_B"], CLIENTS, PoissonCohort(1.0), 2, 3, 0, tmp_path))
+    rounds = PrivateRounds(privacy, AggregationTask(6, ["lora_B"], CLIENTS, PoissonCohort(1.0), 2, 3, 0, tmp_path))
     sealing = rounds.open_round(1, CLIENTS, CLIENTS)
     updates = {name: np.linspace(-1, 1, 6) * (number + 1) for number, name in enumerate(CLIENTS)}
     expected = sealing.open_sum([sealing.seal(name, rounds.vector(update, 0.7)) for name, update in updates.items()])

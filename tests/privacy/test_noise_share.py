@@ -9,7 +9,7 @@ import pytest
 
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.privacy.private_rounds import PrivateRounds
-from fedtalk.privacy.sealed_rounds import Plan
+from fedtalk.privacy.sealed_rounds import AggregationTask
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
 
@@ -24,11 +24,11 @@ def test_the_clients_of_a_small_cohort_reach_the_accounted_noise_by_themselves(s
     """
     names = [f"c{number}" for number in range(24)]
     privacy = Privacy(noise_multiplier=1.0, delta=1e-2, accountant="rdp", assumptions=Assumptions(0.1, 0.2))
-    plan = Plan(
+    task = AggregationTask(
         dimension=DIMENSION, parameters=["lora_B"], clients=names, sampler=PoissonCohort(1.0), rounds=1, minimum_clients=3,
         seed=0, folder=tmp_path,
     )  # fmt: skip
-    rounds = PrivateRounds(privacy, plan)
+    rounds = PrivateRounds(privacy, task)
     sealing = rounds.open_round(0, names[:size], names[:size])
     silence = np.zeros(rounds.settings.dimension)
     opened = sealing._ring_sum.open_ring([sealing.seal(name, silence) for name in names[:size]])  # type: ignore[attr-defined]

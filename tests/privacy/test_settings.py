@@ -18,7 +18,7 @@ from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.server import ServerOptimizer
 from fedtalk.privacy.clipping import CLIP_NORMS, AdaptiveClipping
 from fedtalk.privacy.private_rounds import PrivateRounds
-from fedtalk.privacy.sealed_rounds import Plan
+from fedtalk.privacy.sealed_rounds import AggregationTask
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
 
@@ -85,7 +85,7 @@ def test_any_number_is_refused_before_any_work_or_works(values: dict) -> None:
     """Whatever is accepted gives a finite sum from which the clients' vectors come back within the noise."""
     with TemporaryDirectory() as folder:
         names = [f"c{n}" for n in range(12)]
-        plan = Plan(12, ["lora_B"], names, PoissonCohort(1.0), 1, 3, 0, Path(folder))
+        task = AggregationTask(12, ["lora_B"], names, PoissonCohort(1.0), 1, 3, 0, Path(folder))
         adaptive = {name: values.pop(name) for name in ("quantile", "rate", "count_deviation") if name in values}
         try:
             clipping = AdaptiveClipping(**adaptive) if adaptive else None
@@ -93,7 +93,7 @@ def test_any_number_is_refused_before_any_work_or_works(values: dict) -> None:
                 accountant="rdp", assumptions=Assumptions(0.0, 0.3), adaptive_clipping=clipping, secure_aggregation=False,
                 where="central", **{"delta": 1e-3, **values},
             )  # fmt: skip
-            private = PrivateRounds(privacy, plan)
+            private = PrivateRounds(privacy, task)
         except ConfigurationError as error:
             assert "expected" in str(error) and "got" in str(error)
             return

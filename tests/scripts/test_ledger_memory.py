@@ -58,7 +58,7 @@ def _longer_wins(self: Charges, other: Charges) -> None:
         self.histories = dict(other.histories)
 
 
-def _own_folder_only(record: ledger_record.Record, home: Path) -> None:
+def _own_folder_only(record: ledger_record.LedgerRecord, home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     ledger_record._write(record, home, foreign=False)
 

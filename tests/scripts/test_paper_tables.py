@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from fedtalk.sweeps.execution import Finished, Outcome
+from fedtalk.sweeps.execution import Finished, SweepOutcome
 from fedtalk.sweeps.plan import PlannedRun, Variation
 from fedtalk.sweeps.summary import summarise
 
@@ -36,7 +36,7 @@ def _summary(values: dict[str, list[float]]) -> dict:
         )
         for run in runs
     ]  # fmt: skip
-    return summarise(runs, Outcome(finished), {"seeds": [0, 1, 2], "date": "2026-01-01"})
+    return summarise(runs, SweepOutcome(finished), {"seeds": [0, 1, 2], "date": "2026-01-01"})
 
 
 def test_a_table_says_what_differs_and_how_far_it_is_to_the_oracle(script, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from fedtalk.errors import ConfigurationError
 from fedtalk.interruption import Interrupted
 from fedtalk.sweeps import processes
 from fedtalk.sweeps.environment import run_environment
-from fedtalk.sweeps.execution import RESULT, Finished, Outcome, Sweep, last_line
+from fedtalk.sweeps.execution import RESULT, Finished, Sweep, SweepOutcome, last_line
 from fedtalk.sweeps.plan import PlannedRun, Variation
 from fedtalk.sweeps.summary import summarise
 
@@ -142,7 +142,7 @@ def test_a_signal_stops_the_runs_and_nothing_stays_behind(tmp_path: Path, monkey
     runs = [PlannedRun(Variation(name, ()), 0, name * 64) for name in "ab"]
     sweep = Sweep(tmp_path, [], jobs=2)
 
-    def stop_once_both_run(outcome: Outcome, started: list[str]) -> None:
+    def stop_once_both_run(outcome: SweepOutcome, started: list[str]) -> None:
         if len(list(tmp_path.glob("runs/*/pid"))) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -157,7 +157,9 @@ def test_variations_are_compared_with_the_first_by_seed() -> None:
     variations = [Variation("a", ()), Variation("b", ("--x=2",))]
     runs = [PlannedRun(variation, seed, f"{variation.name}{seed}") for variation in variations for seed in range(3)]
     values = {"a": [1.0, 2.0, 3.0], "b": [1.5, 2.6, 3.4]}
-    outcome = Outcome([Finished(r, {"trained.psnr": values[r.variation.name][r.seed]}, 1.0, Path("f")) for r in runs])
+    outcome = SweepOutcome(
+        [Finished(r, {"trained.psnr": values[r.variation.name][r.seed]}, 1.0, Path("f")) for r in runs]
+    )
     summary = summarise(runs, outcome, {})
     row = summary["variations"]["b"]["measures"]["trained.psnr"]
     assert row["against_first"]["mean"] == pytest.approx(0.5) and row["against_first"]["excludes_zero"]

@@ -13,11 +13,11 @@ import yaml
 from fedtalk.cli import main
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.engines.in_process import InProcess
-from fedtalk.federation.module import copy_state
 from fedtalk.talker import fedsvd
 from fedtalk.talker.adapters import Adapter, adapter_parameters
 from fedtalk.talker.fedsvd import Factors, factors_of, orthonormalise, refactored
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import copy_state
 
 
 def _layers() -> list[Factors]:

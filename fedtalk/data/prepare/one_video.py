@@ -21,7 +21,7 @@ from fedtalk.data.layouts import Source
 from fedtalk.data.likeness import Likeness
 from fedtalk.data.media import audio_blocks, read_image, read_video
 from fedtalk.data.prepare.gate import transforms_or_problem
-from fedtalk.data.prepare.record import Outcome, load_track, save_track, state_of
+from fedtalk.data.prepare.record import VideoOutcome, load_track, save_track, state_of
 from fedtalk.data.prepare.report import Reject
 from fedtalk.data.prepare.settings import Settings
 from fedtalk.data.speech import estimate_offset, offset_note, offset_problem
@@ -38,7 +38,7 @@ LATE = 0.1
 """Seconds without a picture at the start of a video from which they are reported."""
 
 
-def prepare_one(source: Source, settings: Settings, finder: FaceFinder, records: Path, staging: Path) -> Outcome:
+def prepare_one(source: Source, settings: Settings, finder: FaceFinder, records: Path, staging: Path) -> VideoOutcome:
     """Make the clips of one video. Whatever is wrong with it costs this video only.
 
     Args:
@@ -57,7 +57,7 @@ def prepare_one(source: Source, settings: Settings, finder: FaceFinder, records:
     except FedTalkError as error:
         if not isinstance(error, MediaError):  # no disk, no model: the next video would fare no better
             raise
-        outcome = Outcome(rejects=[Reject(source.label, 0.0, _without_folders(error, source))])
+        outcome = VideoOutcome(rejects=[Reject(source.label, 0.0, _without_folders(error, source))])
     except (OSError, MemoryError):
         raise
     except Exception as error:  # a file that trips a library must not cost the others
@@ -65,7 +65,7 @@ def prepare_one(source: Source, settings: Settings, finder: FaceFinder, records:
         reason = (
             f"can't be prepared ({type(error).__name__}: {error}); convert it to an mp4 of H.264 and AAC and try again"
         )
-        outcome = Outcome(rejects=[Reject(source.label, 0.0, _without_folders(reason, source))])
+        outcome = VideoOutcome(rejects=[Reject(source.label, 0.0, _without_folders(reason, source))])
     if not outcome.names:
         shutil.rmtree(staging, ignore_errors=True)
     outcome.state = state
@@ -74,7 +74,7 @@ def prepare_one(source: Source, settings: Settings, finder: FaceFinder, records:
 
 def _prepare(
     source: Source, settings: Settings, finder: FaceFinder, records: Path, staging: Path, state: list[int]
-) -> Outcome:
+) -> VideoOutcome:
     label = source.label
     video = read_video(source.path)
     sound = source.path if video.has_audio else source.sound
@@ -103,7 +103,7 @@ def _prepare(
                 rejects.append(Reject(label, first / FRAME_RATE, problem))
             else:
                 plans.append((first, transforms))
-    outcome = Outcome(rejects=rejects, seconds=len(track) / FRAME_RATE)
+    outcome = VideoOutcome(rejects=rejects, seconds=len(track) / FRAME_RATE)
     for clip in _cut(source, sound, track, plans, settings, finder.name):
         if isinstance(clip, Reject):
             rejects.append(clip)

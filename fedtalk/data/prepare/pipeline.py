@@ -12,7 +12,7 @@ from fedtalk.data.consent import write_template
 from fedtalk.data.faces import FaceFinder, Finder, face_finder
 from fedtalk.data.layouts import Layout, Sources, find_sources
 from fedtalk.data.prepare.pool import outcomes
-from fedtalk.data.prepare.record import FOLDER, Record
+from fedtalk.data.prepare.record import FOLDER, PreparationRecord
 from fedtalk.data.prepare.report import REJECTS, PrepareReport, Reject, write_rejects, write_table
 from fedtalk.data.prepare.settings import Settings
 from fedtalk.errors import ConfigurationError, MediaError
@@ -81,7 +81,7 @@ def prepare(
     try:
         sources = find_sources(raw, layout)
     except MediaError as error:
-        left = sum(len(entry["clips"]) for entry in Record.made_from(clients, raw))
+        left = sum(len(entry["clips"]) for entry in PreparationRecord.made_from(clients, raw))
         if not left:
             raise
         raise MediaError(
@@ -89,7 +89,7 @@ def prepare(
         ) from error
     with run_lock(clients / FOLDER, "prepare", "choose another clients folder"):
         report = _prepare(
-            sources, Record(clients, raw), settings, finder if jobs > 1 else found, jobs, overwrite, progress
+            sources, PreparationRecord(clients, raw), settings, finder if jobs > 1 else found, jobs, overwrite, progress
         )
     if not any(report.clips.values()):
         first = next(iter(report.rejects), Reject("", 0.0, "none"))
@@ -101,8 +101,14 @@ def prepare(
 
 
 def _prepare(
-    sources: Sources, record: Record, settings: Settings, finder: Finder | FaceFinder, jobs: int, overwrite: bool, progress: bool
-) -> PrepareReport:  # fmt: skip
+    sources: Sources,
+    record: PreparationRecord,
+    settings: Settings,
+    finder: Finder | FaceFinder,
+    jobs: int,
+    overwrite: bool,
+    progress: bool,
+) -> PrepareReport:
     report = PrepareReport(dict.fromkeys([*sources.people, *(source.person for source in sources.videos)], 0))
     report.withdrawn, report.elsewhere = record.prune(sources.videos)
     todo = []
@@ -129,7 +135,9 @@ def _prepare(
     return report
 
 
-def _summarise(report: PrepareReport, record: Record, others: list[tuple[str, str]], labels: list[str]) -> None:
+def _summarise(
+    report: PrepareReport, record: PreparationRecord, others: list[tuple[str, str]], labels: list[str]
+) -> None:
     """Complete the report from all records, and write the tables."""
     entries = {entry["label"]: entry for entry in record.entries()}
     rows = []

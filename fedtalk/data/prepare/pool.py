@@ -15,7 +15,7 @@ import cv2
 from fedtalk.data.faces import FaceFinder, Finder, face_finder
 from fedtalk.data.layouts import Source
 from fedtalk.data.prepare.one_video import prepare_one
-from fedtalk.data.prepare.record import Outcome, Record, state_of
+from fedtalk.data.prepare.record import PreparationRecord, VideoOutcome, state_of
 from fedtalk.data.prepare.report import Reject
 from fedtalk.data.prepare.settings import Settings
 
@@ -23,8 +23,8 @@ _finder: FaceFinder | None = None  # a worker's own: loading one takes longer th
 
 
 def outcomes(
-    sources: list[Source], settings: Settings, finder: Finder | FaceFinder, record: Record, jobs: int
-) -> Iterator[tuple[Source, Outcome]]:
+    sources: list[Source], settings: Settings, finder: Finder | FaceFinder, record: PreparationRecord, jobs: int
+) -> Iterator[tuple[Source, VideoOutcome]]:
     """Prepare videos; each is given back when it is done, in any order.
 
     A video whose process dies is tried once more alone, since its neighbours die with it in the pool; if that kills
@@ -38,7 +38,7 @@ def outcomes(
     waiting, suspects = list(sources), list[Source]()
     while waiting or suspects:
         batch, workers = (waiting, jobs) if waiting else ([suspects.pop()], 1)
-        running: dict[Future[Outcome], Source] = {}
+        running: dict[Future[VideoOutcome], Source] = {}
         others = set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (finder,))
         broken = False
@@ -65,7 +65,10 @@ def outcomes(
         if workers == 1 and broken:
             for source in running.values():
                 reason = "the process that worked on it was killed, twice; is there enough memory for its pictures?"
-                yield source, Outcome(rejects=[Reject(source.label, 0.0, reason)], state=state_of(source, settings))
+                yield (
+                    source,
+                    VideoOutcome(rejects=[Reject(source.label, 0.0, reason)], state=state_of(source, settings)),
+                )
         else:
             suspects += running.values()
 
@@ -86,6 +89,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(source: Source, settings: Settings, record: Record) -> Outcome:
+def _work(source: Source, settings: Settings, record: PreparationRecord) -> VideoOutcome:
     assert _finder is not None
     return prepare_one(source, settings, _finder, record.folder, record.staging(source))

@@ -32,7 +32,7 @@ ARRAYS = ("eyes", "mouth", "opening", "motion", "sizes")
 
 
 @dataclass
-class Outcome:
+class VideoOutcome:
     """What became of one video."""
 
     names: list[str] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Outcome:
     """Of its files before they were read, see `state_of`."""
 
 
-class Record:
+class PreparationRecord:
     """The records below a clients folder."""
 
     def __init__(self, clients: Path, raw: Path) -> None:
@@ -82,7 +82,7 @@ class Record:
         """Folder for the clips of a video until all are there."""
         return self.folder / key_of(source)
 
-    def commit(self, source: Source, settings: Settings, outcome: Outcome) -> None:
+    def commit(self, source: Source, settings: Settings, outcome: VideoOutcome) -> None:
         """Put the finished clips of a video in place of its former ones.
 
         The new record lies beside the staged clips first: cut off anywhere after that, the next run goes on here and cuts

@@ -14,7 +14,7 @@ from torch import Tensor
 from fedtalk.callbacks.baselines import Robust
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.local_work import ClientReport, ClientUpdate, LocalResult, LocalWork, OnStep, weigh
+from fedtalk.federation.local_work import ClientReport, ClientUpdate, Failure, LocalResult, LocalWork, OnStep, weigh
 from fedtalk.privacy.sealed_rounds import SealedRounds
 from fedtalk.privacy.secagg.errors import AbortedRound
 
@@ -33,32 +33,6 @@ class RoundSum:
     """Without privacy: what clients tell of themselves."""
     failures: dict[str, str] = field(default_factory=dict)
     """Clients whose update was lost, and why."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a client's update was lost. Not the error itself, whose traceback would keep the memory of the failed step."""
-
-    kind: str
-    message: str
-
-    @classmethod
-    def of(cls, error: BaseException) -> Failure:
-        """
-        >>> print(Failure.of(OSError("disk gone")))
-        OSError: disk gone
-        >>> print(Failure.of(MemoryError()))
-        MemoryError
-        """
-        return cls(type(error).__name__, str(error))
-
-    @property
-    def device_lost(self) -> bool:
-        """Whether its process can't use its device any more, whatever it does next (CUDA's "sticky" errors)."""
-        return self.kind == "AcceleratorError" or self.message.startswith("CUDA error")
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.message}" if self.message else self.kind
 
 
 class Engine(ABC):
@@ -193,7 +167,4 @@ class InProcess(Engine):
             on_step: after each local step, in this process.
         """
         for group in self.federation.placements.groups(clients):
-            for client, result in self.clients.work_together(group, work, state, on_step):
-                told = Failure.of(result) if isinstance(result, Exception) else result
-                del result  # the next client needs the memory that an error's traceback keeps
-                yield client, told
+            yield from self.clients.work_together(group, work, state, on_step)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from fedtalk.encoders.speech import frame_windows
-from fedtalk.federation.module import load_state
 from fedtalk.federation.vector import flatten, unflatten
 from fedtalk.randomness import torch_generator
 from fedtalk.talker.module import Talker
 from fedtalk.talker.schedule import frame_noise
+from fedtalk.training.module import load_state
 
 DRAWS = 2
 """Windows of noise that the mean face is averaged over."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedtalk.federation.cohort import CohortSampler
 from fedtalk.privacy.private_rounds import PrivateRounds
 from fedtalk.privacy.rounds import rounds_of
-from fedtalk.privacy.sealed_rounds import Plan
+from fedtalk.privacy.sealed_rounds import AggregationTask
 from fedtalk.privacy.sealing import SealedUpdate
 from fedtalk.privacy.secagg.errors import AbortedRound
 from fedtalk.privacy.secagg.messages import MaskedInput
@@ -62,7 +62,7 @@ class AuditedRounds:
             )  # fmt: skip
         self._rounds = rounds_of(
             privacy,
-            Plan(
+            AggregationTask(
                 self.dimension, list(self._state), clients, setup.sampler, setup.rounds, setup.minimum_clients, seed,
                 Path(),
             ),

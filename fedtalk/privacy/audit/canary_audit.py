@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.module import copy_state, load_state
 from fedtalk.privacy.audit.canaries import play_canaries
 from fedtalk.privacy.audit.engine_checks import Check, EngineRecord, check_engine
 from fedtalk.privacy.audit.engine_game import EngineGame
@@ -22,6 +21,7 @@ from fedtalk.privacy.audit.repeated import repeated_bound
 from fedtalk.privacy.audit.settings import AuditSettings
 from fedtalk.privacy.private_rounds import PrivateRounds
 from fedtalk.privacy.settings import Privacy
+from fedtalk.training.module import copy_state, load_state
 
 PER_RUN = 16
 """Canaries of one run where nothing depends on the number of clients. Runs are independent, so that more of them only make

@@ -69,7 +69,7 @@ class EngineRecord:
         """Take down a round."""
         sealed = game.sealed
         assert isinstance(sealed, PrivateRounds) and sealed.ledger is not None
-        self.names, self.refused, self.norm_bound = sealed.plan.clients, game.refused, sealed.mechanism.norm_bound
+        self.names, self.refused, self.norm_bound = sealed.task.clients, game.refused, sealed.mechanism.norm_bound
         self.played += 1
         self.cohorts.append(played.cohort)
         self.charged = list(sealed.ledger.history)

@@ -19,9 +19,9 @@ from torch import Tensor
 from fedtalk.callbacks.aggregation import Aggregation, Standing
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.federation.client_states import ClientStates
-from fedtalk.federation.engines.in_process import Engine, Failure, InProcess, RoundSum
+from fedtalk.federation.engines.in_process import Engine, InProcess, RoundSum
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.local_work import ClientUpdate, LocalResult, LocalWork, OnStep
+from fedtalk.federation.local_work import ClientReport, ClientUpdate, Failure, LocalResult, LocalWork, OnStep
 from fedtalk.federation.rounds import Rounds
 from fedtalk.federation.vector import unflatten
 from fedtalk.privacy.private_rounds import PrivateRounds
@@ -71,9 +71,9 @@ class EngineGame:
             federation, data=_MadeUp(names), aggregation=_Claiming(1.0 if privacy is None else CLAIMED_WEIGHT),
             privacy=privacy, rounds=rounds, run_dir=folder, client_states=ClientStates(folder / "clients"), enough=1.0,
         )  # fmt: skip
-        plan = self.federation.plan()
-        self.dimension = plan.dimension
-        self.sealed: SealedRounds = ClearRounds(plan) if privacy is None else _WatchedRounds(privacy, plan)
+        task = self.federation.aggregation_task()
+        self.dimension = task.dimension
+        self.sealed: SealedRounds = ClearRounds(task) if privacy is None else _WatchedRounds(privacy, task)
         self._engine = _CanaryEngine()
         self._engine.sealed = self.sealed
         self._engine.start(self.federation, lambda: None)
@@ -167,7 +167,7 @@ class _CanaryEngine(InProcess):
         for client in clients:
             update = unflatten(self.update_of(client), state)
             moved = {name: value + update[name] for name, value in state.items()}
-            yield client, LocalResult(client, moved, 1, {}, 1.0, 1.0, 1.0, 0.0, 0)
+            yield client, LocalResult(ClientReport(client, clips=1, losses={}), moved)
 
 
 class _WatchedRounds(PrivateRounds):

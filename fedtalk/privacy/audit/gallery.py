@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedtalk.federation.module import Prepared, load_state
 from fedtalk.randomness import torch_generator
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import Prepared, load_state
 
 WINDOWS = 8
 """Windows that a person's gradient is taken over, each at another noise level, evenly spread."""

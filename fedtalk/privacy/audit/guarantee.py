@@ -56,7 +56,7 @@ def guarantee_of(run: OpenedRun, delta: float | None = None) -> Guarantee:
     privacy = run.trainer.privacy
     if privacy is None:
         return Guarantee(math.inf, delta or AUDIT_DELTA, None, None, "updates are neither clipped nor noised")
-    rounds = PrivateRounds(privacy, replace(run.federation.plan(), folder=run.folder / "checkpoints"))
+    rounds = PrivateRounds(privacy, replace(run.federation.aggregation_task(), folder=run.folder / "checkpoints"))
     rounds.load_state_dict(run.checkpoint.get("aggregation") or None)
     if rounds.ledger is None:
         return Guarantee(math.inf, delta or AUDIT_DELTA, rounds.clip_norm, None, "secure aggregation without noise")

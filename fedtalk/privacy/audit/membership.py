@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from fedtalk.data.source import ClipData
-from fedtalk.federation.module import Prepared, load_state
 from fedtalk.privacy.audit.clopper_pearson import AttackRates
 from fedtalk.privacy.audit.opened_run import OpenedRun
 from fedtalk.privacy.audit.roc import auc, roc_curve, tpr_at_fpr
 from fedtalk.randomness import numpy_generator, torch_generator
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import Prepared, load_state
 
 LEVELS = 16
 """Windows a person, each at another noise level, evenly spread."""

@@ -17,9 +17,9 @@ from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.federation.checkpoint import load_checkpoint
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.module import Prepared, copy_state
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import Prepared, copy_state
 
 _FAR = 100_000
 """Numbers of fresh SynthTalk people start so far behind the run's own."""

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from fedtalk.data.source import ClipData
-from fedtalk.federation.local import train_locally
-from fedtalk.federation.module import copy_state, load_state
 from fedtalk.federation.vector import flatten
 from fedtalk.privacy.audit.appearance import likeness, mean_face
 from fedtalk.privacy.audit.audited_rounds import Setup
@@ -19,6 +17,8 @@ from fedtalk.privacy.audit.gallery import Profile, profile_of
 from fedtalk.privacy.audit.opened_run import OpenedRun
 from fedtalk.privacy.audit.reidentification import RankSummary, match_gradients, rank_of_right, summarise_ranks
 from fedtalk.privacy.audit.views import views_of
+from fedtalk.training.local import train_locally
+from fedtalk.training.module import copy_state, load_state
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fedtalk.storage import check_writable, remove_leftovers
 from fedtalk.talker.backbone import SHIPPED
 from fedtalk.talker.production.film import Made
 from fedtalk.talker.production.generate import Precision, Ready, generate, load_talker
-from fedtalk.talker.production.jobs import Job, Outcome, read_jobs, run_jobs
+from fedtalk.talker.production.jobs import BatchOutcome, Job, read_jobs, run_jobs
 from fedtalk.talker.production.recording import WhenShort
 
 
@@ -77,7 +77,7 @@ def make_file(
         )
 
 
-def make_batch(table: Path, order: Order, overwrite: bool = False) -> Outcome:
+def make_batch(table: Path, order: Order, overwrite: bool = False) -> BatchOutcome:
     """Make the files of a table, see `fedtalk.talker.production.jobs.read_jobs`; what a line leaves open is as in ``order``.
 
     Raises:

@@ -30,7 +30,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BatchOutcome:
     """What came of the table."""
 
     made: int
@@ -100,7 +100,7 @@ def _job(table: Path, line: int, row: dict[str, str | None]) -> Job:
     return Job(line, paths["audio"], paths["out"], paths["portrait"], paths["video"], values["adapter"] or None, seed)
 
 
-def run_jobs(jobs: list[Job], make: Callable[[Job], object], overwrite: bool = False) -> Outcome:
+def run_jobs(jobs: list[Job], make: Callable[[Job], object], overwrite: bool = False) -> BatchOutcome:
     """Do all jobs; one that fails costs itself. Jobs of one adapter follow each other, so that it is loaded once.
 
     Args:
@@ -120,7 +120,7 @@ def run_jobs(jobs: list[Job], make: Callable[[Job], object], overwrite: bool = F
         except FedTalkError as error:
             log.warning("line %d: %s", job.line, error)
             failed[job.line] = str(error)
-    return Outcome(made, there, dict(sorted(failed.items())))
+    return BatchOutcome(made, there, dict(sorted(failed.items())))
 
 
 def _by_adapter(jobs: list[Job]) -> Iterator[Job]:

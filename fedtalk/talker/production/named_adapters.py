@@ -10,9 +10,9 @@ from pathlib import Path
 
 from fedtalk.data import consent
 from fedtalk.errors import ArtifactError, ConfigurationError
-from fedtalk.federation.module import load_state
 from fedtalk.talker.adapters import adapter_parameters, load_adapter
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import load_state
 
 log = logging.getLogger("fedtalk")
 

@@ -48,7 +48,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Look:
+class FacePose:
     """Where the face is at one instant of the recording."""
 
     eyes: np.ndarray
@@ -125,7 +125,7 @@ class Recording:
         self.frame_rate = Fraction(video.frame_rate or FRAME_RATE).limit_denominator(1001)
         self.metadata = _metadata(self.path)
 
-    def look(self, seconds: float) -> Look | None:
+    def look(self, seconds: float) -> FacePose | None:
         """The face at an instant of the recording; None where there is none."""
         position = min(max(seconds * FRAME_RATE, 0.0), self.frames - 1.0)
         before = int(position)
@@ -137,7 +137,7 @@ class Recording:
         if self._run[before] != self._run[later]:
             before = later = nearest  # never between two shots
         eyes, path = ((1 - share) * one[before] + share * one[later] for one in (self._eyes, self._paths))
-        return Look(eyes, framing(path[None], self.size), int(self._run[nearest]))
+        return FacePose(eyes, framing(path[None], self.size), int(self._run[nearest]))
 
     def reference(self) -> Reference:
         """The first usable frame, as what the network knows of the person's looks."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from fedtalk.data.clip import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from fedtalk.data.media import audio_blocks, checked_audio, sound_rate
-from fedtalk.data.video_writer import AAC_RATES, Sound
+from fedtalk.data.video_writer import AAC_RATES, AudioStream
 from fedtalk.errors import MediaError
 
 
@@ -66,10 +66,10 @@ class Speech:
             blocks = audio_blocks(self.path, SAMPLES_PER_FRAME)
             yield from (block for block, _ in zip(blocks, range(self.frames), strict=False))
 
-    def sound(self) -> Sound:
+    def sound(self) -> AudioStream:
         """What is heard in the video: the file's own sound, mixed to one channel, at its own rate where players take it."""
         if self.path is None:
-            return Sound(SAMPLE_RATE, 1, (frame[None] for frame in self.by_frame()))
+            return AudioStream(SAMPLE_RATE, 1, (frame[None] for frame in self.by_frame()))
         own = sound_rate(self.path)
         rate = max(SAMPLE_RATE, own if own in AAC_RATES else AAC_RATES[-1])
-        return Sound(rate, 1, (block[None] for block in audio_blocks(self.path, rate // FRAME_RATE, rate)))
+        return AudioStream(rate, 1, (block[None] for block in audio_blocks(self.path, rate // FRAME_RATE, rate)))

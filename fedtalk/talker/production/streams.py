@@ -9,17 +9,17 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from fedtalk.ahead import ahead
 from fedtalk.data.clip import FRAME_RATE
 from fedtalk.data.framing import crop, move, similarity_transform
 from fedtalk.encoders.speech import stream_windows
-from fedtalk.talker.ahead import ahead
 from fedtalk.talker.generation import Generation
 from fedtalk.talker.lids import blinks
 from fedtalk.talker.pose import swaying_eyes
 from fedtalk.talker.production.film import Timed
 from fedtalk.talker.production.paste import after, inverse, paste_frame, paste_mouth
 from fedtalk.talker.production.portrait import Portrait
-from fedtalk.talker.production.recording import Look, Recording, Shown
+from fedtalk.talker.production.recording import FacePose, Recording, Shown
 from fedtalk.talker.production.speech import Speech
 
 AHEAD = 16
@@ -44,7 +44,7 @@ def dubbed(generation: Generation, recording: Recording, speech: Speech, seed: i
     their mean, each moved to where the face is.
     """
     reference = recording.reference()
-    looks: deque[Look | None] = deque()
+    looks: deque[FacePose | None] = deque()
 
     def cut_out() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         last = reference.frame, reference.eyes  # also stands in where there is no face; nothing is pasted there
@@ -58,7 +58,7 @@ def dubbed(generation: Generation, recording: Recording, speech: Speech, seed: i
 
     drawing = generation.dub_faces(cut_out(), speech.frames, reference, _windows(generation, speech), seed)
     faces = ahead(drawing, AHEAD)
-    drawn: deque[tuple[np.ndarray, Look | None]] = deque(maxlen=2)
+    drawn: deque[tuple[np.ndarray, FacePose | None]] = deque(maxlen=2)
     count = 0
     for shown in recording.play(speech.seconds):
         position = shown.at * FRAME_RATE
@@ -82,7 +82,7 @@ def dubbed(generation: Generation, recording: Recording, speech: Speech, seed: i
             yield paste_mouth(picture, face, place, look.eyes), shown.ticks
 
 
-def _place(own: Look, look: Look) -> np.ndarray:
+def _place(own: FacePose, look: FacePose) -> np.ndarray:
     """From the pixels of a crop that was cut out at one look to the picture of another."""
     return after(similarity_transform(own.eyes, look.eyes), inverse(own.transform))
 

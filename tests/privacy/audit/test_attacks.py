@@ -12,7 +12,6 @@ from scipy.stats import mannwhitneyu
 
 from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.module import copy_state, load_state
 from fedtalk.federation.vector import flatten
 from fedtalk.privacy.audit.appearance import likeness, mean_face
 from fedtalk.privacy.audit.gallery import profile_of
@@ -21,6 +20,7 @@ from fedtalk.privacy.audit.reidentification import match_gradients, rank_of_righ
 from fedtalk.privacy.audit.roc import auc, roc_curve, tpr_at_fpr
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.module import Talker
+from fedtalk.training.module import copy_state, load_state
 
 
 def test_auc_is_the_mann_whitney_statistic() -> None:

@@ -13,7 +13,6 @@ from fedtalk.data.clip import Clip
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.module import FederatedModule, Prepared
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.privacy.audit.canary_audit import CanaryBound, CanaryPlan, as_made, audit_canaries
 from fedtalk.privacy.audit.engine_checks import Check
@@ -21,6 +20,7 @@ from fedtalk.privacy.audit.settings import AuditSettings
 from fedtalk.privacy.audit.verdict import OFF, RUN, Verdict, judge
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
+from fedtalk.training.module import FederatedModule, Prepared
 
 CLIENTS, RATE, MULTIPLIER = 40, 0.5, 1.0
 CLAIMED = 3.0

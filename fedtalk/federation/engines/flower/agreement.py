@@ -13,8 +13,8 @@ import torch
 
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.module import FederatedModule
 from fedtalk.privacy.settings import Privacy
+from fedtalk.training.module import FederatedModule
 from fedtalk.version import __version__
 
 

@@ -18,8 +18,8 @@ from fedtalk.federation.engines.flower.keys import write_keys
 from fedtalk.federation.engines.flower.parties import serve_clients, serve_rounds
 from fedtalk.federation.engines.flower.roster import SiteClients
 from fedtalk.federation.engines.flower.settings import ClientSettings, ServerSettings
-from fedtalk.federation.module import FederatedModule
 from fedtalk.federation.trainer import FederatedTrainer
+from fedtalk.training.module import FederatedModule
 
 log = logging.getLogger("fedtalk")
 

@@ -33,9 +33,9 @@ from fedtalk.federation.engines.flower.site import Site
 from fedtalk.federation.engines.flower.site_session import SiteAccount
 from fedtalk.federation.engines.flower.site_sizes import check_sizes
 from fedtalk.federation.engines.flower.transport import Transport
-from fedtalk.federation.module import FederatedModule, copy_state
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.run_lock import run_lock
+from fedtalk.training.module import FederatedModule, copy_state
 
 log = logging.getLogger("fedtalk")
 

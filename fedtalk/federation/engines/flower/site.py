@@ -28,11 +28,12 @@ from fedtalk.federation.engines.flower.agreement import agreement_of, check_seal
 from fedtalk.federation.engines.flower.messages import STATE, MessageError, SiteMessage
 from fedtalk.federation.engines.flower.refusals import SiteRefusal, told
 from fedtalk.federation.engines.flower.site_session import SiteAccount, SiteSession, session_of
-from fedtalk.federation.engines.in_process import Engine, Failure, InProcess
+from fedtalk.federation.engines.in_process import Engine, InProcess
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.module import load_state
+from fedtalk.federation.local_work import Failure
 from fedtalk.planning.preconditions import check_placements
 from fedtalk.privacy.secagg.client import Advertised, Shared, Submitted
+from fedtalk.training.module import load_state
 
 log = logging.getLogger("fedtalk")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,10 +11,9 @@ from torch import Tensor
 
 from fedtalk.federation.client import ClientHalf
 from fedtalk.federation.client_states import ClientStates
-from fedtalk.federation.engines.in_process import Failure
 from fedtalk.federation.engines.ray.launch import WorkerSpec, launch
 from fedtalk.federation.engines.ray.packing import Packed
-from fedtalk.federation.local_work import LocalWork
+from fedtalk.federation.local_work import Failure, LocalResult, LocalWork
 
 
 class GivenUp(Exception):
@@ -64,11 +62,10 @@ class Desk:
         self._clients.states = SentStates(optimizers or {})
         done = []
         for name, result in self._clients.work_together(names, work, tensors(state), on_step):
-            # As in one process, an error costs this result only.
-            kept = Failure.of(result) if isinstance(result, Exception) else replace(result, state=arrays(result.state))
-            del result  # the next client needs the memory that an error's traceback keeps
-            if self._first or isinstance(kept, Failure):
-                done.append((name, kept))
+            if isinstance(result, LocalResult):
+                result.state = arrays(result.state)
+            if self._first or isinstance(result, Failure):
+                done.append((name, result))
         tell(("done", done))
 
 

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from fedtalk.errors import ConfigurationError, OutputError
-from fedtalk.federation.engines.in_process import Failure, InProcess
+from fedtalk.federation.engines.in_process import InProcess
 from fedtalk.federation.engines.ray.desk import arrays, tensors
 from fedtalk.federation.engines.ray.packing import Packed, pack
 from fedtalk.federation.engines.ray.resources import Share, shares, teams_of, worker_kind
 from fedtalk.federation.engines.ray.session import Session, WorkerError, cluster_room, open_session, require_ray
 from fedtalk.federation.engines.ray.team import PARTING_SECONDS, Team
 from fedtalk.federation.federation import Federation
-from fedtalk.federation.local_work import LocalResult, LocalWork, OnStep
-from fedtalk.federation.placement import Placement
+from fedtalk.federation.local_work import Failure, LocalResult, LocalWork, OnStep
 from fedtalk.machine import usable_cores
+from fedtalk.training.placement import Placement
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from lightning.fabric.plugins.environments import LightningEnvironment, TorchEla
 from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 
-from fedtalk.federation.module import FederatedModule
-from fedtalk.federation.placement import Placement
+from fedtalk.training.module import FederatedModule
+from fedtalk.training.placement import Placement
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from fedtalk.federation.placement import SINGLE, Placement
+from fedtalk.training.placement import SINGLE, Placement
 
 TEAMS_SHARE = 0.6
 """Of a GPU, where other workers have the rest: more than half, so that no two processes of a team meet on one."""

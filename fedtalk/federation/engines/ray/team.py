@@ -10,13 +10,12 @@ from typing import Any
 
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.deadline import GRACE, late
-from fedtalk.federation.engines.in_process import Failure
 from fedtalk.federation.engines.ray.launch import WorkerSpec
 from fedtalk.federation.engines.ray.resources import Share
 from fedtalk.federation.engines.ray.session import WorkerError
 from fedtalk.federation.engines.ray.worker import Worker
-from fedtalk.federation.local_work import LocalWork, OnStep
-from fedtalk.federation.placement import Placement
+from fedtalk.federation.local_work import Failure, LocalWork, OnStep
+from fedtalk.training.placement import Placement
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedtalk.federation.engines.in_process import Failure
     from fedtalk.federation.engines.ray.desk import Desk
     from fedtalk.federation.engines.ray.launch import WorkerSpec
     from fedtalk.federation.engines.ray.packing import Packed
-    from fedtalk.federation.local_work import LocalWork
+    from fedtalk.federation.local_work import Failure, LocalWork
 
 POLL_SECONDS = 0.2
 """How long a cancelled task may go unnoticed."""
@@ -43,8 +42,8 @@ class Worker:
 
     def get_ready(self, packed: Packed, spec: WorkerSpec, meeting: tuple[str, int]) -> Failure | None:
         """Hold the module and the data; the failure, where that can't be done."""
-        from fedtalk.federation.engines.in_process import Failure
         from fedtalk.federation.engines.ray.desk import Desk
+        from fedtalk.federation.local_work import Failure
 
         try:
             self._desk = self._thread.submit(Desk, packed, spec, meeting).result()

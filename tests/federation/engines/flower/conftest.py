@@ -19,10 +19,10 @@ from fedtalk.federation.engines.flower.site import Site
 from fedtalk.federation.engines.flower.site_session import SiteAccount
 from fedtalk.federation.engines.flower.transport import Transport
 from fedtalk.federation.engines.in_process import Engine, InProcess
-from fedtalk.federation.local import LocalTraining
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.settings import Privacy
+from fedtalk.training.local import LocalTraining
 
 SEALED = {"clip_norm": 5.0, "assumptions": Assumptions(0.0, 0.3)}
 

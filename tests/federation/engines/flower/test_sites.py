@@ -14,12 +14,12 @@ from fedtalk.federation.engines.flower.engine import FlowerEngine, gather
 from fedtalk.federation.engines.flower.messages import STATE, SiteMessage
 from fedtalk.federation.engines.flower.roster import SiteClients
 from fedtalk.federation.engines.in_process import InProcess
-from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy.clipping import AdaptiveClipping
 from fedtalk.privacy.secagg import Assumptions, InvalidInput
 from fedtalk.privacy.secagg.packing import packed_bytes
 from fedtalk.privacy.secagg.words import Words
 from fedtalk.privacy.settings import Privacy
+from fedtalk.training.local import LocalTraining
 
 
 def _equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:

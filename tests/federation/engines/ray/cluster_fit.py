@@ -20,7 +20,7 @@ from ray.cluster_utils import Cluster
 
 from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.callbacks.base import RoundCallback
-from fedtalk.federation.placement import Placement
+from fedtalk.training.placement import Placement
 
 PEOPLE = {f"client-{n}": parts.Person((0.2 * n, 0.5, -0.3), does="go on") for n in range(3)}
 PEOPLE["ddp"] = parts.Person((0.9, 0.5, -0.3))

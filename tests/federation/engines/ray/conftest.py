@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from fedtalk.callbacks.aggregation import ISFA
-from fedtalk.federation.engines.in_process import Failure
-from fedtalk.federation.local import LocalTraining
-from fedtalk.federation.local_work import LocalResult, LocalWork
-from fedtalk.federation.module import copy_state
-from fedtalk.federation.placement import Placement
+from fedtalk.federation.local_work import Failure, LocalResult, LocalWork
+from fedtalk.training.local import LocalTraining
+from fedtalk.training.module import copy_state
+from fedtalk.training.placement import Placement
 
 
 class Pool:

@@ -8,8 +8,8 @@ import pytest
 
 from fedtalk.callbacks.aggregation import ISFA, FedAvg
 from fedtalk.federation.engines.ray.session import WorkerError
-from fedtalk.federation.local import LocalTraining
 from fedtalk.privacy.settings import AdaptiveClipping, Privacy
+from fedtalk.training.local import LocalTraining
 
 
 @pytest.mark.slow

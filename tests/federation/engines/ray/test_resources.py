@@ -10,7 +10,7 @@ import pytest
 
 from fedtalk.errors import ConfigurationError
 from fedtalk.federation.engines.ray.resources import Share, shares, teams_of, worker_kind
-from fedtalk.federation.placement import SINGLE, Placement
+from fedtalk.training.placement import SINGLE, Placement
 
 DDP = Placement("ddp", 2)
 

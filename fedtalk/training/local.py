@@ -12,12 +12,13 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from fedtalk.ahead import ahead
 from fedtalk.checks import check_above, check_choice, check_least
 from fedtalk.errors import ConfigurationError
-from fedtalk.federation.local_optimizer import LocalOptimizer
-from fedtalk.federation.module import FederatedModule, Prepared
-from fedtalk.federation.placement import SINGLE, Placement
 from fedtalk.randomness import derive_seed, torch_generator
+from fedtalk.training.module import FederatedModule, Prepared
+from fedtalk.training.optimizer import LocalOptimizer
+from fedtalk.training.placement import SINGLE, Placement
 
 Schedule = Literal["constant", "cosine"]
 MOST_RATE = 100.0
@@ -141,7 +142,10 @@ def train_locally(
     # A process's own dropout, where several share a batch; the first draws as a single one does.
     dropout = derive_seed(seed, "dropout", round_number, client, *([rank] if rank else []))
     with seeded(dropout), training_mode(module), means_of(module, placement):
-        for step, parts in enumerate(_batches(fabric, module, clips, local, seed, client, round_number, placement)):
+        batches = _batches(fabric, module, clips, local, seed, client, round_number, placement)
+        # Beside a GPU the processor has time to draw the next batch.
+        drawn = batches if fabric.device.type == "cpu" else ahead(batches, 2)
+        for step, parts in enumerate(drawn):
             optimizer.zero_grad()
             losses: dict[str, Tensor] = {}
             for number, part in enumerate(parts):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedtalk.federation.placement import Placement
+from fedtalk.training.placement import Placement
 
 LEAST_8BIT_SIZE = 1
 """Tensors of fewer numbers keep 32-bit moments; bitsandbytes' own 4096 would leave most LoRA factors in 32 bits."""

@@ -8,11 +8,11 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from fedtalk.federation.local import LocalTraining, means_of, numbers, seeded, training_mode
-from fedtalk.federation.local_optimizer import BETAS
-from fedtalk.federation.module import FederatedModule, Prepared
-from fedtalk.federation.placement import SINGLE, Placement
 from fedtalk.randomness import derive_seed, torch_generator
+from fedtalk.training.local import LocalTraining, means_of, numbers, seeded, training_mode
+from fedtalk.training.module import FederatedModule, Prepared
+from fedtalk.training.optimizer import BETAS
+from fedtalk.training.placement import SINGLE, Placement
 
 
 def train_together(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fedtalk.talker.ahead import NotWanted, ahead, check_wanted
+from fedtalk.ahead import NotWanted, ahead, check_wanted
 
 
 def _workers() -> list[threading.Thread]:

@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedtalk.errors import ArtifactError
 from fedtalk.privacy.accounting import ACCOUNTANTS
+from fedtalk.privacy.participation import ParticipationRefused
 from fedtalk.privacy.site_ledger import SiteBudget, SiteLedger, SiteRun
 
 NOISED = SiteRun("server", "agreement", 0.8, 0.25, 1e-3, rounds=10)
@@ -59,6 +60,39 @@ def test_rounds_that_are_taken_again_count_again(tmp_path: Path) -> None:
     assert (run.reached, run.retaken, run.people) == (5, 1 + 5, {"anna": 5})
 
 
+def test_two_sessions_that_take_turns_count_twice(tmp_path: Path) -> None:
+    """A server that plays every round under one session and then under another releases all of them twice."""
+    ledger, budget = SiteLedger(tmp_path), SiteBudget(None, 20)
+    for number in range(10):
+        for session in ("ab", "cd"):
+            assert ledger.refusal(NOISED, session, number, "anna", budget) is None
+            ledger.take(NOISED, session, number, ["anna"])
+    assert ledger.spent("anna", "rdp").adapters == ACCOUNTANTS["rdp"]([(0.8, 0.25, 20)], 1e-3)
+
+
+def test_whoever_could_have_been_drawn_has_spent_too(tmp_path: Path) -> None:
+    """What sampling hides it hides of those who were not drawn as well: many runs may not each look free to them."""
+    ledger = SiteLedger(tmp_path)
+    for name in ("a", "b", "c"):
+        run = replace(NOISED, agreement=name)
+        for number in range(2):
+            ledger.take(run, "ab", number, ["bert"], registered=["anna", "bert"])
+    ledger.take(ROTATING, "ab", 0, ["bert"], registered=["anna", "bert"])
+    ledger.take(CLEAR, "ab", 0, ["bert"], registered=["anna", "bert"])
+    anna, expected = ledger.spent("anna", "rdp"), ACCOUNTANTS["rdp"]([(0.8, 0.25, 2)] * 3, 1e-3)
+    assert (anna.rounds, anna.adapters, anna.insiders, anna.delta) == (0, expected, 0.0, 1e-3)
+    refusal = ledger.refusal(replace(NOISED, agreement="d"), "ab", 0, "anna", SiteBudget(expected, 100, "rdp"))
+    assert refusal is not None and "above the" in refusal
+
+
+def test_one_agreement_under_two_noises_counts_by_the_weaker(tmp_path: Path) -> None:
+    """How much noise a budget asks for depends a little on how many clients the server says there are."""
+    ledger = SiteLedger(tmp_path)
+    for number, multiplier in enumerate([0.8, 0.79, 0.81]):
+        ledger.take(replace(NOISED, noise_multiplier=multiplier), "ab", number, ["anna"])
+    assert ledger.spent("anna", "rdp").adapters == ACCOUNTANTS["rdp"]([(0.79, 0.25, 3)], 1e-3)
+
+
 def test_past_the_agreed_rounds_or_a_persons_budget_it_refuses(tmp_path: Path) -> None:
     ledger, wide = SiteLedger(tmp_path), SiteBudget(None, 100)
     assert "round 10 of 10 that were agreed on" in ledger.refusal(NOISED, "ab", 10, "anna", wide)
@@ -84,6 +118,17 @@ def test_two_runs_of_a_site_write_into_one_ledger(tmp_path: Path) -> None:
     assert SiteLedger(tmp_path).spent("anna").rounds == 3
 
 
+def test_two_runs_at_once_share_a_persons_budget(tmp_path: Path) -> None:
+    """Both ask while there is enough for one of them: the one that writes second writes nothing."""
+    first, second, budget = SiteLedger(tmp_path), SiteLedger(tmp_path), SiteBudget(None, 1)
+    assert first.refusal(NOISED, "ab", 0, "anna", budget) is second.refusal(NOISED, "cd", 0, "anna", budget) is None
+    first.take(NOISED, "ab", 0, ["anna"], budget=budget)
+    with pytest.raises(ParticipationRefused, match="anna has given in 1 rounds"):
+        second.take(NOISED, "cd", 0, ["bert", "anna"], budget=budget)
+    assert "anna has given in 1 rounds" in second.refusal(NOISED, "cd", 0, "anna", budget)
+    assert SiteLedger(tmp_path).people == ["anna"] and SiteLedger(tmp_path).spent("anna").rounds == 1
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"kind": "run", "version": 1, "runs": []}',
                                      '{"kind": "site", "version": 2, "runs": []}',
                                      '{"kind": "site", "version": 1, "runs": [{"server": "x"}]}'])  # fmt: skip
@@ -103,7 +148,9 @@ TAKES = st.lists(
 
 
 @given(TAKES)
-@settings(max_examples=60, deadline=None)
+@example([("ab", 0, "server"), ("cd", 0, "server"), ("ab", 1, "server"), ("cd", 1, "server")])
+@example([("ab", 4, "server"), ("cd", 1, "server"), ("ef", 3, "server"), ("ab", 7, "server"), ("cd", 7, "server")])
+@settings(max_examples=300, deadline=None)
 def test_never_below_an_independent_log_of_all_that_left(takes: list[tuple[str, int, str]]) -> None:
     """However sessions come and go and are played again: a round of a session that gave twice was released twice."""
     run, runs = NOISED, dict[str, SiteRun]()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -31,10 +31,10 @@ class RoundGraph:
     context: bytes
     """32 bytes that stand for round and roster in every derived key."""
 
-    def holders(self, client: int, among: Collection[int]) -> dict[int, int]:
-        """Neighbours of ``client`` that are ``among`` the given, with their points in the sharing of its secrets: each one's
-        place among its neighbours, from 1."""
-        return {peer: point for point, peer in enumerate(self.near[client], start=1) if peer in among}
+    def beside(self, client: int, among: Set[int]) -> tuple[int, ...]:
+        """Neighbours of ``client`` that are ``among`` the given, who are some of `clients`; ascending."""
+        near = self.near[client]
+        return near if len(among) == len(self.clients) else tuple(peer for peer in near if peer in among)
 
 
 class Collecting:

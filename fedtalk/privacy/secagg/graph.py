@@ -188,19 +188,17 @@ def neighbours(clients: Sequence[int], degree: int, seed: bytes) -> dict[int, tu
         seed: 32 bytes, drawn by the server from the operating system once the ids are fixed.
     """
     circle = _circle(clients, seed)
-    return {client: _beside(circle, place, degree) for place, client in enumerate(circle)}
+    if degree >= len(circle) - 1:
+        return {client: tuple(sorted(peer for peer in circle if peer != client)) for client in circle}
+    half, around = degree // 2, circle[-(degree // 2) :] + circle + circle[: degree // 2]
+    return {
+        client: tuple(sorted(around[place : place + half] + around[place + half + 1 : place + 2 * half + 1]))
+        for place, client in enumerate(circle)
+    }
 
 
 def _circle(clients: Sequence[int], seed: bytes) -> list[int]:
     return sorted(clients, key=lambda client: hashlib.sha256(seed + client.to_bytes(4, "big")).digest())
-
-
-def _beside(circle: list[int], place: int, degree: int) -> tuple[int, ...]:
-    if degree >= len(circle) - 1:
-        return tuple(sorted(circle[:place] + circle[place + 1 :]))
-    twice, half = circle + circle, degree // 2
-    middle = place if place >= half else place + len(circle)
-    return tuple(sorted(twice[middle - half : middle] + twice[middle + 1 : middle + half + 1]))
 
 
 def _largest_threshold(clients: int, degree: int, assumptions: Assumptions, allowed: float) -> int:

@@ -7,6 +7,7 @@ every byte is accounted for.
 
 from __future__ import annotations
 
+import itertools
 import operator
 import struct
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ LARGEST_CLIENT_ID = 2**32 - 1
 LARGEST_ROUND = 2**64 - 1
 _HEADER = struct.Struct("<BBHI16sQ")
 _KEY_BYTES = 32
+_PRIME_BYTES = PRIME.to_bytes(SHARE_BYTES, "big")
 
 AnyMessage = TypeVar("AnyMessage", bound="Message")
 
@@ -127,8 +129,7 @@ class Roster(Message):
         yield struct.pack("<I", self.count)
         yield self.digest
         yield _pack_ids(self.neighbour_keys)
-        for sealing_public, mask_public in self.neighbour_keys.values():
-            yield sealing_public + mask_public
+        yield from itertools.chain.from_iterable(self.neighbour_keys.values())
         yield _pack_ids(self.masking)
 
     @classmethod
@@ -278,8 +279,8 @@ class _Reader:
     def shares(self) -> dict[int, bytes]:
         """A Shamir share, a field element, by client."""
         shares = self.by_client(SHARE_BYTES)
-        # All but a few of the smaller numbers begin with 0.
-        if any(share[0] and int.from_bytes(share, "big") >= PRIME for share in shares.values()):
+        # Numbers of one length, most significant byte first, are in the order of their bytes.
+        if max(shares.values(), default=b"") >= _PRIME_BYTES:
             raise MalformedMessage(f"{self._name}: expected a field element, got a larger number; message dropped")
         return shares
 

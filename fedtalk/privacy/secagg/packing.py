@@ -78,6 +78,8 @@ class PackedSum:
             for place in sorted(shifted | {(word, 0) for word in range(self._words)})
         }
         self._waiting: list[np.ndarray] = []
+        self._pool: ThreadPoolExecutor | None = None
+        """Threads beside the caller's, started with the first long vectors; they end with the sum."""
 
     def add(self, data: bytes | memoryview) -> None:
         """Add packed values, `packed_bytes` long, which must not change any more; the caller has checked the length."""
@@ -95,11 +97,12 @@ class PackedSum:
         if threads == 1:
             self._add_blocks(waiting, blocks)
             return
-        with ThreadPoolExecutor(threads - 1, "packed") as pool:
-            started = [pool.submit(self._add_blocks, waiting, blocks[index::threads]) for index in range(1, threads)]
-            self._add_blocks(waiting, blocks[::threads])
-            for future in started:
-                future.result()
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(usable_cores(), "packed")
+        started = [self._pool.submit(self._add_blocks, waiting, blocks[index::threads]) for index in range(1, threads)]
+        self._add_blocks(waiting, blocks[::threads])
+        for future in started:
+            future.result()
 
     def _add_blocks(self, waiting: Sequence[np.ndarray], blocks: Sequence[slice]) -> None:
         """What is no other thread's: these blocks of every sum."""
@@ -115,6 +118,9 @@ class PackedSum:
     def total(self) -> np.ndarray:
         """The sum so far, (count,) uint64, right in its lower ``width`` bits."""
         self._add_waiting()
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
         whole = np.empty((len(self._places), self._length), dtype=DTYPE)
         for segment, (word, shift) in zip(whole, self._places, strict=True):
             segment[:] = self._sums[word, shift]

@@ -143,22 +143,16 @@ class CollectingShares(Collecting):
         """
         needed = self._settings.survivors_needed(len(self._roster.clients))
         sharing = set(self._close("shares", needed))
-        while True:
-            cut_off = {
-                client
-                for client in sharing
-                if len(sharing.intersection(self._roster.near[client])) < self._roster.choice.threshold
-            }
-            if not cut_off:
-                break
+        roster = self._roster
+        while cut_off := {
+            client for client in sharing if len(roster.beside(client, sharing)) < roster.choice.threshold
+        }:
             sharing -= cut_off
         self._require("shares of connected clients", len(sharing), needed)
         clients = sorted(sharing)
         outgoing = {}
         for client in clients:
-            envelopes = {
-                peer: self._sealed[peer].envelopes[client] for peer in self._roster.near[client] if peer in sharing
-            }
+            envelopes = {peer: self._sealed[peer].envelopes[client] for peer in roster.beside(client, sharing)}
             outgoing[client] = messages.ShareDelivery(client, self._settings.session, self._number, envelopes).encode()
         commitments = {client: self._sealed[client].commitment for client in clients}
         state = CollectingInputs(self._settings, self._number, self._roster, commitments)
@@ -206,11 +200,11 @@ class CollectingInputs(Collecting):
         needed = self._settings.survivors_needed(len(self._roster.clients))
         survivors = self._close("masked vectors", needed)
         dropped = tuple(sorted(self.waiting_for))
-        lost, sent, near = set(dropped), set(survivors), self._roster.near
+        lost, sent, roster = set(dropped), set(survivors), self._roster
         outgoing = {
             client: messages.RevealRequest(
                 client, self._settings.session, self._number, len(survivors),
-                tuple(peer for peer in near[client] if peer in sent), tuple(peer for peer in near[client] if peer in lost),
+                roster.beside(client, sent), roster.beside(client, lost) if lost else (),
             ).encode()
             for client in survivors
         }  # fmt: skip

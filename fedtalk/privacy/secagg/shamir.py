@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import secrets
 from collections.abc import Mapping, Sequence
 
@@ -66,10 +67,10 @@ def combine(shares: Mapping[int, bytes]) -> bytes | None:
     points = list(shares)
     _check_points(points)
     values = [int.from_bytes(share, "big") for share in shares.values()]
-    if any(value >= PRIME for value in values):
+    if max(values) >= PRIME:
         raise ValueError("share: expected a field element, got a number of at least the prime")
     weights, common = _weights(tuple(points))
-    total = sum(value * weight for value, weight in zip(values, weights, strict=True))
+    total = sum(map(operator.mul, values, weights))
     secret = total * common % PRIME
     return secret.to_bytes(SECRET_BYTES, "big") if secret < 1 << (8 * SECRET_BYTES) else None
 
@@ -96,7 +97,7 @@ def _weights(points: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
 
 
 def _check_points(points: Sequence[int]) -> None:
-    if not points or len(set(points)) != len(points) or not all(0 < point <= LARGEST_POINT for point in points):
+    if not points or len(set(points)) != len(points) or not 0 < min(points) <= max(points) <= LARGEST_POINT:
         raise ValueError(
             f"points: expected distinct numbers from 1 to {LARGEST_POINT}, at least one, got {list(points)[:8]}"
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +41,8 @@ class CollectingReveals(Collecting):
         super().__init__(settings, round_number, survivors)
         self._roster, self._commitments = roster, commitments
         self._dropped, self._survivors, self._masked_sum = dropped, survivors, masked_sum
-        self._shares: dict[int, dict[int, bytes]] = {client: {} for client in (*survivors, *dropped)}
+        self._lost = frozenset(dropped)
+        self._revealed: dict[int, messages.RevealedShares] = {}
 
     def receive(self, sender: int, data: bytes) -> None:
         """Take one survivor's shares.
@@ -50,11 +52,10 @@ class CollectingReveals(Collecting):
         """
         message = self._open(messages.RevealedShares, sender, data)
         held = set(self._roster.near[sender])
-        wanted_seeds, wanted_keys = held.intersection(self._survivors), held.intersection(self._dropped)
+        wanted_seeds, wanted_keys = held & self._expected, held & self._lost
         if not (message.seeds.keys() <= wanted_seeds and message.mask_keys.keys() <= wanted_keys):
             raise RefusedMessage(f"shares from client {sender}: expected those that were asked for, got others")
-        for owner, share in (*message.seeds.items(), *message.mask_keys.items()):
-            self._shares[owner][sender] = share
+        self._revealed[sender] = message
         self._answered.add(sender)
 
     def close(self) -> AggregateSum:
@@ -64,10 +65,9 @@ class CollectingReveals(Collecting):
             AbortedRound: a mask can't be opened, for want of shares or because they don't fit its owner's commitment.
         """
         self._close("revealed shares", self._roster.choice.threshold)
-        survivors = frozenset(self._survivors)
         masking = self._roster.masking
-        left = {client: [peer for peer in masking[client] if peer in survivors] for client in self._dropped}
-        count = len(survivors) + sum(map(len, left.values()))
+        left = {client: [peer for peer in masking[client] if peer in self._expected] for client in self._dropped}
+        count = len(self._survivors) + sum(map(len, left.values()))
         masks.apply_masks(self._masked_sum, self._masks(left), count)
         return AggregateSum(self._settings.words.split(self._masked_sum), self._survivors)
 
@@ -95,18 +95,16 @@ class CollectingReveals(Collecting):
 
         Where there are more shares than needed, other choices of them are tried, so that one wrong share costs nothing.
         """
-        threshold, shares = self._roster.choice.threshold, self._shares[owner]
-        holders = self._roster.holders(owner, shares)
-        if len(holders) < threshold:
+        threshold, shares = self._roster.choice.threshold, self._shares_of(owner, kind)
+        enough = list(itertools.islice(shares, threshold))
+        if len(enough) < threshold:
             raise AbortedRound(
                 f"round {self._number}: expected {threshold} shares of the {kind} of client {owner}, got "
-                f"{len(holders)}; too many clients dropped out. The round is lost and no sum is released; wait longer "
+                f"{len(enough)}; too many clients dropped out. The round is lost and no sum is released; wait longer "
                 "or assume more dropouts (dropout_fraction)."
             )
-        order = list(holders)
-        for start in range(len(order) if len(order) > threshold else 1):
-            chosen = [order[(start + step) % len(order)] for step in range(threshold)]
-            secret = shamir.combine({holders[holder]: shares[holder] for holder in chosen})
+        for chosen in _choices(enough, shares):
+            secret = shamir.combine(chosen)
             if secret is not None and self._fits(secret, owner, kind):
                 return secret
         raise AbortedRound(
@@ -114,7 +112,24 @@ class CollectingReveals(Collecting):
             "neighbour sent wrong ones. The round is lost and no sum is released."
         )
 
+    def _shares_of(self, owner: int, kind: str) -> Iterator[tuple[int, bytes]]:
+        """Point and share of each neighbour that has revealed one; its point is its place among the neighbours, from 1."""
+        for point, holder in enumerate(self._roster.near[owner], start=1):
+            message = self._revealed.get(holder)
+            if message is not None:
+                share = (message.seeds if kind == "seed" else message.mask_keys).get(owner)
+                if share is not None:
+                    yield point, share
+
     def _fits(self, secret: bytes, owner: int, kind: str) -> bool:
         if kind == "seed":
             return keys.seed_commitment(secret, self._roster.context, owner) == self._commitments[owner]
         return keys.KeyPair(secret).public == self._roster.mask_publics[owner]
+
+
+def _choices(enough: Sequence[tuple[int, bytes]], others: Iterable[tuple[int, bytes]]) -> Iterator[dict[int, bytes]]:
+    """``enough`` shares, by point; then, with the others taken in, as many from each of the places on."""
+    yield dict(enough)
+    order = [*enough, *others]
+    for start in range(1, len(order) if len(order) > len(enough) else 1):
+        yield dict((order[start:] + order[:start])[: len(enough)])

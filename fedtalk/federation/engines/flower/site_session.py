@@ -65,6 +65,7 @@ class SiteSession:
                 f"{message.kind}: expected {len(clients)} to {MOST_REGISTERED} registered clients, got {registered}"
             )
         # Of clients elsewhere nothing but their number is known.
+        self._people = clients
         names = [*clients, *(f"\0{number}" for number in range(len(clients), registered))]
         private = rounds_of(federation.privacy, federation.aggregation_task(names, self.id))
         assert isinstance(private, PrivateRounds)  # its privacy was checked at the start
@@ -96,9 +97,10 @@ class SiteSession:
         """Write down what clients give in a round, before it leaves.
 
         Raises:
+            ParticipationRefused: another run of the site has spent what was left meanwhile; nothing may leave.
             OutputError: it could not be written; nothing may leave.
         """
-        self._account.ledger.take(self._terms, self.id.hex(), number, clients)
+        self._account.ledger.take(self._terms, self.id.hex(), number, clients, self._people, self._budget)
 
     def _newest_joined(self) -> int:
         """The newest round of this session that was joined before this process was started."""

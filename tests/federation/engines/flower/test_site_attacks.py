@@ -19,7 +19,7 @@ from fedtalk.privacy.private_round import ClientEncoding
 from fedtalk.privacy.secagg import Assumptions
 from fedtalk.privacy.secagg.messages import RevealRequest, Roster, ShareDelivery
 from fedtalk.privacy.settings import Privacy
-from fedtalk.privacy.site_ledger import SiteBudget, SiteLedger
+from fedtalk.privacy.site_ledger import RETAKEN, SiteBudget, SiteLedger
 from fedtalk.training.placement import Placement, Placements
 
 
@@ -168,6 +168,23 @@ def test_what_a_person_gives_is_written_down_before_it_leaves(federation, people
     assert trainer.fit_rounds.faults.last_failures == {sorted(people)[0]: "dropped out"}
     answers = [answer for site, request, answer in transport.passed if (site, request.kind) == ("north", "input")]
     assert answers and all(answer.kind == "refused" for answer in answers)
+
+
+def test_it_is_written_down_against_the_budget_and_for_all_who_could_have_been_drawn(
+    federation, people, sealed, monkeypatch
+) -> None:
+    transport = federation.transport(federation.split(people), sealed)
+    ledger, written = transport.sites["north"]._account.ledger, []
+    take = ledger.take
+
+    def watched(terms, session, number, clients, registered, budget) -> None:
+        written.append((list(clients), list(registered), budget.rounds))
+        take(terms, session, number, clients, registered, budget)
+
+    monkeypatch.setattr(ledger, "take", watched)
+    federation.over_sites(transport, sealed)
+    names = transport.sites["north"].data.clients
+    assert written == [([name], names, 2 + RETAKEN) for _ in range(2) for name in names]
 
 
 GARBAGE = [

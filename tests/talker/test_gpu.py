@@ -25,10 +25,13 @@ from fedtalk.training.placement import Placement
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore:GPU available but not used"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 DEVICE = "cuda"
 PEOPLE = 4
+ROUNDING = 3e-5
+"""Of what 32-bit parts (latents, what is exchanged) leave, after AdamW has enlarged it; a run changes factors by 1e-2."""
 
 
 class ExactTalker(Talker):
@@ -50,7 +53,7 @@ def _trainer(folder: Path, accelerator: str, **settings: Any) -> FederatedTraine
         "local": LocalTraining(steps=3, batch_size=2, learning_rate=3e-3, proximal=0.1),
     }  # fmt: skip
     return FederatedTrainer(
-        **{**usual, **settings}, accelerator=accelerator, default_root_dir=str(folder), cache_dir=str(folder / "cache")
+        **{**usual, **settings}, accelerator=accelerator, default_root_dir=str(folder), cache_dir=str(folder.parent / "cache")
     )
 
 
@@ -92,13 +95,13 @@ def test_a_fit_on_a_gpu_is_that_of_a_cpu(tiny_backbone: Path, tmp_path: Path, pl
         pytest.skip("nothing to move")
     on_cpu = _fit(tiny_backbone, tmp_path / "cpu", "cpu")
     on_gpu = _fit(tiny_backbone, tmp_path / "gpu", DEVICE, default_placement=placed)
-    assert (_flat(on_cpu) - _flat(on_gpu)).abs().max() < 1e-6
+    assert (_flat(on_cpu) - _flat(on_gpu)).abs().max() < ROUNDING
 
 
 def test_clients_side_by_side_on_a_gpu(tiny_backbone: Path, tmp_path: Path) -> None:
     apart = _fit(tiny_backbone, tmp_path / "apart", DEVICE)
     together = _fit(tiny_backbone, tmp_path / "together", DEVICE, default_placement=Placement(together=2))
-    assert (_flat(apart) - _flat(together)).abs().max() < 1e-6
+    assert (_flat(apart) - _flat(together)).abs().max() < ROUNDING
 
 
 def test_half_precision_on_a_gpu_goes_where_full_precision_goes(tiny_backbone: Path, tmp_path: Path) -> None:
@@ -117,7 +120,7 @@ def test_a_run_begun_on_a_gpu_goes_on_on_a_cpu(tiny_backbone: Path, tmp_path: Pa
     _fit(tiny_backbone, tmp_path / "begun", DEVICE, local=local, rounds=1)
     talker = _talker(tiny_backbone)
     _trainer(tmp_path / "begun", "cpu", local=local).fit(talker, _people(), ckpt_path="last")
-    assert (_flat(whole) - _flat(copy_state(talker.exchanged_parameters()))).abs().max() < 1e-6
+    assert (_flat(whole) - _flat(copy_state(talker.exchanged_parameters()))).abs().max() < ROUNDING
 
 
 def test_a_private_run_on_a_gpu(tiny_backbone: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from fedtalk.talker.batches import heard
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.module import Talker
 from fedtalk.talker.mouth_looks import MouthLooks, sums_of
-from fedtalk.talker.puppet import puppet
+from fedtalk.talker.puppet import Puppet
 
 BEFORE = 6
 """Frames that are dubbed before those that are measured, so that windows overlap as in a longer dub."""
@@ -46,7 +46,7 @@ def sums(talker: Talker, clip: Clip, frames: int) -> np.ndarray:
     part = clip.window(0, frames)
     told = heard(talker.backbone, list(talker.generation.windows(torch.from_numpy(part.audio))))
     assert told is not None
-    return sums_of(puppet(part.reference(0), part.eyes, told), part.frames, part.eyes, told)
+    return sums_of(Puppet(part.reference(0)).moved(part.eyes, told), part.frames, part.eyes, told)
 
 
 def interval(values: dict[str, float]) -> tuple[float, float, float]:

@@ -108,8 +108,7 @@ def _changed(clip: Clip, start: int, frames: int, reference: Reference, generato
         return moved[..., ::-1, :].copy() if mirror else moved
 
     part = clip.window(start, frames)
-    mouth = None if reference.mouth is None else move(transform, reference.mouth).astype(np.float32)
-    other = Reference(picture(reference.frame), eyes(reference.eyes), mouth)
+    other = Reference(picture(reference.frame), eyes(reference.eyes))
     return Piece(
         np.stack([picture(frame) for frame in part.frames]),
         part.audio,

@@ -18,7 +18,7 @@ from fedtalk.errors import ConfigurationError
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.mouth_looks import MouthLooks, sums_of
-from fedtalk.talker.puppet import puppet
+from fedtalk.talker.puppet import Puppet
 from fedtalk.talker.quality import evidence, identity_encoder, mouth_probe
 from fedtalk.talker.schedule import frame_noise
 from fedtalk.training.module import Prepared
@@ -65,17 +65,17 @@ def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device, looks: Mo
         lips[:, 0] = (OPENEST * openness + lips[:, 0]) / 2
     hidden, _ = lower_face(clip.eyes, size)
     moved, inside, stills = [], [], []
-    for reference, _ in clip.references():
-        puppets = puppet(reference, clip.eyes, lips)
+    missing = np.zeros(0, np.float32)
+    for number, (reference, _) in enumerate(clip.references()):
+        body = Puppet(reference)
+        puppets = body.moved(clip.eyes, lips)
         if looks is not None and told is not None:
             puppets = looks.added(puppets, clip.eyes, told)
+        elif told is not None and not number:  # beside the first frame, as when a recording is dubbed
+            missing = sums_of(body.moved(clip.eyes, told), clip.frames, clip.eyes, told)
         moved.append(encode(backbone, puppets, device))
         inside.append(encode(backbone, surrounded(puppets, clip.frames, hidden), device))
         stills.append(encode(backbone, reference.frame[None], device)[0])
-    missing = np.zeros(0, np.float32)
-    if told is not None and looks is None:  # beside the first frame, as when a recording is dubbed
-        first_frame = clip.references()[0][0]
-        missing = sums_of(puppet(first_frame, clip.eyes, told), clip.frames, clip.eyes, told)
     return {
         "latents": encode(backbone, clip.frames, device).half(),
         "moved": torch.stack(moved).half(),

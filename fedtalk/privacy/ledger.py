@@ -21,7 +21,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
-from fedtalk.errors import ArtifactError, ConfigurationError
+from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
 from fedtalk.federation.cohort import CohortSampler, PoissonCohort, RotatingCohort
 from fedtalk.privacy.accounting import ACCOUNTANTS, History, adjacency, gaussian_epsilon
 from fedtalk.privacy.charges import Charges
@@ -49,6 +49,10 @@ def secret_rate(sampler: CohortSampler) -> float | None:
         "fedtalk.federation.cohort.PoissonCohort with rate = size / clients, or RotatingCohort, each client once in b rounds, "
         "which is accounted for without sampling."
     )
+
+
+class BudgetSpent(FedTalkError):
+    """What was left of the budget is spent by now."""
 
 
 class Ledger:
@@ -157,9 +161,26 @@ class Ledger:
         """Epsilon, by the accountant that stops the run, if one more round were charged."""
         charges = self.charges.copy()
         self._add(charges, self.draw())
+        return self._stopping_epsilon(charges)
+
+    def _stopping_epsilon(self, charges: Charges) -> float:
         history, accountant = charges.against_adapters(), self.record.terms.accountant
         epsilon = self._epsilon(history, charges.rounds, accountant)
         return epsilon if math.isfinite(epsilon) else self._epsilon(history, charges.rounds, "rdp")
+
+    def check_budget(self) -> None:
+        """Refuse to release a round where what was charged since it began, by other copies of the run, left nothing for it.
+
+        Raises:
+            BudgetSpent: more is charged than the budget.
+        """
+        budget, epsilon = self.record.terms.budget, self._stopping_epsilon(self.charges)
+        if budget is not None and epsilon > budget:
+            raise BudgetSpent(
+                f"privacy: expected at most epsilon {budget:g} with this round, got {epsilon:.3f}: copies of this run that go on "
+                f"at the same time ({', '.join(sorted(self.record.places))}) have charged rounds since it began. Nothing of this "
+                "round is released; let one copy go on at a time."
+            )
 
     def spent(self) -> Spent:
         """Epsilon so far."""

@@ -155,11 +155,16 @@ class PrivateRounds(SealedRounds):
         return self.report
 
     def charge(self) -> None:
-        """Account for a round before anything of it is released, on disk too; a round that ends up void has cost as much."""
+        """Account for a round before anything of it is released, on disk too; a round that ends up void has cost as much.
+
+        Raises:
+            BudgetSpent: other copies of the run have spent what was left meanwhile; nothing of the round may be released.
+        """
         self.report = {}
         if self.ledger is not None:
             self.ledger.charge(self._cohort)
             self.ledger.write(self.task.folder)
+            self.ledger.check_budget()
             self._cohort = None
             spent = self.ledger.spent()
             self.told = str(spent)

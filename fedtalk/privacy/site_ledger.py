@@ -193,10 +193,11 @@ class SiteLedger:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with exclusive(self.folder / ".lock"):
             self.runs = self._read()  # another run of this site may have written meanwhile
-            for person in people if budget is not None else ():
-                refused = self._over_budget(terms, session, number, person, budget)
-                if refused is not None:
-                    raise ParticipationRefused(refused)
+            if budget is not None:
+                for person in people:
+                    refused = self._over_budget(terms, session, number, person, budget)
+                    if refused is not None:
+                        raise ParticipationRefused(refused)
             runs = [*self._others(terms), self._run(terms).after(session, number, people, registered)]
             content = {"kind": KIND, "version": VERSION, "runs": [asdict(run) for run in runs]}
             write_json(self.path, content, private=True)

@@ -22,9 +22,10 @@ from fedtalk.callbacks.video import Videos
 from fedtalk.errors import ArtifactError, ConfigurationError, FedTalkError
 from fedtalk.federation.cohort import FixedCohort, PoissonCohort, RotatingCohort
 from fedtalk.privacy import private_rounds as private_rounds_module
-from fedtalk.privacy.accounting import gaussian_epsilon
+from fedtalk.privacy.accounting import gaussian_epsilon, rdp_epsilon
 from fedtalk.privacy.aggregators import Masked
 from fedtalk.privacy.clipping import AdaptiveClipping, clip
+from fedtalk.privacy.ledger import BudgetSpent, Ledger
 from fedtalk.privacy.participation import ParticipationRefused
 from fedtalk.privacy.private_rounds import PrivateRounds
 from fedtalk.privacy.sealed_rounds import AggregationTask
@@ -305,8 +306,6 @@ def test_every_round_is_told_with_its_epsilon(run, people, caplog: pytest.LogCap
 
 
 def test_the_run_stops_before_it_would_overspend(run, people, caplog: pytest.LogCaptureFixture) -> None:
-    from fedtalk.privacy.accounting import rdp_epsilon
-
     caplog.set_level(logging.INFO, "fedtalk")
     budget = rdp_epsilon([(2.0, 1.0, 2)], 1e-2) + 0.01
     got = run(_crowd(people), **_seeded(epsilon_budget=budget), rounds=5)
@@ -315,6 +314,35 @@ def test_the_run_stops_before_it_would_overspend(run, people, caplog: pytest.Log
     assert "stopped after 2 rounds: another one would take epsilon to" in caplog.text
     again = run(_crowd(people), **_seeded(epsilon_budget=budget), rounds=5, ckpt_path="last")
     assert again.recorder.outcomes == []  # and resuming doesn't get round it
+
+
+def test_a_round_for_which_another_copy_left_nothing_is_not_released(
+    run, people, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the second round is trained, a copy of the folder charges the last round that the budget has."""
+    budget = rdp_epsilon([(2.0, 1.0, 2)], 1e-2) + 0.01
+    opened, charge = [], PrivateRounds.charge
+    released = PrivateRounds.released
+
+    def charged_elsewhere_too(self: PrivateRounds) -> None:
+        if self.ledger is not None and self.ledger.rounds == 1:
+            copy = tmp_path / "copy"
+            shutil.copytree(self.task.folder, copy)
+            other = Ledger(self.task.sampler, self.task.clients, 2.0, 1e-2)
+            other.recall(copy)
+            other.charge()
+            other.write(copy)
+        charge(self)
+
+    def counted(self: PrivateRounds, total: np.ndarray) -> np.ndarray:
+        opened.append(total)
+        return released(self, total)
+
+    monkeypatch.setattr(PrivateRounds, "charge", charged_elsewhere_too)
+    monkeypatch.setattr(PrivateRounds, "released", counted)
+    with pytest.raises(BudgetSpent, match="let one copy go on at a time"):
+        run(_crowd(people), **_seeded(epsilon_budget=budget), rounds=5)
+    assert len(opened) == 1
 
 
 def test_a_target_is_spent_by_the_last_round(run, people) -> None:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.federation.cohort import CohortSampler, FixedCohort, PoissonCohort
 from fedtalk.privacy.accounting import gaussian_epsilon, rdp_epsilon
-from fedtalk.privacy.ledger import Ledger
+from fedtalk.privacy.ledger import BudgetSpent, Ledger
 
 CLIENTS = [f"client-{number}" for number in range(50)]
 
@@ -195,6 +195,26 @@ def test_copies_of_a_folder_count_each_others_rounds(tmp_path: Path) -> None:
     reopened = _ledger()
     reopened.recall(b)
     assert reopened.rounds == 5
+
+
+def test_copies_that_go_on_at_once_release_no_more_than_the_budget(tmp_path: Path) -> None:
+    """Both find one round left and train for it: the one that charges second has nothing left and releases nothing."""
+    budget = rdp_epsilon([(1.5, 0.2, 3)], 1e-3)
+    a, b = tmp_path / "a", tmp_path / "b"
+    first = _ledger(budget=budget)
+    _draws(first, 2)
+    first.write(a)
+    shutil.copytree(a, b)
+    copies = {folder: _ledger(budget=budget) for folder in (a, b)}
+    for folder, ledger in copies.items():
+        ledger.recall(folder)
+    assert all(ledger.allows_another() for ledger in copies.values())
+    for folder, ledger in copies.items():
+        ledger.charge()
+        ledger.write(folder)
+    with pytest.raises(BudgetSpent, match=rf"expected at most epsilon {budget:g} with this round, got .*{a}"):
+        copies[b].check_budget()
+    copies[a].check_budget()  # as it was when its own round was released
 
 
 def test_places_that_a_place_names_are_looked_at_too(tmp_path: Path) -> None:

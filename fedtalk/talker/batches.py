@@ -17,7 +17,7 @@ from fedtalk.encoders.speech import frame_windows, lips_in, speech_network
 from fedtalk.errors import ConfigurationError
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.masks import lower_face
-from fedtalk.talker.puppet import puppet
+from fedtalk.talker.puppet import Puppet
 from fedtalk.talker.quality import evidence, identity_encoder, mouth_probe
 from fedtalk.talker.schedule import frame_noise
 from fedtalk.training.module import Prepared
@@ -61,7 +61,7 @@ def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device) -> Prepar
     hidden, _ = lower_face(clip.eyes, size)
     moved, inside, stills = [], [], []
     for reference, _ in clip.references():
-        puppets = puppet(reference, clip.eyes, lips)
+        puppets = Puppet(reference).moved(clip.eyes, lips)
         moved.append(encode(backbone, puppets, device))
         inside.append(encode(backbone, surrounded(puppets, clip.frames, hidden), device))
         stills.append(encode(backbone, reference.frame[None], device)[0])

@@ -142,7 +142,8 @@ def train_locally(
     # A process's own dropout, where several share a batch; the first draws as a single one does.
     dropout = derive_seed(seed, "dropout", round_number, client, *([rank] if rank else []))
     with seeded(dropout), training_mode(module), means_of(module, placement):
-        batches = _batches(fabric, module, clips, local, seed, client, round_number, placement)
+        generator = torch_generator(seed, "batches", round_number, client)
+        batches = _batches(fabric, module, clips, local, generator, placement)
         # Beside a GPU the processor has time to draw the next batch.
         drawn = batches if fabric.device.type == "cpu" else ahead(batches, 2)
         for step, parts in enumerate(drawn):
@@ -182,13 +183,10 @@ def _batches(
     module: FederatedModule,
     clips: Sequence[Prepared],
     local: LocalTraining,
-    seed: int,
-    client: str,
-    round_number: int,
+    generator: torch.Generator,
     placement: Placement,
 ) -> Iterator[list[Prepared]]:
     """This process's parts of the batch of every step, on its device."""
-    generator = torch_generator(seed, "batches", round_number, client)
     accumulate = placement.accumulate
     for _ in range(local.steps):
         batch = module.draw_batch(clips, local.batch_size, generator)

@@ -116,25 +116,27 @@ class InProcess(Engine):
             if client not in contributions:
                 result.failures[client] = "dropped out" if sealed.private else str(failures[client])
         result.updates = len(contributions)
-        needed = sealed.updates_needed(len(cohort))
-        if result.updates < needed:
-            log.warning(
-                "round %d is void: %d of %d updates, %d needed; the adapter stays as it is",
-                round_number, result.updates, len(cohort), needed,
-            )  # fmt: skip
-            return result
-        if isinstance(federation.aggregation, Robust):  # refused with privacy
-            updates_KD = np.stack([vector[:-1] for vector in contributions.values()])
-            result.total = np.append(federation.aggregation.combined(updates_KD), 1.0)
-            return result
         try:
-            sealing = sealed.open_round(round_number, cohort, list(contributions))
-            messages = [sealing.seal(client, vector) for client, vector in contributions.items()]
-            del contributions
-            result.total = sealing.open_sum(messages)
+            result.total = self._sum(round_number, cohort, contributions)
         except AbortedRound as error:
             log.warning("round %d is void: %s; the adapter stays as it is", round_number, error)
         return result
+
+    def _sum(self, round_number: int, cohort: Sequence[str], contributions: dict[str, np.ndarray]) -> np.ndarray:
+        """The opened sum; ``contributions`` are let go of as they are sealed.
+
+        Raises:
+            AbortedRound: too few.
+        """
+        needed = self.sealed.updates_needed(len(cohort))
+        if len(contributions) < needed:
+            raise AbortedRound(f"{len(contributions)} of {len(cohort)} updates, {needed} needed")
+        if isinstance(self.federation.aggregation, Robust):  # refused with privacy
+            updates_KD = np.stack([vector[:-1] for vector in contributions.values()])
+            return np.append(self.federation.aggregation.combined(updates_KD), 1.0)
+        survivors = list(contributions)
+        sealing = self.sealed.open_round(round_number, cohort, survivors)
+        return sealing.open_sum([sealing.seal(client, contributions.pop(client)) for client in survivors])
 
     def updates(
         self, round_number: int, cohort: Sequence[str], state: Mapping[str, Tensor], on_step: OnStep

@@ -67,7 +67,9 @@ def personal(talker: Talker, clip: Clip, steps: int, rate: float) -> Talker:
     with tempfile.TemporaryDirectory() as folder:
         talker.backbone.save(Path(folder))
         own = Talker(folder, adapter=Adapter(), sampling_steps=talker.sampling_steps)
-    prepared = [own.prepare_clip(clip.window(0, LEARNED))]
+    beginning = clip.window(0, LEARNED)
+    own.looks = own.looks_of([own.prepare_clip(beginning)])
+    prepared = [own.prepare_clip(beginning)]
     optimizer = torch.optim.AdamW(own.exchanged_parameters().values(), rate)
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(0)

@@ -22,6 +22,7 @@ from fedtalk.talker.batches import encode, heard, surrounded
 from fedtalk.talker.change import standing_out
 from fedtalk.talker.lids import blinks
 from fedtalk.talker.masks import around_mouth, lower_face
+from fedtalk.talker.mouth_looks import MouthLooks
 from fedtalk.talker.pose import swaying_eyes
 from fedtalk.talker.puppet import Puppet
 from fedtalk.talker.sampler import Frame, sample
@@ -67,6 +68,8 @@ class Generation:
     stride: int
     """Frames from one window to the next."""
     device: torch.device
+    looks: MouthLooks | None = None
+    """What is added to puppets of the person whose adapter it is."""
     precision: torch.dtype = torch.float32
     """Of the networks' arithmetic; latents stay in float32."""
 
@@ -119,7 +122,7 @@ class Generation:
                 told = [window for _, window in part]
                 eyes = np.stack([one for (_, one), _ in part])
                 hidden, _ = lower_face(eyes, size)
-                puppets = body.moved(eyes, heard(self.backbone, told))
+                puppets = self._moved(body, eyes, told)
                 pictures = surrounded(puppets, np.stack([frame for (frame, _), _ in part]), hidden)
                 masks = F.avg_pool2d(hidden, self.backbone.codec.factor)
                 yield _Part(pictures, masks, self._shown(body, eyes), told)
@@ -168,10 +171,18 @@ class Generation:
                 told = list(itertools.islice(windows, PART))
                 held = eyes[first : first + len(told)]
                 shut = None if closed is None else closed[first : first + len(told)]
-                pictures = body.moved(held, heard(self.backbone, told), shut)
+                pictures = self._moved(body, held, told, shut)
                 yield _Part(pictures, torch.ones(len(told), 1, cells, cells), self._shown(body, held), told)
 
         yield from self._sample(parts(), len(eyes), reference, seed)
+
+    def _moved(
+        self, body: Puppet, eyes: np.ndarray, windows: list[Tensor], closed: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(F, H, W, 3) uint8: the puppet by what is heard in ``windows``, with the person's looks."""
+        lips = heard(self.backbone, windows)
+        pictures = body.moved(eyes, lips, closed)
+        return pictures if self.looks is None or lips is None else self.looks.added(pictures, eyes, lips)
 
     def _shown(self, body: Puppet, eyes: np.ndarray) -> Tensor:
         """(F, 1, H, W), see `_Part`; (F, 1, 1, 1) ones for networks that draw the whole face by themselves."""

@@ -50,7 +50,8 @@ class PersonalAdapters(RoundCallback):
     """Writes ``adapters/released`` and, for each client that goes on alone, ``adapters/personal/CLIENT``, in peft's format.
 
     A personal adapter starts from the global one and trains on its client's clips alone, by the client's placement and the
-    trainer's workers as in a round; it never leaves the client. Each is written as soon as it is there, and one that is there
+    trainer's workers as in a round; what its mouth looks like beside the puppet's goes with it (`fedtalk.talker.mouth_looks`).
+    It never leaves the client. Each is written as soon as it is there, and one that is there
     already is not made again.
     """
 
@@ -84,6 +85,7 @@ class PersonalAdapters(RoundCallback):
             self._personalise(trainer, module, self.personal, chosen, start)
         load_state(module.exchanged_parameters(), start)
         load_state(module.kept_parameters(), kept)
+        module.looks = None
 
     def _personalise(
         self,
@@ -112,7 +114,9 @@ class PersonalAdapters(RoundCallback):
                 log.info("personal adapter of %s is there already", client)
             else:
                 missing.append(client)
-        engine, work = trainer.engine, LocalWork(0, 1, local, after=trainer.round_number, stream="personal/")
+        engine, work = trainer.engine, LocalWork(
+            0, 1, local, after=trainer.round_number, personal=True, stream="personal/"
+        )  # fmt: skip
         assert isinstance(engine, InProcess)  # a server without clips of its own has no steps to do
         done = len(clients) - len(missing)
         private = trainer.privacy is not None  # then what a client measures, or why it failed, isn't said
@@ -129,6 +133,7 @@ class PersonalAdapters(RoundCallback):
                     continue
                 load_state(module.exchanged_parameters(), result.state)
                 load_state(module.kept_parameters(), result.kept or {})
+                module.looks = result.looks
                 write_json(markers[client], {"made_from": None})  # until all of it is there, whatever was there before
                 module.save_adapter(markers[client].parent)
                 write_json(markers[client], {"made_from": origin})

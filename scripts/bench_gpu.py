@@ -2,8 +2,9 @@
 
     python scripts/bench_gpu.py [--backbone shipped] [--seconds 8] [--json OUT.json]
 
-Of a portrait the whole way from sound to frames counts, but for reading and writing files. A step trains an adapter of the usual rank
-(batches of 4 and 32 windows of 8 frames), draws included. Every time is the median of three after one that does not count.
+Of a portrait the whole way from sound to frames counts, but for reading and writing files. A step trains an adapter of the
+usual rank (batches of 4 and 32 windows of 8 frames), draws included. Every time is the median of three after one that does
+not count.
 """
 
 from __future__ import annotations
@@ -66,16 +67,17 @@ def main() -> None:
                 assert len(list(talker.portrait(sound, reference))) == len(clip)
 
         row = {"portrait_frames_per_s": len(clip) / median(portrait)}
+        count = STEPS if device == "cuda" else 2
         for batch in (4, 32):
             own = Talker(chosen.backbone, adapter=Adapter())
             fabric = Fabric(accelerator=device, devices=1, precision=precision)
             own = fabric.setup_module(own, move_to_device=True).module  # type: ignore[assignment]
 
-            def steps(own: Talker = own, fabric: Fabric = fabric, batch: int = batch) -> None:
-                local = LocalTraining(steps=STEPS if device == "cuda" else 2, batch_size=batch)
+            def steps(own: Talker = own, fabric: Fabric = fabric, batch: int = batch, count: int = count) -> None:
+                local = LocalTraining(steps=count, batch_size=batch)
                 train_locally(fabric, own, prepared, local, 0, "anna", 0, 1, placement=Placement())
 
-            row[f"step_of_{batch}_ms"] = 1000 * median(steps) / (STEPS if device == "cuda" else 2)
+            row[f"step_of_{batch}_ms"] = 1000 * median(steps) / count
         if device == "cuda":
             row["peak_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
         found[f"{device} {precision}"] = row

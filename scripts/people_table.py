@@ -30,7 +30,7 @@ from fedtalk.talker.backbone import SHIPPED, Architecture
 from fedtalk.talker.batches import surrounded
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.module import Talker
-from fedtalk.talker.puppet import puppet
+from fedtalk.talker.puppet import Puppet
 from fedtalk.training.module import load_state
 
 SKIPPED = 8
@@ -54,7 +54,7 @@ def made(talker: Talker, clip: Clip, donor: Clip) -> dict[str, np.ndarray]:
         "truth": clip.frames,
         "codec": talker.reconstruct(clip.frames),
         "moved": surrounded(align(reference.frame, reference.eyes, clip.eyes), clip.frames, hidden),
-        "puppet": surrounded(puppet(reference, clip.eyes, lips[:, :2]), clip.frames, hidden),
+        "puppet": surrounded(Puppet(reference).moved(clip.eyes, lips[:, :2]), clip.frames, hidden),
         "dub": np.stack([frame.numpy() for frame in talker.dub(clip, reference)]),
         "swapped": np.stack([frame.numpy() for frame in talker.dub(clip, reference, audio=torch.from_numpy(other))]),
         "portrait": np.stack([frame.numpy() for frame in talker.portrait(torch.from_numpy(clip.audio), reference)]),
@@ -67,7 +67,9 @@ def personal(talker: Talker, clip: Clip, steps: int, rate: float) -> Talker:
     with tempfile.TemporaryDirectory() as folder:
         talker.backbone.save(Path(folder))
         own = Talker(folder, adapter=Adapter(), sampling_steps=talker.sampling_steps)
-    prepared = [own.prepare_clip(clip.window(0, LEARNED))]
+    beginning = clip.window(0, LEARNED)
+    own.looks = own.looks_of([own.prepare_clip(beginning)])
+    prepared = [own.prepare_clip(beginning)]
     optimizer = torch.optim.AdamW(own.exchanged_parameters().values(), rate)
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(0)

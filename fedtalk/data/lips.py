@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedtalk.data.clip import Reference
-from fedtalk.data.landmarks import landmarks
 
 
 @dataclass(frozen=True)
@@ -27,16 +26,17 @@ class Lips:
     """How far below the middle the corners lie, over the square of half the width."""
 
 
-def measure_lips(reference: Reference) -> Lips:
+def measure_lips(reference: Reference, points: np.ndarray) -> Lips:
     """Lips of a picture that shows one face.
 
-    Raises:
-        ArtifactError: dlib or its landmarks' weights are absent.
+    Args:
+        reference: the picture.
+        points: (68, 2), its `fedtalk.data.landmarks.landmarks`.
     """
     eyes = np.asarray(reference.eyes, np.float64)
     across = eyes[1] - eyes[0]
     unit = max(float(np.hypot(*across)), 1e-3)
-    points = landmarks(reference)[60:68]
+    points = points[60:68]
     right, down = across / unit, np.array([-across[1], across[0]]) / unit
     x, y = points @ right / unit, points @ down / unit
     upper, lower = y[[1, 2, 3]].mean(), y[[7, 6, 5]].mean()

@@ -19,10 +19,25 @@ from fedtalk.run_folder import personal_adapter
 from fedtalk.talker.adapters import adapter_parameters
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.module import Talker
+from fedtalk.talker.mouth_looks import MouthLooks
 from fedtalk.training.module import copy_state, load_state
 
-States = Mapping[str, dict[str, Tensor]]
-"""Adapter states by row: trained, no_adapter, and personal/CLIENT."""
+
+@dataclass(frozen=True)
+class AdapterState:
+    """What an adapter's folder holds."""
+
+    factors: dict[str, Tensor]
+    looks: MouthLooks | None = None
+
+    def put_on(self, talker: Talker) -> None:
+        """Make the talker's adapter this one."""
+        load_state(adapter_parameters(talker.backbone.denoiser.unet), self.factors)
+        talker.looks = self.looks
+
+
+States = Mapping[str, AdapterState]
+"""By row: trained, no_adapter, and personal/CLIENT."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +90,19 @@ def cases(data: ClipData, settings: EvaluationSettings) -> Iterator[Case]:
             yield Case(client, clip.window(0, length), reference.window(0, 1), donor.window(0, length))
 
 
-def adapter_states(talker: Talker, run_dir: Path, clients: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+def adapter_states(talker: Talker, run_dir: Path, clients: Iterable[str]) -> dict[str, AdapterState]:
     """The states that rows are generated with; personal ones where the run has them."""
     parameters = adapter_parameters(talker.backbone.denoiser.unet)
     trained = copy_state(parameters)
     states = {
-        "trained": trained,
-        "no_adapter": {n: torch.zeros_like(v) if "lora_B" in n else v for n, v in trained.items()},
+        "trained": AdapterState(trained),
+        "no_adapter": AdapterState({n: torch.zeros_like(v) if "lora_B" in n else v for n, v in trained.items()}),
     }
     for client in sorted(set(clients)):
         folder = personal_adapter(run_dir, client)
         if folder.is_dir():
             talker.load_adapter(folder)
-            states[f"personal/{client}"] = copy_state(parameters)
+            states[f"personal/{client}"] = AdapterState(copy_state(parameters), talker.looks)
     return states
 
 
@@ -106,10 +121,9 @@ def rows(talker: Talker, case: Case, states: States, task: str, controls: Collec
         is) and truth.
     """
     clip, reference = case.clip, case.reference
-    parameters = adapter_parameters(talker.backbone.denoiser.unet)
 
     def run(state: str, audio: np.ndarray) -> np.ndarray:
-        load_state(parameters, states[state])
+        states[state].put_on(talker)
         speech = torch.from_numpy(audio)
         # A portrait is held as the truth is, else the two could not be compared.
         dub = task == "dub"

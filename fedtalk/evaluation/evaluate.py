@@ -25,9 +25,7 @@ from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.evaluation.specs import METRICS, score
 from fedtalk.privacy.ledger_report import shown_epsilons
 from fedtalk.storage import write_json
-from fedtalk.talker.adapters import adapter_parameters
 from fedtalk.talker.module import Talker
-from fedtalk.training.module import load_state
 
 log = logging.getLogger("fedtalk")
 
@@ -80,7 +78,7 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
             if show:
                 _show(sheet.setdefault(case.client, [("truth", case.clip.frames)]), task, made)
                 _write_videos(run_dir / "videos", case, task, made, talker)
-    load_state(adapter_parameters(talker.backbone.denoiser.unet), states["trained"])
+    states["trained"].put_on(talker)
     if sheet:
         contact_sheet(list(sheet.items()), run_dir / "contact_sheet.png")
     clients = [case.client for case in found]
@@ -181,17 +179,16 @@ def write_predictions(talker: Talker, data: ClipData, run_dir: Path) -> list[Pat
         ArtifactError: there are no clients with held-out clips.
     """
     written = []
-    parameters = adapter_parameters(talker.backbone.denoiser.unet)
     states = adapter_states(talker, run_dir, data.clients)
     for client in data.clients:
         clip, reference = data.held_out_clips(client)[0].load(), data.training_clips(client)[0].load()
-        load_state(parameters, states.get(f"personal/{client}", states["trained"]))
+        states.get(f"personal/{client}", states["trained"]).put_on(talker)
         made = np.stack([frame.numpy() for frame in talker.dub(clip, reference.reference(0))])
         path = run_dir / "predictions" / f"{client}.mp4"
         provenance = _provenance(talker, "dub", client if f"personal/{client}" in states else "trained")
         _write_video(path, clip.audio, np.concatenate([clip.frames, made], 2), provenance)
         written.append(path)
-    load_state(parameters, states["trained"])
+    states["trained"].put_on(talker)
     if not written:
         raise ArtifactError("predict: the data have no clients; expected at least one")
     return written

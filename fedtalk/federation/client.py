@@ -67,6 +67,20 @@ class ClientHalf:
             if not self.fabric.global_rank:
                 self.fabric.barrier()
 
+    def _own(self, client: str, work: LocalWork) -> tuple[list[Prepared], Any]:
+        """A client's prepared clips; for personal work prepared with its looks, and these."""
+        clips = self.prepared(client)
+        if not work.personal:
+            return clips, None
+        looks = self.module.looks_of(clips)
+        if looks is None:
+            return clips, None
+        try:
+            self.module.looks = looks
+            return self.prepared(client), looks
+        finally:
+            self.module.looks = None  # of nobody, whatever has happened
+
     def work(
         self,
         client: str,
@@ -92,7 +106,7 @@ class ClientHalf:
         deadline = deadline or Deadline(client, local.deadline_seconds if self.wrapped is None else None)
         placement = self.placements.of(client)
         load_state(self._parameters(placement), start)
-        clips = self.prepared(client)
+        clips, looks = self._own(client, work)
         kept = module.kept_parameters()
         own: Mapping[str, Any] = {}
         if local.keep_optimizer or kept or work.controls:
@@ -111,7 +125,7 @@ class ClientHalf:
                     correction,
                 )  # fmt: skip
                 result = self._measured(client, work, clips, sums, deadline, started)
-            result.kept = copy_state(kept) if kept else None
+            result.kept, result.looks = copy_state(kept) if kept else None, looks
         finally:
             load_state(kept, self._kept_start)  # of nobody, whatever has happened
         result.state = common(result.state)
@@ -140,9 +154,10 @@ class ClientHalf:
         placement = self.placements.of(clients[0])
         load_state(module.exchanged_parameters(), start)
         clips: dict[str, list[Prepared]] = {}
+        looks: dict[str, Any] = {}
         for client in clients:
             try:
-                clips[client] = self.prepared(client)
+                clips[client], looks[client] = self._own(client, work)
                 # Whoever's clips can't fill a batch is found out by itself.
                 module.draw_batch(clips[client], local.batch_size, torch.Generator().manual_seed(0))
             except Exception as error:
@@ -180,7 +195,7 @@ class ClientHalf:
                 try:
                     load_state(module.exchanged_parameters(), ends[work.stream + client])
                     result = self._measured(client, work, clips[client], sums[client], deadline, started)
-                    result.state = common(result.state)
+                    result.state, result.looks = common(result.state), looks[client]
                     yield client, result
                 except Exception as error:
                     yield client, Failure.of(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -84,6 +85,8 @@ class LocalWork:
     """Rounds, after which what a client keeps is taken; those before this one by default."""
     controls: bool = False
     """Whether steps are corrected by control variates, which the start then brings."""
+    personal: bool = False
+    """Whether it is for a client's own adapter, which begins with what is found in closed form (`FederatedModule.looks_of`)."""
     stream: str = ""
     """Goes before a client's name in the keys of its random streams, where a round's are not to be drawn again."""
 
@@ -101,6 +104,8 @@ class LocalResult:
     """Its state, where `LocalTraining.keep_optimizer` asks for it."""
     kept: dict[str, Tensor] | None = None
     """The kept parameters after the local steps, on the CPU, where the module has any."""
+    looks: Any = None
+    """`FederatedModule.looks_of` the client, where the work is personal."""
     control: dict[str, Tensor] | None = None
     """The client's control variate after the local steps, where there are any."""
 

@@ -21,8 +21,11 @@ from torch import Tensor, nn
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.storage import atomic_path, write_json
 from fedtalk.talker.fedsvd import factors_of, orthonormalise
+from fedtalk.talker.mouth_looks import MouthLooks
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
+LOOKS = "mouth_looks.safetensors"
+"""In the folder of a person's own adapter."""
 CONVOLUTIONS = ("conv1", "conv2", "conv_in", "conv_out", "conv_shortcut")
 
 DESCRIPTIVE = frozenset(
@@ -120,10 +123,13 @@ def adapter_parameters(unet: UNetMotionModel) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in unet.named_parameters() if ".lora_" in name}
 
 
-def save_adapter(folder: Path, state: Mapping[str, Tensor], adapter: Adapter, backbone: str) -> None:
+def save_adapter(
+    folder: Path, state: Mapping[str, Tensor], adapter: Adapter, backbone: str, looks: MouthLooks | None = None
+) -> None:
     """Write an adapter as peft does: ``adapter_config.json`` and ``adapter_model.safetensors``.
 
-    `peft.PeftModel.from_pretrained(unet, folder)` reads it. ``fedtalk.json`` adds which backbone it is for.
+    `peft.PeftModel.from_pretrained(unet, folder)` reads it. ``fedtalk.json`` adds which backbone it is for, and `LOOKS` what the
+    mouth looks like of the person whose own it is.
     """
     renamed = {
         "base_model.model." + name.replace(".default.", "."): value.detach().cpu().contiguous()
@@ -133,15 +139,20 @@ def save_adapter(folder: Path, state: Mapping[str, Tensor], adapter: Adapter, ba
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     with atomic_path(folder / "adapter_model.safetensors") as temporary:
         temporary.write_bytes(save(renamed, metadata={"format": "pt"}))
+    if looks is None:
+        (folder / LOOKS).unlink(missing_ok=True)
+    else:
+        with atomic_path(folder / LOOKS) as temporary:
+            temporary.write_bytes(looks.to_bytes())
     write_json(folder / "adapter_config.json", {key: getattr(value, "value", value) for key, value in config.items()})
     write_json(folder / "fedtalk.json", {"backbone": backbone, "aggregation": adapter.aggregation})
 
 
-def load_adapter(folder: Path, backbone: str) -> tuple[Adapter, dict[str, Tensor]]:
+def load_adapter(folder: Path, backbone: str) -> tuple[Adapter, dict[str, Tensor], MouthLooks | None]:
     """Read an adapter folder.
 
     Returns:
-        its settings and its factors under the names of `adapter_parameters`.
+        its settings, its factors under the names of `adapter_parameters`, and its person's looks; None where it has none.
 
     Raises:
         ArtifactError: the folder is missing or damaged, asks for more than plain LoRA, holds numbers that aren't finite, or
@@ -152,6 +163,7 @@ def load_adapter(folder: Path, backbone: str) -> tuple[Adapter, dict[str, Tensor
         origin = json.loads((folder / "fedtalk.json").read_text(encoding="utf-8"))
         stored = load_file(folder / "adapter_model.safetensors")
         adapter = Adapter(config["r"], config["lora_alpha"], config["target_modules"], origin["aggregation"])
+        looks = MouthLooks.from_bytes((folder / LOOKS).read_bytes()) if (folder / LOOKS).exists() else None
         problem = _unusable(config, adapter, stored)
     except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:  # another kind of file altogether
         raise ArtifactError(
@@ -171,7 +183,22 @@ def load_adapter(folder: Path, backbone: str) -> tuple[Adapter, dict[str, Tensor
         for factor in ("lora_A", "lora_B"):
             plain = plain.replace(f"{factor}.weight", f"{factor}.default.weight")
         state[plain] = value
-    return adapter, state
+    return adapter, state, looks
+
+
+def check_fits(
+    folder: Path, adapter: Adapter, state: Mapping[str, Tensor], own: Adapter, parameters: Mapping[str, Tensor]
+) -> None:
+    """Refuse an adapter whose factors aren't those that a network has.
+
+    Raises:
+        ConfigurationError: they have other names or shapes.
+    """
+    if {n: p.shape for n, p in parameters.items()} != {n: p.shape for n, p in state.items()}:
+        raise ConfigurationError(
+            f"adapter {folder} has {len(state)} factors of rank {adapter.rank}, the config's has {len(parameters)} of rank "
+            f"{own.rank}; use the config that it was trained with"
+        )
 
 
 def _unusable(config: Mapping[str, object], adapter: Adapter, stored: Mapping[str, Tensor]) -> str | None:

@@ -17,13 +17,14 @@ from fedtalk.encoders.speech import frame_windows, lips_in, speech_network
 from fedtalk.errors import ConfigurationError
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.masks import lower_face
-from fedtalk.talker.puppet import puppet
+from fedtalk.talker.mouth_looks import MouthLooks, sums_of
+from fedtalk.talker.puppet import Puppet
 from fedtalk.talker.quality import evidence, identity_encoder, mouth_probe
 from fedtalk.talker.schedule import frame_noise
 from fedtalk.training.module import Prepared
 
 
-def cache_key(backbone: Backbone) -> str:
+def cache_key(backbone: Backbone, looks: MouthLooks | None = None) -> str:
     """Changes whenever `prepare_clip` would give another result."""
     digest = hashlib.sha256()
     for network in (backbone.codec, mouth_probe(), speech_network(), identity_encoder()):
@@ -31,17 +32,20 @@ def cache_key(backbone: Backbone) -> str:
             digest.update(value.detach().cpu().half().contiguous().numpy().tobytes())
     architecture = backbone.architecture
     speech = f"{architecture.speech}/{architecture.speech_path}"
-    return f"talker-6/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{backbone.codec.pack}"
+    if looks is not None:
+        digest.update(looks.to_bytes())
+    return f"talker-7/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{backbone.codec.pack}"
 
 
 @torch.no_grad()
-def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device) -> Prepared:
+def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device, looks: MouthLooks | None = None) -> Prepared:
     """What training reads of a clip of F frames with R references; halves to save space.
 
     ``latents`` (F, C, h, w); by reference ``reference`` (R, C, h, w), ``reference_at`` (R,) the frame that it is, and moved to
     the eyes and lips of every frame: ``moved`` (R, F, C, h, w), and ``inside`` the same with the frame itself around what a dub
     replaces; ``mask`` (F, 1, h, w) of what a dub replaces; ``windows`` (F, T, D) of speech features; ``mouth`` (F, 2), ``eyes``
-    (F, 2, 2) as shares of the frame; and what the clip says of its own quality (`fedtalk.talker.quality.evidence`).
+    (F, 2, 2) as shares of the frame; ``missing`` what the clip says of its person's looks (`sums_of`), of no length where
+    lips aren't heard or looks are given; and of its own quality (`fedtalk.talker.quality.evidence`).
 
     Lips are half of what is seen and half of what is heard: when a picture is made, nothing is seen.
 
@@ -56,12 +60,19 @@ def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device) -> Prepar
     windows = frame_windows(backbone.speech(speech), backbone.speech.per_frame)[part]
     lips = heard(backbone, list(windows))
     openness = clip.openness if clip.openness is not None else mouth_probe().measure(clip.frames, clip.mouth, clip.eyes)
+    told = None if lips is None else lips.copy()
     if lips is not None:
         lips[:, 0] = (OPENEST * openness + lips[:, 0]) / 2
     hidden, _ = lower_face(clip.eyes, size)
     moved, inside, stills = [], [], []
-    for reference, _ in clip.references():
-        puppets = puppet(reference, clip.eyes, lips)
+    missing = np.zeros(0, np.float32)
+    for number, (reference, _) in enumerate(clip.references()):
+        body = Puppet(reference)
+        puppets = body.moved(clip.eyes, lips)
+        if looks is not None and told is not None:
+            puppets = looks.added(puppets, clip.eyes, told)
+        elif told is not None and not number:  # beside the first frame, as when a recording is dubbed
+            missing = sums_of(body.moved(clip.eyes, told), clip.frames, clip.eyes, told)
         moved.append(encode(backbone, puppets, device))
         inside.append(encode(backbone, surrounded(puppets, clip.frames, hidden), device))
         stills.append(encode(backbone, reference.frame[None], device)[0])
@@ -75,6 +86,7 @@ def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device) -> Prepar
         "windows": windows.half(),
         "mouth": torch.from_numpy(clip.mouth / size).float(),
         "eyes": torch.from_numpy(clip.eyes / size).float(),
+        "missing": torch.from_numpy(missing),
         **evidence(clip),
     }
 

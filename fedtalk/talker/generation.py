@@ -22,8 +22,9 @@ from fedtalk.talker.batches import encode, heard, surrounded
 from fedtalk.talker.change import standing_out
 from fedtalk.talker.lids import blinks
 from fedtalk.talker.masks import around_mouth, lower_face
+from fedtalk.talker.mouth_looks import MouthLooks
 from fedtalk.talker.pose import swaying_eyes
-from fedtalk.talker.puppet import mouths, puppet
+from fedtalk.talker.puppet import Puppet
 from fedtalk.talker.sampler import Frame, sample
 
 NOISE = 0.3
@@ -67,6 +68,8 @@ class Generation:
     stride: int
     """Frames from one window to the next."""
     device: torch.device
+    looks: MouthLooks | None = None
+    """What is added to puppets of the person whose adapter it is."""
     precision: torch.dtype = torch.float32
     """Of the networks' arithmetic; latents stay in float32."""
 
@@ -114,15 +117,15 @@ class Generation:
         size = self.backbone.architecture.size
 
         def parts() -> Iterator[_Part]:
-            stream = zip(faces, windows, strict=False)
+            stream, body = zip(faces, windows, strict=False), Puppet(reference)
             while part := list(itertools.islice(stream, PART)):
                 told = [window for _, window in part]
                 eyes = np.stack([one for (_, one), _ in part])
                 hidden, _ = lower_face(eyes, size)
-                puppets = puppet(reference, eyes, heard(self.backbone, told))
+                puppets = self._moved(body, eyes, told)
                 pictures = surrounded(puppets, np.stack([frame for (frame, _), _ in part]), hidden)
                 masks = F.avg_pool2d(hidden, self.backbone.codec.factor)
-                yield _Part(pictures, masks, around_mouth(mouths(reference, eyes), eyes, size), told)
+                yield _Part(pictures, masks, self._shown(body, eyes), told)
 
         yield from self._sample(parts(), count, reference, seed)
 
@@ -160,18 +163,32 @@ class Generation:
     ) -> Iterator[Tensor]:
         """The same from audio features that are read as they are needed, and from how far the lids are ``closed`` (F,); yields
         (3, H, W) uint8."""
-        cells, size = self.backbone.cells, self.backbone.architecture.size
+        cells = self.backbone.cells
 
         def parts() -> Iterator[_Part]:
+            body = Puppet(reference)
             for first in range(0, len(eyes), PART):
                 told = list(itertools.islice(windows, PART))
                 held = eyes[first : first + len(told)]
                 shut = None if closed is None else closed[first : first + len(told)]
-                pictures = puppet(reference, held, heard(self.backbone, told), shut)
-                shown = around_mouth(mouths(reference, held), held, size)
-                yield _Part(pictures, torch.ones(len(told), 1, cells, cells), shown, told)
+                pictures = self._moved(body, held, told, shut)
+                yield _Part(pictures, torch.ones(len(told), 1, cells, cells), self._shown(body, held), told)
 
         yield from self._sample(parts(), len(eyes), reference, seed)
+
+    def _moved(
+        self, body: Puppet, eyes: np.ndarray, windows: list[Tensor], closed: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(F, H, W, 3) uint8: the puppet by what is heard in ``windows``, with the person's looks."""
+        lips = heard(self.backbone, windows)
+        pictures = body.moved(eyes, lips, closed)
+        return pictures if self.looks is None or lips is None else self.looks.added(pictures, eyes, lips)
+
+    def _shown(self, body: Puppet, eyes: np.ndarray) -> Tensor:
+        """(F, 1, H, W), see `_Part`; (F, 1, 1, 1) ones for networks that draw the whole face by themselves."""
+        if not self.backbone.denoiser.residual:
+            return torch.ones(len(eyes), 1, 1, 1)
+        return around_mouth(body.mouths(eyes), eyes, self.backbone.architecture.size)
 
     def windows(self, audio: Tensor) -> Iterator[Tensor]:
         """Audio features by frame of (640 F,) speech that lies in memory."""

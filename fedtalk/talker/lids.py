@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedtalk.data.clip import FRAME_RATE, Reference
-from fedtalk.data.landmarks import landmarks
+from fedtalk.data.clip import FRAME_RATE
 from fedtalk.randomness import numpy_generator
 
 PER_MINUTE = 25.0
@@ -36,8 +35,11 @@ def blinks(frames: int, seed: int) -> np.ndarray:
 class Lids:
     """Both eyes of a picture, by the landmarks of their lids."""
 
-    def __init__(self, reference: Reference) -> None:
-        points = landmarks(reference)
+    def __init__(self, points: np.ndarray) -> None:
+        """
+        Args:
+            points: (68, 2), the picture's `fedtalk.data.landmarks.landmarks`.
+        """
         self._eyes = [_Eye(points[list(eye)]) for eye in EYES]
 
     def lowered(self, map_x: np.ndarray, map_y: np.ndarray, closed: float) -> tuple[np.ndarray, np.ndarray]:

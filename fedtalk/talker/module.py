@@ -23,6 +23,7 @@ from fedtalk.talker.adapters import (
     Adapter,
     adapter_parameters,
     add_adapter,
+    check_fits,
     load_adapter,
     save_adapter,
     trained_parameters,
@@ -32,6 +33,7 @@ from fedtalk.talker.backbone import SHIPPED, Architecture, Backbone
 from fedtalk.talker.fedsvd import factors_of, refactored
 from fedtalk.talker.generation import Generation
 from fedtalk.talker.masks import loss_weight
+from fedtalk.talker.mouth_looks import MouthLooks
 from fedtalk.talker.objectives import DiffusionLoss, Objective, Prediction, TemporalDenoisingConsistency
 from fedtalk.talker.quality import identity_encoder, quality
 from fedtalk.talker.reliability import identity_and_stability
@@ -163,32 +165,29 @@ class Talker(FederatedModule):
         unet.enable_gradient_checkpointing() if enabled else unet.disable_gradient_checkpointing()
 
     def set_compiled(self, enabled: bool) -> None:
-        unet = self.backbone.denoiser.unet
         if enabled:
-            unet.compile(dynamic=False)  # finds what has been compiled before; compiles when it is called
+            self.backbone.denoiser.unet.compile(dynamic=False)  # finds what has been compiled before
         else:
-            unet._compiled_call_impl = None
+            self.backbone.denoiser.unet._compiled_call_impl = None
 
     def save_adapter(self, folder: Path) -> None:
         """Write the current adapter in peft's format."""
         if self.adapter is None:
             raise ConfigurationError("this talker trains its whole backbone and has no adapter to save")
-        save_adapter(folder, adapter_parameters(self.backbone.denoiser.unet), self.adapter, self._fingerprint)
+        unet = self.backbone.denoiser.unet
+        save_adapter(folder, adapter_parameters(unet), self.adapter, self._fingerprint, self.looks)
 
     def load_adapter(self, folder: Path) -> None:
         """Read an adapter made for this backbone; puts one on the network if there is none yet."""
-        adapter, state = load_adapter(folder, self._fingerprint)
+        adapter, state, looks = load_adapter(folder, self._fingerprint)
         if self.adapter is None:
             self.backbone.requires_grad_(False)
             add_adapter(self.backbone.denoiser.unet, adapter)
             self.adapter, self._places = adapter, trained_places(self.backbone.denoiser)
         parameters = adapter_parameters(self.backbone.denoiser.unet)
-        if {n: p.shape for n, p in parameters.items()} != {n: p.shape for n, p in state.items()}:
-            raise ConfigurationError(
-                f"adapter {folder} has {len(state)} factors of rank {adapter.rank}, the config's has {len(parameters)} of rank "
-                f"{self.adapter.rank}; use the config that it was trained with"
-            )
+        check_fits(folder, adapter, state, self.adapter, parameters)
         load_state(parameters, state)
+        self.looks = looks
 
     def export(self, folder: Path, clips: Sequence[Prepared]) -> None:
         """Write the backbone."""
@@ -197,10 +196,13 @@ class Talker(FederatedModule):
     # Data
 
     def cache_key(self) -> str:
-        return batches.cache_key(self.backbone)
+        return batches.cache_key(self.backbone, self.looks)
 
     def prepare_clip(self, clip: Clip) -> Prepared:
-        return batches.prepare_clip(self.backbone, clip, self.device)
+        return batches.prepare_clip(self.backbone, clip, self.device, self.looks)
+
+    def looks_of(self, clips: Sequence[Prepared]) -> MouthLooks | None:
+        return MouthLooks.fitted([clip["missing"].cpu().numpy() for clip in clips])
 
     def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
         return batches.draw_batch(
@@ -258,8 +260,6 @@ class Talker(FederatedModule):
         low, middle, high = (float(part.mean()) for part in by_level.tensor_split(3))
         return {"loss": sum(metrics.values()), **metrics, "low_noise": low, "middle_noise": middle, "high_noise": high}
 
-    # Measuring itself
-
     @torch.no_grad()
     def reliability(
         self, held_out: Sequence[Prepared], training: Sequence[Prepared], generator: torch.Generator
@@ -282,8 +282,8 @@ class Talker(FederatedModule):
     def generation(self) -> Generation:
         """The talker as it is now, to be sampled from."""
         return Generation(
-            self.backbone, self.scheduler, self.guidance, self.sampling_steps, self.window, self.stride, self.device
-        )
+            self.backbone, self.scheduler, self.guidance, self.sampling_steps, self.window, self.stride, self.device,
+            self.looks)  # fmt: skip
 
     def dub(self, clip: Clip, reference: Reference, seed: int = 0, audio: Tensor | None = None) -> Iterator[Tensor]:
         """See `Generation.dub`."""

@@ -10,12 +10,14 @@ between the lips.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 import cv2
 import numpy as np
 
 from fedtalk.data.clip import Reference
 from fedtalk.data.framing import similarity_transform
+from fedtalk.data.landmarks import landmarks
 from fedtalk.data.lips import ABOVE, OPENEST, Lips, measure_lips
 from fedtalk.errors import ArtifactError
 from fedtalk.talker.lids import Lids
@@ -34,70 +36,93 @@ VISIBLE = 0.05
 """From this gap on, the reference shows the inside of the mouth itself."""
 
 
-def puppet(
-    reference: Reference, eyes: np.ndarray, lips: np.ndarray | None, closed: np.ndarray | None = None
-) -> np.ndarray:
-    """Move a reference picture to other frames' eyes, lips and lids.
+class Puppet:
+    """A reference picture, measured once and moved as often as it is asked for."""
 
-    Args:
-        reference: the picture.
-        eyes: (F, 2, 2), where its eyes shall be, in pixels.
-        lips: (F, 2): gap between the inner lips; width of the mouth as a deviation from its rest. None leaves them as they are.
-        closed: (F,) how far the upper lids cover the eyes, in [0, 1]; None leaves them as they are.
+    def __init__(self, reference: Reference) -> None:
+        """
+        Args:
+            reference: the picture.
 
-    Returns:
-        (F, H, W, 3) uint8; what lies outside the picture repeats its border.
+        Raises:
+            ArtifactError: the two eyes of the picture are one point.
+        """
+        if np.linalg.norm(reference.eyes[1] - reference.eyes[0]) < 1e-3:
+            raise ArtifactError(
+                f"reference picture: its eyes lie on one point, {reference.eyes[0].tolist()}; expected two points"
+            )
+        self._reference = reference
 
-    Raises:
-        ArtifactError: the two eyes of the picture are one point.
-    """
-    height, width = reference.frame.shape[:2]
-    if np.linalg.norm(reference.eyes[1] - reference.eyes[0]) < 1e-3:
-        raise ArtifactError(
-            f"reference picture: its eyes lie on one point, {reference.eyes[0].tolist()}; expected two points"
-        )
-    own = _measured(reference)
-    inner = _inner_colour(reference, own)
-    told = np.tile([own.opening, 0.0], (len(eyes), 1)) if lips is None else np.asarray(lips)
-    shut = np.zeros(len(eyes)) if closed is None else np.asarray(closed)
-    lids = Lids(reference) if shut.any() else None
-    column, row = np.arange(width, dtype=np.float64)[None], np.arange(height, dtype=np.float64)[:, None]
-    frames = []
-    moves = zip(np.asarray(eyes, np.float64), np.clip(told, -LARGEST, LARGEST), shut, strict=True)
-    for points, (gap, wide), lowered in moves:
-        across = points[1] - points[0]
-        unit = max(float(np.hypot(*across)), 1e-3)
-        cos, sin = across / unit
-        transform = similarity_transform(reference.eyes, points)
-        at = transform[:, :2] @ own.middle + transform[:, 2]
-        x = ((column - at[0]) * cos + (row - at[1]) * sin) / unit
-        y = (-(column - at[0]) * sin + (row - at[1]) * cos) / unit
-        from_x, from_y, painted = _source(x, y, own, max(float(gap), 0.0), float(wide) / REST)
-        back = cv2.invertAffineTransform(transform)
-        shift_x, shift_y = unit * (from_x * cos - from_y * sin) + at[0], unit * (from_x * sin + from_y * cos) + at[1]
-        map_x = back[0, 0] * shift_x + back[0, 1] * shift_y + back[0, 2]
-        map_y = back[1, 0] * shift_x + back[1, 1] * shift_y + back[1, 2]
-        if lids is not None and lowered > 0:
-            map_x, map_y = lids.lowered(map_x, map_y, float(lowered))
-        moved = cv2.remap(
-            reference.frame, map_x.astype(np.float32), map_y.astype(np.float32), cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_REPLICATE,
-        )  # fmt: skip
-        mixed = moved + painted[..., None] * (inner - moved)
-        frames.append(np.clip(np.round(mixed), 0, 255).astype(np.uint8))
-    return np.stack(frames)
+    def moved(self, eyes: np.ndarray, lips: np.ndarray | None, closed: np.ndarray | None = None) -> np.ndarray:
+        """The picture moved to other frames' eyes, lips and lids.
+
+        Args:
+            eyes: (F, 2, 2), where its eyes shall be, in pixels.
+            lips: (F, 2): gap between the inner lips; width of the mouth as a deviation from its rest. None leaves them as they
+                are.
+            closed: (F,) how far the upper lids cover the eyes, in [0, 1]; None leaves them as they are.
+
+        Returns:
+            (F, H, W, 3) uint8; what lies outside the picture repeats its border.
+        """
+        reference, own, inner = self._reference, self._own, self._inner
+        height, width = reference.frame.shape[:2]
+        told = np.tile([own.opening, 0.0], (len(eyes), 1)) if lips is None else np.asarray(lips)
+        shut = np.zeros(len(eyes)) if closed is None else np.asarray(closed)
+        column, row = np.arange(width, dtype=np.float64)[None], np.arange(height, dtype=np.float64)[:, None]
+        frames = []
+        moves = zip(np.asarray(eyes, np.float64), np.clip(told, -LARGEST, LARGEST), shut, strict=True)
+        for points, (gap, wide), lowered in moves:
+            across = points[1] - points[0]
+            unit = max(float(np.hypot(*across)), 1e-3)
+            cos, sin = across / unit
+            transform = similarity_transform(reference.eyes, points)
+            at = transform[:, :2] @ own.middle + transform[:, 2]
+            x = ((column - at[0]) * cos + (row - at[1]) * sin) / unit
+            y = (-(column - at[0]) * sin + (row - at[1]) * cos) / unit
+            from_x, from_y, painted = _source(x, y, own, max(float(gap), 0.0), float(wide) / REST)
+            back = cv2.invertAffineTransform(transform)
+            shift_x, shift_y = (
+                unit * (from_x * cos - from_y * sin) + at[0],
+                unit * (from_x * sin + from_y * cos) + at[1],
+            )
+            map_x = back[0, 0] * shift_x + back[0, 1] * shift_y + back[0, 2]
+            map_y = back[1, 0] * shift_x + back[1, 1] * shift_y + back[1, 2]
+            if lowered > 0:
+                map_x, map_y = self._lids.lowered(map_x, map_y, float(lowered))
+            remapped = cv2.remap(
+                reference.frame, map_x.astype(np.float32), map_y.astype(np.float32), cv2.INTER_CUBIC,
+                borderMode=cv2.BORDER_REPLICATE,
+            )  # fmt: skip
+            mixed = remapped + painted[..., None] * (inner - remapped)
+            frames.append(np.clip(np.round(mixed), 0, 255).astype(np.uint8))
+        return np.stack(frames)
+
+    def mouths(self, eyes: np.ndarray) -> np.ndarray:
+        """(F, 2) where the middle of its mouth lies, in pixels, by where its eyes (F, 2, 2) are."""
+        transforms = (similarity_transform(self._reference.eyes, points) for points in np.asarray(eyes, np.float64))
+        return np.stack([transform[:, :2] @ self._own.middle + transform[:, 2] for transform in transforms])
+
+    @cached_property
+    def _points(self) -> np.ndarray:
+        return landmarks(self._reference)
+
+    @cached_property
+    def _own(self) -> Lips:
+        return _measured(self._reference, self._points)
+
+    @cached_property
+    def _inner(self) -> np.ndarray:
+        return _inner_colour(self._reference, self._own)
+
+    @cached_property
+    def _lids(self) -> Lids:
+        return Lids(self._points)
 
 
-def mouths(reference: Reference, eyes: np.ndarray) -> np.ndarray:
-    """(F, 2) where the middle of the puppet's mouth lies, in pixels, by where its eyes (F, 2, 2) are."""
-    middle = measure_lips(reference).middle
-    transforms = (similarity_transform(reference.eyes, points) for points in np.asarray(eyes, np.float64))
-    return np.stack([transform[:, :2] @ middle + transform[:, 2] for transform in transforms])
-
-
-def _measured(reference: Reference) -> Lips:
+def _measured(reference: Reference, points: np.ndarray) -> Lips:
     """The picture's lips. Landmarks find gaps in mouths that are closed where lips are drawn or made up; the probe does not."""
-    lips = measure_lips(reference)
+    lips = measure_lips(reference, points)
     seen = mouth_probe().measure(reference.frame[None], lips.middle[None], np.asarray(reference.eyes)[None])[0]
     return replace(lips, opening=min(lips.opening, OPENEST * float(seen)))
 

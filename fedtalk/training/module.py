@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -32,6 +33,13 @@ class FederatedModule(LightningModule):
         the next and to nobody else (FedPer, Arivazhagan et al. 2019). None by default.
         """
         return {}
+
+    looks: Any = None
+    """What is one client's own and found in closed form, without steps, for its personal adapter; it is never exchanged."""
+
+    def looks_of(self, clips: Sequence[Prepared]) -> Any:
+        """`looks` of the client whose prepared clips these are. Nothing by default."""
+        return None
 
     @abstractmethod
     def cache_key(self) -> str:

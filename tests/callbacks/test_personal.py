@@ -23,7 +23,7 @@ from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.federation.trainer import FederatedTrainer
 from fedtalk.interruption import Interrupted
 from fedtalk.randomness import torch_generator
-from fedtalk.talker.adapters import Adapter
+from fedtalk.talker.adapters import LOOKS, Adapter
 from fedtalk.talker.module import Talker
 from fedtalk.training.local import LocalTraining, train_locally
 from fedtalk.training.module import load_state
@@ -83,6 +83,13 @@ def _same(one: dict[str, dict[str, Tensor]], other: dict[str, dict[str, Tensor]]
     )
 
 
+def _prepared(half: ClientHalf, talker: Talker, client: str) -> list[dict[str, Tensor]]:
+    """A client's clips with its looks, which personal training starts from."""
+    talker.looks = talker.looks_of(half.prepared(client))
+    assert talker.looks is not None
+    return half.prepared(client)
+
+
 def _difference(one: dict[str, dict[str, Tensor]], other: dict[str, dict[str, Tensor]]) -> float:
     """The largest of all clients' differences, in units of what their first adapter learned."""
     start, differences = one["released"], []
@@ -118,10 +125,13 @@ def test_any_number_of_workers_gives_the_bits_of_a_bare_loop(
     client, talker = data.clients[1], make_talker()
     talker.load_adapter(tmp_path / "one" / "adapters" / "released")
     alone = LocalTraining(steps=STEPS, batch_size=2, learning_rate=5e-3, schedule="cosine")
-    clips = ClientHalf(trainer.federate(talker, data)).prepared(client)
+    clips = _prepared(ClientHalf(trainer.federate(talker, data)), talker, client)
     train_locally(Fabric(accelerator="cpu", devices=1), talker, clips, alone, trainer.seed, f"personal/{client}", 0, 1)
     talker.save_adapter(tmp_path / "bare" / client)
     assert _same({client: one[client]}, _adapters(tmp_path / "bare"))
+    adapters = tmp_path / "one" / "adapters"
+    assert (adapters / "personal" / client / LOOKS).read_bytes() == (tmp_path / "bare" / client / LOOKS).read_bytes()
+    assert not (adapters / "released" / LOOKS).exists()
 
 
 def test_a_client_that_keeps_factors_goes_on_from_its_own(
@@ -143,7 +153,7 @@ def test_a_client_that_keeps_factors_goes_on_from_its_own(
     federation = trainer.federate(talker, data)
     load_state(talker.kept_parameters(), federation.client_states.load(client, 1)["kept"])
     alone = LocalTraining(steps=STEPS, batch_size=2, learning_rate=5e-3, schedule="cosine")
-    clips = ClientHalf(federation).prepared(client)
+    clips = _prepared(ClientHalf(federation), talker, client)
     train_locally(Fabric(accelerator="cpu", devices=1), talker, clips, alone, trainer.seed, f"personal/{client}", 0, 1)
     talker.save_adapter(tmp_path / "bare" / client)
     assert _same({client: made[client]}, _adapters(tmp_path / "bare"))
@@ -157,7 +167,7 @@ def test_ditto_is_what_a_plain_loop_with_its_term_makes(
     ditto = PersonalTraining(steps=STEPS, learning_rate=5e-3, proximal=strength)
     trainer, client = fit("ditto", data, personal=ditto), data.clients[1]
     talker = make_talker()
-    clips = ClientHalf(trainer.federate(talker, data)).prepared(client)
+    clips = _prepared(ClientHalf(trainer.federate(talker, data)), talker, client)
     parameters = list(talker.exchanged_parameters().values())
     start = [parameter.detach().clone() for parameter in parameters]
     optimizer = torch.optim.AdamW(parameters, lr=5e-3, betas=(0.9, 0.99), weight_decay=0.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cut_films import FULL, film
 from oddities import face, write
 from prepared import clips_of, run
 
@@ -52,3 +53,25 @@ def test_a_flash_and_its_click_stay_together(
     first = next(time for time in times if time > -1e-6)  # what comes before is cut away
     assert shown / 25 == pytest.approx(event - first, abs=0.0201)
     assert abs(heard / 640 - shown) <= 0.5
+
+
+@pytest.mark.parametrize("rate", [Fraction(24_000, 1001), Fraction(25), Fraction(30), Fraction(60_000, 1001)], ids=str)
+@pytest.mark.parametrize("cut", [0.0, 0.11, 0.337])
+def test_clips_of_trimmed_films_keep_each_picture_to_its_sound(tmp_path: Path, rate: Fraction, cut: float) -> None:
+    """The grey behind the face says which picture it is, the sound which instant."""
+    times = [float(number / rate) for number in range(round(rate))]
+    (tmp_path / "raw" / "anna").mkdir(parents=True)
+    film(
+        tmp_path / "raw" / "anna" / "film.mov",
+        times,
+        cut,
+        cut,
+        picture=lambda number: face(number, level=40 + 3 * number),
+    )
+    assert run(tmp_path, size=32, clip_seconds=0.6).clips["anna"] == 1
+    clip = clips_of(tmp_path)[0]
+    grey = np.median(clip.frames.reshape(len(clip), -1), axis=1)
+    shown = np.array([times[round((level - 40) / 3)] for level in grey])
+    off = shown - clip.audio[::640].astype(np.float64) * FULL
+    print(f"{rate}: cut at {cut} s: {1000 * off.min():+.1f} to {1000 * off.max():+.1f} ms")
+    assert np.abs(off).max() <= 0.5 / float(rate) + 0.0011

@@ -8,7 +8,7 @@ import pytest
 from fedtalk.data.clip import FRAME_RATE, Reference
 from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.talker.lids import COURSE, PER_MINUTE, blinks
-from fedtalk.talker.puppet import puppet
+from fedtalk.talker.puppet import Puppet
 
 
 def test_blinks_come_as_often_as_stated_and_last_as_long() -> None:
@@ -33,8 +33,8 @@ def picture() -> Reference:
 
 def test_lids_cover_the_eyes_and_only_them(picture: Reference) -> None:
     held = np.repeat(picture.eyes[None], 3, 0)
-    opened, half, shut = puppet(picture, held, None, np.array([0.0, 0.5, 1.0])).astype(int)
-    assert np.array_equal(opened, puppet(picture, held[:1], None)[0])
+    opened, half, shut = Puppet(picture).moved(held, None, np.array([0.0, 0.5, 1.0])).astype(int)
+    assert np.array_equal(opened, Puppet(picture).moved(held[:1], None)[0])
     unit = float(np.linalg.norm(picture.eyes[1] - picture.eyes[0]))
     changed = np.abs(shut - opened).max(-1) > 8
     rows, columns = np.nonzero(changed)
@@ -44,7 +44,7 @@ def test_lids_cover_the_eyes_and_only_them(picture: Reference) -> None:
 
 
 def test_the_white_of_the_eyes_is_gone_when_they_are_shut(picture: Reference) -> None:
-    opened, shut = puppet(picture, np.repeat(picture.eyes[None], 2, 0), None, np.array([0.0, 1.0])).astype(float)
+    opened, shut = Puppet(picture).moved(np.repeat(picture.eyes[None], 2, 0), None, np.array([0.0, 1.0])).astype(float)
     x, y = picture.eyes[0].round().astype(int)
     reach = int(0.12 * np.linalg.norm(picture.eyes[1] - picture.eyes[0]))
     part = slice(y - reach // 2, y + reach // 2 + 1), slice(x - reach, x + reach + 1)

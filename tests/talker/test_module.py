@@ -19,7 +19,7 @@ from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.batches import heard
 from fedtalk.talker.masks import around_mouth, loss_weight, lower_face
 from fedtalk.talker.module import Talker
-from fedtalk.talker.puppet import mouths, puppet
+from fedtalk.talker.puppet import Puppet
 from fedtalk.talker.quality import evidence
 from fedtalk.talker.schedule import make_schedule
 
@@ -134,12 +134,12 @@ def test_a_change_of_the_puppet_counts_around_the_mouth_and_the_puppet_elsewhere
     randomise(talker)
     made = _stack(talker.portrait(torch.from_numpy(clip.audio), reference, 0, clip.eyes))
     lips = heard(talker.backbone, list(talker.generation.windows(torch.from_numpy(clip.audio))))
-    kept = puppet(reference, clip.eyes, lips)
-    shown = around_mouth(mouths(reference, clip.eyes), clip.eyes, clip.size)[:, 0].numpy()
+    kept = Puppet(reference).moved(clip.eyes, lips)
+    shown = around_mouth(Puppet(reference).mouths(clip.eyes), clip.eyes, clip.size)[:, 0].numpy()
     assert np.array_equal(made[shown == 0], kept[shown == 0])
     assert (made[shown == 1] != kept[shown == 1]).mean() > 0.5
     assert 0.05 < (shown == 1).mean() < (shown > 0).mean() < 0.5
-    at = np.round(mouths(reference, clip.eyes)).astype(int)
+    at = np.round(Puppet(reference).mouths(clip.eyes)).astype(int)
     assert all(shown[frame, y, x] == 1 for frame, (x, y) in enumerate(at))
     talker.backbone.denoiser.residual = False  # a network that draws by itself draws everything
     drawn = _stack(talker.portrait(torch.from_numpy(clip.audio), reference, 0, clip.eyes))

@@ -11,9 +11,10 @@ import av
 import numpy as np
 
 from fedtalk.data.clip import SAMPLE_RATE, SAMPLES_PER_FRAME
+from fedtalk.data.media.decoding import sound_frame
 from fedtalk.data.media.files import PathLike, opened
 from fedtalk.data.media.levels import Levels, channels_of, layout_of, measured
-from fedtalk.data.media.tracks import decoded, examine
+from fedtalk.data.media.tracks import examine
 from fedtalk.data.media.video import LONGEST_PAUSE
 from fedtalk.errors import MediaError
 from fedtalk.storage import atomic_path
@@ -130,44 +131,44 @@ def _pieces(path: Path, rate: int) -> Iterator[np.ndarray]:
     if tracks.sound is None:
         raise MediaError(f"{path}: {tracks.no_sound}. Add a sound track or choose another file.")
     levels = measured(path)
-    with opened(path) as container:
-        resampler: Any = None
-        layout: tuple[str, str, int] | None = None
-        part = -1
-        written = 0
-        skip = 0
-        expected = 0.0
+    resampler: Any = None
+    layout: tuple[str, str, int] | None = None
+    part = -1
+    written = 0
+    skip = 0
+    expected = 0.0
 
-        def drained(frame: Any) -> Iterator[np.ndarray]:
-            nonlocal written, skip
-            for piece in resampler.resample(frame):
-                samples = piece.to_ndarray().reshape(-1).astype(np.float32) / 2**31
-                samples, skip = samples[skip:], max(0, skip - len(samples))
-                written += len(samples)
-                yield samples
+    def drained(frame: Any) -> Iterator[np.ndarray]:
+        nonlocal written, skip
+        for piece in resampler.resample(frame):
+            samples = piece.to_ndarray().reshape(-1).astype(np.float32) / 2**31
+            samples, skip = samples[skip:], max(0, skip - len(samples))
+            written += len(samples)
+            yield samples
 
-        for frame in decoded(container, tracks, tracks.sound, path):
-            time = expected if frame.time is None else frame.time - tracks.origin
-            changed = layout_of(frame) != layout
-            if resampler is None or changed or abs(time - expected) > TIMESTAMP_TOLERANCE:
-                if resampler is not None:
-                    yield from drained(None)
-                if changed:  # recordings joined: from one to two channels, to another rate
-                    layout, part = layout_of(frame), part + 1
-                gap = round(time * rate) - written
-                if gap > LONGEST_PAUSE * rate:
-                    raise MediaError(f"{path}: the sound's timestamps jump from {expected:.2f} s to {time:.2f} s")
-                if gap > 0:
-                    written += gap
-                    yield np.zeros(gap, np.float32)
-                skip = max(0, -gap)
-                # 32-bit integers: for them ffmpeg mixes channels without raising the level
-                resampler = av.AudioResampler(format="s32", layout="mono", rate=rate)
-                expected = time
-            yield from drained(_usable(frame, levels, part))
-            expected += frame.samples / frame.sample_rate
-        if resampler is not None:
-            yield from drained(None)
+    for one in tracks.decoded(path, tracks.sound):
+        frame = one.frame
+        time = expected if one.time is None else one.time - tracks.origin
+        changed = layout_of(frame) != layout
+        if resampler is None or changed or abs(time - expected) > TIMESTAMP_TOLERANCE:
+            if resampler is not None:
+                yield from drained(None)
+            if changed:  # recordings joined: from one to two channels, to another rate
+                layout, part = layout_of(frame), part + 1
+            gap = round(time * rate) - written
+            if gap > LONGEST_PAUSE * rate:
+                raise MediaError(f"{path}: the sound's timestamps jump from {expected:.2f} s to {time:.2f} s")
+            if gap > 0:
+                written += gap
+                yield np.zeros(gap, np.float32)
+            skip = max(0, -gap)
+            # 32-bit integers: for them ffmpeg mixes channels without raising the level
+            resampler = av.AudioResampler(format="s32", layout="mono", rate=rate)
+            expected = time
+        yield from drained(_usable(frame, levels, part))
+        expected += frame.samples / frame.sample_rate
+    if resampler is not None:
+        yield from drained(None)
 
 
 def _usable(frame: Any, levels: Levels, part: int) -> Any:
@@ -176,8 +177,6 @@ def _usable(frame: Any, levels: Levels, part: int) -> Any:
     if channel is None and levels.scale == 1 and not levels.cleaned:
         return frame
     sound = np.nan_to_num(channels_of(frame), nan=0.0, posinf=0.0, neginf=0.0) / levels.scale
-    layout = frame.layout if channel is None else "mono"
+    layout = frame.layout.name if channel is None else "mono"
     chosen = sound if channel is None else sound[channel : channel + 1]
-    made = av.AudioFrame.from_ndarray(np.ascontiguousarray(np.clip(chosen, -1, 1)), format="fltp", layout=layout)
-    made.sample_rate, made.pts, made.time_base = frame.sample_rate, frame.pts, frame.time_base
-    return made
+    return sound_frame(np.clip(chosen, -1, 1), frame, layout, "fltp")

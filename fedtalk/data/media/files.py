@@ -35,14 +35,19 @@ def require_file(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def opened(path: Path, *, edited: bool = True) -> Iterator[Any]:
     """The file as an ``av`` container.
+
+    Args:
+        path: the file.
+        edited: whether ffmpeg applies edit lists; else timestamps are those of the tracks' own clocks.
 
     Raises:
         MediaError: it can't be opened, or holds neither picture nor sound.
     """
     require_file(path)
     unreadable = f"{path}: not a readable video or sound file; it is damaged, cut short or of another kind"
+    options = {} if edited else {"ignore_editlist": "1"}
     with contextlib.ExitStack() as stack:
         name: Any = f"file:{path}"  # else ffmpeg takes what precedes a colon in the name for a protocol
         try:
@@ -50,7 +55,7 @@ def opened(path: Path) -> Iterator[Any]:
         except UnicodeEncodeError:  # a name of bytes that are no UTF-8: ffmpeg is handed the open file
             name = stack.enter_context(path.open("rb"))
         try:
-            container = stack.enter_context(av.open(name, metadata_errors="replace"))
+            container = stack.enter_context(av.open(name, options=options, metadata_errors="replace"))
         except (av.FFmpegError, ValueError) as error:
             raise MediaError(f"{unreadable} ({getattr(error, 'strerror', error)})") from error
         if not (container.streams.video or container.streams.audio):  # an mp4 that is cut within its index

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from fedtalk.data.media.decoding import samples_of
 from fedtalk.data.media.files import opened
-from fedtalk.data.media.tracks import decoded, examine
+from fedtalk.data.media.tracks import examine
 from fedtalk.errors import MediaError
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def layout_of(frame: Any) -> tuple[str, str, int]:
 
 def channels_of(frame: Any) -> np.ndarray:
     """(C, N) float32 of a decoded ``av.AudioFrame``; full scale is 1 for integer formats."""
-    samples = frame.to_ndarray()
+    samples = samples_of(frame)
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
     if samples.dtype == np.uint8:
@@ -76,17 +77,17 @@ def _measured(path: Path, size: int, modified: int) -> Levels:
     try:
         with opened(path) as container:
             floating = container.streams[tracks.sound].codec_context.name.startswith("pcm_f")
-            for frame in decoded(container, tracks, tracks.sound, path):
-                if layout_of(frame) != layout:
-                    layout = layout_of(frame)
-                    powers.append([np.zeros(frame.layout.nb_channels), np.zeros(1)])
-                sound = channels_of(frame)
-                finite = np.isfinite(sound)
-                count, missing = count + sound.size, missing + int(sound.size - finite.sum())
-                sound = np.where(finite, sound, 0).astype(np.float64)
-                peak = max(peak, float(np.abs(sound).max(initial=0.0)))
-                powers[-1][0] += (sound**2).sum(axis=1)
-                powers[-1][1] += (sound.mean(axis=0) ** 2).sum()
+        for one in tracks.decoded(path, tracks.sound):
+            if layout_of(one.frame) != layout:
+                layout = layout_of(one.frame)
+                powers.append([np.zeros(one.frame.layout.nb_channels), np.zeros(1)])
+            sound = channels_of(one.frame)
+            finite = np.isfinite(sound)
+            count, missing = count + sound.size, missing + int(sound.size - finite.sum())
+            sound = np.where(finite, sound, 0).astype(np.float64)
+            peak = max(peak, float(np.abs(sound).max(initial=0.0)))
+            powers[-1][0] += (sound**2).sum(axis=1)
+            powers[-1][1] += (sound.mean(axis=0) ** 2).sum()
     except MediaError:
         pass  # reading says where the track breaks off; what comes before is measured
     if missing > MOST_NOT_FINITE * count:

@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import av
 
+from fedtalk.data.media.decoding import BEGINS_ANEW, Decoded, decoded
+from fedtalk.data.media.edits import Edit, edits_of
 from fedtalk.data.media.files import opened, require_file
 from fedtalk.errors import MediaError
 
-logger = logging.getLogger(__name__)
-
-MOST_DAMAGED = 0.1
-"""Share of packets that may be undecodable before a file is refused."""
-BEGINS_ANEW = 1.0
-"""Seconds by which a track's timestamps must fall back to count as a new recording rather than as disorder."""
 STILL_CODECS = frozenset({"mjpeg", "png", "apng", "bmp", "gif", "tiff", "webp", "jpeg2000", "ljpeg", "jpegls"})
 """Codecs of covers and thumbnails; a track of one of them with a single picture is no video."""
 ONE_CLOCK = {"mp4", "mov", "matroska", "webm", "avi", "wav"}
@@ -49,6 +45,18 @@ class Tracks:
     """Seconds between the start of the video track and that picture (a video that begins between keyframes)."""
     shifts: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     """Seconds to add to the timestamps of each part of a track, by index; parts begin where timestamps fall back."""
+    edits: Mapping[int, tuple[Edit, ...]] = field(default_factory=dict)
+    """What is shown of a track and when, by index; tracks without an edit list are shown as they are."""
+    rate: float = 0.0
+    """Pictures a second on average, 0 where the file doesn't say."""
+    aspect: float = 1.0
+    """Width over height of a picture's pixels."""
+    seconds: float | None = None
+    """Length of the picture that the file declares; None where it only could be guessed."""
+
+    def decoded(self, path: Path, index: int, start: float | None = None) -> Iterator[Decoded]:
+        """The frames of a track, see `fedtalk.data.media.decoding.decoded`."""
+        return decoded(path, index, shifts=self.shifts.get(index, ()), edits=self.edits.get(index, ()), start=start)
 
 
 def examine(path: Path) -> Tracks:
@@ -66,70 +74,42 @@ def examine(path: Path) -> Tracks:
 def _examined(path: Path, size: int, modified: int) -> Tracks:
     with opened(path) as container:
         pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        covers = [s for s in container.streams.video if s not in pictures]
         decodable = [s for s in pictures if s.codec_context is not None]
         stills = {s.index for s in decodable if s.codec_context.name in STILL_CODECS and s.frames < 2}
         sounds = list(container.streams.audio)
         readable = [s for s in sounds if s.codec_context is not None]
         order = [s.index for s in _preferred(decodable)]
         heard = [s.index for s in _preferred(readable)]
-        starts = {s.index: _start_seconds(s) for s in decodable + readable}
-        may_begin_anew = not ONE_CLOCK & set(container.format.name.split(","))
+        kinds = set(container.format.name.split(","))
+        listed = edits_of(path) if "mp4" in kinds else {}
+        edits = {s.index: listed[s.id] for s in decodable + readable if s.id in listed}
+        starts = {
+            s.index: float(edits[s.index][0].start) if s.index in edits else _start_seconds(s)
+            for s in decodable + readable
+        }
+        seconds = {s.index: _declared_seconds(container, s, edits.get(s.index)) for s in decodable}
+        rates = {s.index: float(s.average_rate or 0) for s in decodable}
+        aspects = {s.index: float(s.sample_aspect_ratio or 1) for s in decodable}
     order = [index for index in order if index not in stills or _has_two_packets(path, index)]
-    picture, first = _first_that_decodes(path, order)
-    sound = _first_that_decodes(path, heard)[0] if len(heard) > 1 else next(iter(heard), None)
+    picture, first = _first_that_decodes(path, order, edits)
+    sound = _first_that_decodes(path, heard, edits)[0] if len(heard) > 1 else next(iter(heard), None)
     used = [index for index in (picture, sound) if index is not None]
-    shifts = _shifts(path, used) if may_begin_anew and used else {}
+    shifts = _shifts(path, used) if used and not ONE_CLOCK & kinds else {}
     origin = starts[used[0]] if used else 0.0
     if picture is not None and first is not None:
         origin = first
     return Tracks(
         picture,
         sound,
-        "" if picture is not None else _missing("video", "picture", pictures),
+        "" if picture is not None else _missing("video", "picture", pictures or covers),
         "" if sound is not None else _missing("audio", "sound", sounds),
         origin,
         max(0.0, origin - starts[picture]) if picture is not None else 0.0,
         shifts,
+        edits,
+        *((rates[picture], aspects[picture], seconds[picture]) if picture is not None else ()),
     )
-
-
-def decoded(container: Any, tracks: Tracks, index: int, path: Path) -> Iterator[Any]:
-    """All frames of a track; single damaged packets are passed over, since timestamps keep what follows in place.
-
-    Raises:
-        MediaError: reading fails, or more than a tenth of the packets is damaged.
-    """
-    stream = container.streams[index]
-    shifts = tracks.shifts.get(index, ())
-    part, latest = 0, None
-    good = damaged = 0
-    time = 0.0
-    try:
-        for packet in container.demux(stream):
-            if shifts and packet.dts is not None:
-                seconds = float(packet.dts * packet.time_base)
-                part += latest is not None and seconds < latest - BEGINS_ANEW
-                latest = seconds
-                offset = round(shifts[min(part, len(shifts) - 1)] / packet.time_base)
-                packet.dts += offset
-                packet.pts = None if packet.pts is None else packet.pts + offset
-            try:
-                frames = packet.decode()
-            except (av.error.InvalidDataError, ValueError):
-                damaged += 1
-                continue
-            for frame in frames:
-                good += 1
-                time = frame.time or time
-                yield frame
-    except av.FFmpegError as error:
-        raise MediaError(f"{path}: damaged or cut short after {time:.2f} s ({error.strerror})") from error
-    if not good or damaged > MOST_DAMAGED * (good + damaged):
-        raise MediaError(
-            f"{path}: {damaged} packets of the {stream.type} track are damaged and {good} could be decoded"
-        )
-    if damaged:
-        logger.warning("%s: passed over %d damaged packets of the %s track", path, damaged, stream.type)
 
 
 def _preferred(streams: list[Any]) -> list[Any]:
@@ -151,13 +131,26 @@ def _has_two_packets(path: Path, index: int) -> bool:
     return False
 
 
-def _first_that_decodes(path: Path, indices: list[int]) -> tuple[int | None, float | None]:
-    """The first track that gives a frame, and that frame's time; the first track where none does."""
+def _declared_seconds(container: Any, stream: Any, edits: Sequence[Edit] | None) -> float | None:
+    """Length by the header, for formats that state it; for others ffmpeg guesses, which proves nothing."""
+    if not {"mp4", "matroska"} & set(container.format.name.split(",")):
+        return None
+    if edits is not None and math.isfinite(edits[-1].stop):
+        return edits[-1].stop - float(edits[0].start)
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    # the container counts from zero to its end, wherever its tracks begin
+    return (container.duration - max(0, container.start_time or 0)) / av.time_base if container.duration else None
+
+
+def _first_that_decodes(
+    path: Path, indices: list[int], edits: Mapping[int, tuple[Edit, ...]]
+) -> tuple[int | None, float | None]:
+    """The first track that gives a frame, and when that is shown; the first track where none does."""
     for index in indices:
         try:
-            with opened(path) as container:
-                for frame in decoded(container, Tracks(None, None, "", "", 0.0, 0.0), index, path):
-                    return index, frame.time
+            for one in decoded(path, index, edits=edits.get(index, ())):
+                return index, None if one.time is None else max(one.time, one.start)
         except MediaError:
             continue
     return (indices[0] if indices else None), None

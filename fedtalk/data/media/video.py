@@ -9,14 +9,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 
 from fedtalk.data.clip import FRAME_RATE
 from fedtalk.data.media.colour import is_hdr, to_rgb
-from fedtalk.data.media.files import PathLike, opened
-from fedtalk.data.media.tracks import Tracks, decoded, examine
+from fedtalk.data.media.decoding import EXACT
+from fedtalk.data.media.files import PathLike
+from fedtalk.data.media.tracks import Tracks, examine
 from fedtalk.errors import MediaError
 
 logger = logging.getLogger(__name__)
@@ -54,9 +54,7 @@ class Video:
         return not self.no_sound
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        tracks = examine(self.path)
-        with opened(self.path) as container:
-            yield from _at_frame_rate(container, tracks, self.path)
+        yield from _at_frame_rate(examine(self.path), self.path)
 
 
 def read_video(path: PathLike) -> Video:
@@ -69,27 +67,21 @@ def read_video(path: PathLike) -> Video:
     tracks = examine(path)
     if tracks.picture is None:
         raise MediaError(f"{path}: {tracks.no_picture}")
-    with opened(path) as container:
-        stream = container.streams[tracks.picture]
-        return Video(
-            path,
-            float(stream.average_rate or 0),
-            _declared_seconds(container, stream),
-            tracks.no_sound,
-            tracks.late,
-        )
+    return Video(path, tracks.rate, tracks.seconds, tracks.no_sound, tracks.late)
 
 
 @dataclass(frozen=True)
 class NativeFrame:
     """One picture of a video as it lies in the file, at the file's own rate."""
 
-    pts: int | None
-    """Presentation time in ticks of `time_base`; None where the file has none."""
     time_base: Fraction
-    """Seconds a tick."""
+    """Seconds a tick of the file's clock."""
     seconds: float
     """Since the first picture: sample ``16 000 seconds`` of `fedtalk.data.media.read_audio` belongs to it."""
+    taken: float
+    """By its own timestamp; before `seconds` where an edit begins in the middle of the picture."""
+    stop: float
+    """Where the edit that it belongs to ends; infinite without one."""
     source: Any
     """The decoded ``av.VideoFrame``."""
     aspect: float
@@ -119,57 +111,39 @@ def native_frames(path: PathLike, start: float = 0.0) -> Iterator[NativeFrame]:
     # Files without an index are entered near the wanted place, at times behind it: then from farther back.
     margins = [*SEEK_MARGINS, None] if start > 0 and not tracks.shifts else [None]
     for margin in margins:
-        with opened(path) as container:
-            stream = container.streams[tracks.picture]
-            if margin is not None and stream.time_base:
-                at = max(0.0, start - margin) + tracks.origin
-                container.seek(int(at / stream.time_base), stream=stream, backward=True)
-            frames = _native(container, tracks, path)
-            held = next(frames, None)
-            if margin is not None and (held is None or held.seconds > start):
-                continue
-            for frame in frames:
-                if held is not None and frame.seconds > start:
-                    yield held
-                held = frame
-            if held is not None:
+        frames = _native(tracks, path, None if margin is None else max(0.0, start - margin) + tracks.origin)
+        held = next(frames, None)
+        if margin is not None and (held is None or held.seconds > start):
+            continue
+        for frame in frames:
+            if held is not None and frame.seconds > start:
                 yield held
-            return
+            held = frame
+        if held is not None:
+            yield held
+        return
 
 
-def _native(container: Any, tracks: Tracks, path: Path) -> Iterator[NativeFrame]:
+def _native(tracks: Tracks, path: Path, start: float | None = None) -> Iterator[NativeFrame]:
     assert tracks.picture is not None  # read_video has refused it
-    stream = container.streams[tracks.picture]
-    step = 1 / float(stream.average_rate or FRAME_RATE)
+    step = 1 / (tracks.rate or FRAME_RATE)
     before: float | None = None
-    for frame in decoded(container, tracks, tracks.picture, path):
+    for one in tracks.decoded(path, tracks.picture, start):
         expected = 0.0 if before is None else before + step
-        time = expected if frame.time is None else frame.time - tracks.origin
+        taken = expected if one.time is None else one.time - tracks.origin
+        time = max(taken, one.start - tracks.origin)
         if before is not None:
             if time <= before:
                 continue
             if time - before > LONGEST_PAUSE:
                 raise MediaError(f"{path}: the picture's timestamps jump from {before:.2f} s to {time:.2f} s")
-        yield NativeFrame(frame.pts, frame.time_base, time, frame, float(stream.sample_aspect_ratio or 1))
+        stop = one.stop - tracks.origin
+        yield NativeFrame(one.frame.time_base, time, taken, stop, one.frame, tracks.aspect)
         before = time
 
 
-def _declared_seconds(container: Any, stream: Any) -> float | None:
-    """Length by the header, for formats that state it; for others ffmpeg guesses, which proves nothing."""
-    if not {"mp4", "matroska"} & set(container.format.name.split(",")):
-        return None
-    if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
-    # the container counts from zero to its end, wherever its tracks begin
-    return (container.duration - max(0, container.start_time or 0)) / av.time_base if container.duration else None
-
-
-def _at_frame_rate(container: Any, tracks: Tracks, path: Path) -> Iterator[np.ndarray]:
-    """Frames by nearest timestamp: a source frame is shown until midway to its successor."""
-    assert tracks.picture is not None  # read_video has refused it
-    stream = container.streams[tracks.picture]
-    step = 1 / float(stream.average_rate or FRAME_RATE)
-    declared = _declared_seconds(container, stream)
+def _at_frame_rate(tracks: Tracks, path: Path) -> Iterator[np.ndarray]:
+    """Frames by nearest timestamp: a source frame is shown until midway to its successor, or to the end of its edit."""
     shown = 0
     held: Any = None
 
@@ -181,20 +155,20 @@ def _at_frame_rate(container: Any, tracks: Tracks, path: Path) -> Iterator[np.nd
             yield picture
             shown += 1
 
-    for frame in _native(container, tracks, path):
+    for frame in _native(tracks, path):
         if held is None:
             if is_hdr(frame.source):
                 logger.info("%s: high dynamic range, brought to that of an ordinary screen", path.name)
         else:
-            yield from until((held.seconds + frame.seconds) / 2)
+            yield from until((held.taken + frame.taken) / 2 if frame.stop == held.stop else frame.seconds - 2 * EXACT)
         held = frame
     source = held.source
-    length = float(source.duration * source.time_base) if source.duration else step
-    count = max(1, round((held.seconds + length) * FRAME_RATE))
-    yield from until((count - 1) / FRAME_RATE)
-    if declared is not None and held.seconds + length < 0.95 * declared - tracks.late - 0.5:
+    length = float(source.duration * source.time_base) if source.duration else 1 / (tracks.rate or FRAME_RATE)
+    end = min(held.taken + length, held.stop)
+    yield from until((max(1, round(end * FRAME_RATE)) - 1) / FRAME_RATE)
+    if tracks.seconds is not None and end < 0.95 * tracks.seconds - tracks.late - 0.5:
         raise MediaError(
-            f"{path}: cut short; its header declares {declared:.2f} s, its picture ends at {held.seconds:.2f} s"
+            f"{path}: cut short; its header declares {tracks.seconds:.2f} s, its picture ends at {held.seconds:.2f} s"
         )
 
 

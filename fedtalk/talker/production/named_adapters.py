@@ -12,6 +12,7 @@ from fedtalk.data import consent
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.talker.adapters import adapter_parameters, load_adapter
 from fedtalk.talker.module import Talker
+from fedtalk.talker.mouth_looks import MouthLooks
 from fedtalk.training.module import load_state
 
 log = logging.getLogger("fedtalk")
@@ -85,7 +86,7 @@ def find_adapter(name: str, run: str | Path | None = None) -> Path:
 def use_adapters(talker: Talker, weights: Mapping[str, float], run: str | Path | None = None) -> dict[str, float]:
     """Put adapters on a talker that has none.
 
-    ``W x + sum_i w_i (alpha_i / rank_i) B_i A_i x``: the adapters' changes are added, weighted.
+    ``W x + sum_i w_i (alpha_i / rank_i) B_i A_i x``: the adapters' changes are added, weighted; so are their people's looks.
 
     Args:
         talker: built without an adapter.
@@ -105,9 +106,10 @@ def use_adapters(talker: Talker, weights: Mapping[str, float], run: str | Path |
     if list(folders.values()) == [1.0]:
         talker.load_adapter(next(iter(folders)))
         return {next(iter(folders)).name: 1.0}
-    unet, names = talker.backbone.denoiser.unet, []
-    for number, folder in enumerate(folders):
-        adapter, state = load_adapter(folder, talker.fingerprint())
+    unet, names, looks = talker.backbone.denoiser.unet, list[str](), list[tuple[MouthLooks | None, float]]()
+    for number, (folder, weight) in enumerate(folders.items()):
+        adapter, state, own_looks = load_adapter(folder, talker.fingerprint())
+        looks.append((own_looks, weight))
         names.append(f"blended{number}")
         with warnings.catch_warnings():  # peft warns of the second one, which is wanted here
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
@@ -122,6 +124,7 @@ def use_adapters(talker: Talker, weights: Mapping[str, float], run: str | Path |
         load_state(own, state)
     if names:
         unet.set_adapters(names, list(folders.values()))
+    talker.looks = MouthLooks.blended(looks)
     return {folder.name: weight for folder, weight in folders.items()}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from cut_films import film
 
 import fedtalk
 from fedtalk.data.framing import crop
@@ -57,6 +58,28 @@ def test_a_dub_keeps_everything_but_the_mouth_at_the_recordings_own_size_and_rat
     said = read_provenance(made.path)
     assert (said.kind, said.parents, said.state) == ("compositeWithTrainedAlgorithmicMedia", 1, "Valid")
     assert said.facts["backbone"] == ready.talker.fingerprint()
+
+
+@pytest.mark.parametrize("rate", [Fraction(24_000, 1001), Fraction(30), Fraction(60_000, 1001), None], ids=str)
+@pytest.mark.parametrize("cut", [0.0, 0.11, 0.137])
+def test_a_dub_of_a_trimmed_recording_shows_each_picture_when_players_do(
+    rate: Fraction | None, cut: float, picture: Callable, finder: object, ready: Ready, speech: Callable, read_number: Callable,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """To the tick, wherever an edit list cuts; without a rate, at uneven times."""
+    steps = np.random.default_rng(0).uniform(1 / 60, 1 / 15, 40) if rate is None else np.full(40, 1 / float(rate))
+    times = np.concatenate([[0.0], steps.cumsum()])[:40]
+    path = film(tmp_path / "recording.mov", times.tolist(), cut, cut, picture=picture)
+    made = fedtalk.generate(speech(0.4), video=path, talker=ready, **FAST).save(tmp_path / "dub.mp4")
+    with av.open(str(made.path)) as container:
+        frames = [(frame.time, read_number(frame.to_ndarray(format="rgb24"))) for frame in container.decode(video=0)]
+    first = int(np.flatnonzero(times <= cut + 1e-9)[-1])
+    assert [number for _, number in frames] == list(range(first, first + len(frames)))
+    wanted = [max(0.0, float(times[number]) - cut) for _, number in frames]
+    off = np.array([time for time, _ in frames]) - wanted
+    print(f"{rate or 'uneven'}: cut at {cut} s: {1000 * off.min():+.2f} to {1000 * off.max():+.2f} ms")
+    assert np.abs(off).max() < 1e-4
+    assert made.seconds == pytest.approx(0.4, abs=float(steps.max()) / 2 + 1e-3)
 
 
 def test_speech_longer_than_the_recording_plays_it_forth_and_back_or_holds_or_is_refused(

@@ -53,7 +53,10 @@ def _trainer(folder: Path, accelerator: str, **settings: Any) -> FederatedTraine
         "local": LocalTraining(steps=3, batch_size=2, learning_rate=3e-3, proximal=0.1),
     }  # fmt: skip
     return FederatedTrainer(
-        **{**usual, **settings}, accelerator=accelerator, default_root_dir=str(folder), cache_dir=str(folder.parent / "cache")
+        **{**usual, **settings},
+        accelerator=accelerator,
+        default_root_dir=str(folder),
+        cache_dir=str(folder.parent / "cache"),
     )
 
 

@@ -11,6 +11,7 @@ import av
 import numpy as np
 
 from fedtalk.data.clip import SAMPLE_RATE, SAMPLES_PER_FRAME
+from fedtalk.data.media.decoding import sound_frame
 from fedtalk.data.media.files import PathLike, opened
 from fedtalk.data.media.levels import Levels, channels_of, layout_of, measured
 from fedtalk.data.media.tracks import examine
@@ -176,8 +177,6 @@ def _usable(frame: Any, levels: Levels, part: int) -> Any:
     if channel is None and levels.scale == 1 and not levels.cleaned:
         return frame
     sound = np.nan_to_num(channels_of(frame), nan=0.0, posinf=0.0, neginf=0.0) / levels.scale
-    layout = frame.layout if channel is None else "mono"
+    layout = frame.layout.name if channel is None else "mono"
     chosen = sound if channel is None else sound[channel : channel + 1]
-    made = av.AudioFrame.from_ndarray(np.ascontiguousarray(np.clip(chosen, -1, 1)), format="fltp", layout=layout)
-    made.sample_rate, made.pts, made.time_base = frame.sample_rate, frame.pts, frame.time_base
-    return made
+    return sound_frame(np.clip(chosen, -1, 1), frame, layout, "fltp")

@@ -24,6 +24,8 @@ BEGINS_ANEW = 1.0
 """Seconds by which a track's timestamps must fall back to count as a new recording rather than as disorder."""
 AHEAD_OF_EDIT = 1.0
 """Seconds that are decoded before an edit, so that decoders of sound have settled."""
+PLANAR = {"u8p": np.uint8, "s16p": np.int16, "s32p": np.int32, "s64p": np.int64, "fltp": np.float32, "dblp": np.float64}
+"""Types of samples whose channels lie apart."""
 EXACT = 1e-6
 """Seconds to which instants that are sums of others are known."""
 
@@ -124,6 +126,8 @@ class _Track:
     def check(self) -> None:
         """Once all was read: whether enough of it could be decoded."""
         good, damaged = self._good, self._damaged
+        if not good and not damaged:
+            raise MediaError(f"{self._path}: its {self.kind} track is empty; record or export it again")
         if not good or damaged > MOST_DAMAGED * (good + damaged):
             raise MediaError(
                 f"{self._path}: {damaged} packets of the {self.kind} track are damaged and {good} could be decoded"
@@ -175,8 +179,34 @@ def _cut(frame: Any, first: int, last: int) -> Any:
     if (first, last) == (0, frame.samples):
         return frame
     step = 1 if frame.format.is_planar else frame.layout.nb_channels
-    samples = np.ascontiguousarray(frame.to_ndarray()[:, first * step : last * step])
-    made = av.AudioFrame.from_ndarray(samples, format=frame.format.name, layout=frame.layout)
-    made.sample_rate, made.time_base = frame.sample_rate, frame.time_base
+    made = sound_frame(samples_of(frame)[:, first * step : last * step], frame, frame.layout.name)
     made.pts = frame.pts + round(first / frame.sample_rate / frame.time_base)
+    return made
+
+
+def samples_of(frame: Any) -> np.ndarray:
+    """(C, n) samples of a decoded ``av.AudioFrame``; (1, C n) where its format is not planar."""
+    if not frame.format.is_planar:
+        return frame.to_ndarray()
+    # not to_ndarray: of eight channels PyAV 18 sees nine planes, and reads past the last
+    kind = PLANAR[frame.format.name]
+    planes = frame.planes[: frame.layout.nb_channels]
+    return np.stack([np.frombuffer(plane, kind)[: frame.samples] for plane in planes])
+
+
+def sound_frame(samples: np.ndarray, like: Any, layout: str, kind: str | None = None) -> Any:
+    """An ``av.AudioFrame`` at the rate and time of another.
+
+    Args:
+        samples: (C, n), or (1, C n) for formats that are not planar.
+        like: the other frame.
+        layout: of the channels.
+        kind: sample format; the other frame's by default.
+    """
+    kind = kind or like.format.name
+    channels = 1 if kind.endswith("p") else like.layout.nb_channels
+    made = av.AudioFrame(format=kind, layout=layout, samples=samples.shape[1] // channels)
+    for plane, row in zip(made.planes, samples, strict=False):
+        plane.update(np.ascontiguousarray(row).tobytes())
+    made.sample_rate, made.pts, made.time_base = like.sample_rate, like.pts, like.time_base
     return made

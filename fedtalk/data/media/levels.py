@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fedtalk.data.media.decoding import samples_of
 from fedtalk.data.media.files import opened
 from fedtalk.data.media.tracks import examine
 from fedtalk.errors import MediaError
@@ -45,7 +46,7 @@ def layout_of(frame: Any) -> tuple[str, str, int]:
 
 def channels_of(frame: Any) -> np.ndarray:
     """(C, N) float32 of a decoded ``av.AudioFrame``; full scale is 1 for integer formats."""
-    samples = frame.to_ndarray()
+    samples = samples_of(frame)
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
     if samples.dtype == np.uint8:

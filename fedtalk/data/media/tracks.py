@@ -74,6 +74,7 @@ def examine(path: Path) -> Tracks:
 def _examined(path: Path, size: int, modified: int) -> Tracks:
     with opened(path) as container:
         pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        covers = [s for s in container.streams.video if s not in pictures]
         decodable = [s for s in pictures if s.codec_context is not None]
         stills = {s.index for s in decodable if s.codec_context.name in STILL_CODECS and s.frames < 2}
         sounds = list(container.streams.audio)
@@ -101,7 +102,7 @@ def _examined(path: Path, size: int, modified: int) -> Tracks:
     return Tracks(
         picture,
         sound,
-        "" if picture is not None else _missing("video", "picture", pictures),
+        "" if picture is not None else _missing("video", "picture", pictures or covers),
         "" if sound is not None else _missing("audio", "sound", sounds),
         origin,
         max(0.0, origin - starts[picture]) if picture is not None else 0.0,

@@ -56,7 +56,7 @@ def test_one_clients_trouble_is_its_own(federation, people, sealed, monkeypatch,
     east = transport.sites["east"]
     if where == "weighing":
         monkeypatch.setattr(
-            in_process, "weigh", lambda r, *rest: _out_of_memory() if r.client == name else weigh(r, *rest)
+            in_process, "weigh", lambda r, *rest: _out_of_memory() if r.report.client == name else weigh(r, *rest)
         )
     elif where == "encoding":
         encode = ClientEncoding.elements

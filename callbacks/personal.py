@@ -136,6 +136,7 @@ class PersonalAdapters(RoundCallback):
                 module.looks = result.looks
                 write_json(markers[client], {"made_from": None})  # until all of it is there, whatever was there before
                 module.save_adapter(markers[client].parent)
+                module.looks = None
                 write_json(markers[client], {"made_from": origin})
                 loss = "" if private else f"  loss {result.report.losses['loss']:.4f}"
                 log.info("personal adapter %d/%d  %s%s", done, len(clients), client, loss)

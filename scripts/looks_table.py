@@ -4,7 +4,8 @@
 
 CLIENTS as for scripts/people_table.py. Clips of three seconds and more are dubbed from their first frame, without looks, with
 looks from their own first second and first two, and with looks from 1 and up to --others other sentences of the person, where
-there are any. dB over the same dub without looks; 95 % intervals by resampling people, each counting once.
+there are any. dB over the same dub without looks; without looks and with those of two seconds also over the moved reference.
+95 % intervals by resampling people, each counting once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import torch
 from people_table import mouth_psnr
 
 from fedtalk.data.clip import FRAME_RATE, Clip
-from fedtalk.talker.batches import heard
+from fedtalk.data.framing import align
+from fedtalk.talker.batches import heard, surrounded
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.module import Talker
 from fedtalk.talker.mouth_looks import MouthLooks, sums_of
@@ -39,6 +41,14 @@ def psnr(talker: Talker, clip: Clip) -> float:
     alpha = lower_face(part.eyes, clip.size)[1].permute(0, 2, 3, 1).numpy()
     dub = np.round(alpha * made + (1 - alpha) * part.frames).astype(np.uint8)
     return mouth_psnr(dub, part.frames, part.mouth, part.eyes, BEFORE)
+
+
+def moved(clip: Clip) -> float:
+    """Of the first frame moved to the last second's eyes."""
+    part, reference = clip.window(len(clip) - FRAME_RATE, FRAME_RATE), clip.reference(0)
+    hidden, _ = lower_face(part.eyes, clip.size)
+    still = surrounded(align(reference.frame, reference.eyes, part.eyes), part.frames, hidden)
+    return mouth_psnr(still, part.frames, part.mouth, part.eyes, 0)
 
 
 def sums(talker: Talker, clip: Clip, frames: int) -> np.ndarray:
@@ -77,16 +87,20 @@ def main() -> None:
             for count in sorted({1, len(rest)} if rest else set()):
                 learned["1 other" if count == 1 else "others"] = rest[:count]
             talker.looks = None
-            without = psnr(talker, clip)
+            without, still = psnr(talker, clip), moved(clip)
+            gains.setdefault("none - moved", {}).setdefault(person, []).append(without - still)
             for name, known in learned.items():
                 talker.looks = MouthLooks.fitted(known)
-                gains.setdefault(name, {}).setdefault(person, []).append(psnr(talker, clip) - without)
+                gained = psnr(talker, clip) - without
+                gains.setdefault(name, {}).setdefault(person, []).append(gained)
+                if name == "own 2 s":
+                    gains.setdefault("own 2 s - moved", {}).setdefault(person, []).append(gained + without - still)
         found = {name: round(float(np.mean(of[person])), 2) for name, of in gains.items() if person in of}
         print(person, found, flush=True)
     table = {name: {person: float(np.mean(values)) for person, values in of.items()} for name, of in gains.items()}
     for name, of in table.items():
         mean, low, high = interval(of)
-        print(f"{name:8s} {len(of)} people  {mean:+.2f} dB [{low:+.2f}, {high:+.2f}]")
+        print(f"{name:16s} {len(of)} people  {mean:+.2f} dB [{low:+.2f}, {high:+.2f}]")
     if chosen.json:
         chosen.json.write_text(json.dumps(table, indent=1))
 

@@ -195,7 +195,7 @@ class VideoWriter:
             self._video.width, self._video.height, self._video.pix_fmt = width, height, "yuv420p"
             context = self._video.codec_context
             context.time_base = self._video.time_base = self._time_base
-            context.thread_count = 1  # one thread: the same bits on every machine
+            context.thread_count = 1  # the same bits for any number of processors
             context.colorspace, context.color_range, context.color_primaries, context.color_trc = 1, 1, 1, 1  # BT.709
             if self._codec == "libx264":
                 self._video.options = {"crf": "18", "preset": "veryfast"}

@@ -69,6 +69,7 @@ class ClientHalf:
 
     def _own(self, client: str, work: LocalWork) -> tuple[list[Prepared], Any]:
         """A client's prepared clips; for personal work prepared with its looks, and these."""
+        self.module.looks = None  # not those of who was saved before
         clips = self.prepared(client)
         if not work.personal:
             return clips, None

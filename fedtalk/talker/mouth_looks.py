@@ -55,7 +55,7 @@ class MouthLooks:
     def blended(cls, people: Iterable[tuple[MouthLooks | None, float]]) -> MouthLooks | None:
         """Several people's, weighted as their adapters are."""
         parts = [weight * looks.coefficients for looks, weight in people if looks is not None]
-        return cls(np.sum(parts, 0, dtype=np.float32)) if parts else None
+        return cls(np.asarray(np.sum(parts, 0), np.float32)) if parts else None
 
     def added(self, pictures: np.ndarray, eyes: np.ndarray, lips: np.ndarray) -> np.ndarray:
         """Puppets as this person's.

@@ -81,6 +81,12 @@ def test_missing_tracks_are_named(tmp_path: Path) -> None:
         read_video(make_wav(tmp_path / "tone.wav", sine(1.0)[None], 16_000))
 
 
+def test_a_sound_file_of_a_header_alone_is_called_empty(tmp_path: Path) -> None:
+    path = make_wav(tmp_path / "tone.wav", sine(0.0)[None], 16_000)
+    with pytest.raises(MediaError, match="its audio track is empty"):
+        read_audio(path)
+
+
 @pytest.mark.parametrize(("seconds", "level", "said"), [(0.01, 0.4, "at least 640 samples"), (1.0, 0.0, "silence")])
 def test_sound_without_speech_is_refused(tmp_path: Path, seconds: float, level: float, said: str) -> None:
     with pytest.raises(MediaError, match=said):

@@ -126,6 +126,8 @@ class _Track:
     def check(self) -> None:
         """Once all was read: whether enough of it could be decoded."""
         good, damaged = self._good, self._damaged
+        if not good and not damaged:
+            raise MediaError(f"{self._path}: its {self.kind} track is empty; record or export it again")
         if not good or damaged > MOST_DAMAGED * (good + damaged):
             raise MediaError(
                 f"{self._path}: {damaged} packets of the {self.kind} track are damaged and {good} could be decoded"

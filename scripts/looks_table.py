@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from people_table import mouth_psnr
+from people_table import interval, mouth_psnr
 
 from fedtalk.data.clip import FRAME_RATE, Clip
 from fedtalk.data.framing import align
@@ -57,13 +57,6 @@ def sums(talker: Talker, clip: Clip, frames: int) -> np.ndarray:
     told = heard(talker.backbone, list(talker.generation.windows(torch.from_numpy(part.audio))))
     assert told is not None
     return sums_of(Puppet(part.reference(0)).moved(part.eyes, told), part.frames, part.eyes, told)
-
-
-def interval(values: dict[str, float]) -> tuple[float, float, float]:
-    """Mean over people and its 95 % interval."""
-    row, generator = np.array(list(values.values())), np.random.default_rng(0)
-    low, high = np.percentile([generator.choice(row, len(row)).mean() for _ in range(5000)], [2.5, 97.5])
-    return float(row.mean()), float(low), float(high)
 
 
 def main() -> None:

@@ -99,6 +99,13 @@ def mouth_psnr(
     return float(-10 * np.log10(np.mean(values) / 255**2 + 1e-12))
 
 
+def interval(values: dict[str, float]) -> tuple[float, float, float]:
+    """Mean over people and its 95 % interval."""
+    row, generator = np.array(list(values.values())), np.random.default_rng(0)
+    low, high = np.percentile([generator.choice(row, len(row)).mean() for _ in range(5000)], [2.5, 97.5])
+    return float(row.mean()), float(low), float(high)
+
+
 def flicker(frames: np.ndarray) -> float:
     return float(np.abs(np.diff(frames.astype(np.float32), axis=0)).mean())
 
@@ -150,6 +157,9 @@ def main() -> None:
     table = {**rows, "mean": means}
     for key in means:
         print(f"{key:42s}" + "".join(f"{table[name][key]:9.2f}" for name in table))
+    for key in (key for key in means if key.endswith("- moved")):
+        mean, low, high = interval({name: row[key] for name, row in rows.items()})
+        print(f"{key}: {mean:.2f}, 95 % interval over people [{low:.2f}, {high:.2f}]")
     if arguments.json:
         arguments.json.write_text(json.dumps(table, indent=1))
 

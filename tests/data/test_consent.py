@@ -74,7 +74,7 @@ def test_the_template_agrees_to_nothing_and_is_never_overwritten(tmp_path: Path,
 )
 def test_what_a_record_covers(changes: dict, purpose: str, said: str | None) -> None:
     record = Consent(**{"person": "anna", "purposes": (TRAIN, GENERATE), "given": TODAY, **changes})
-    why = record.problem(purpose)
+    why = record.problem(purpose, TODAY)
     assert why is None if said is None else why is not None and said in why
 
 

@@ -38,6 +38,8 @@ class Reference:
     """(H, W, 3) uint8, RGB, square."""
     eyes: np.ndarray
     """(2, 2) float32: centre of the eye on the left and on the right of the picture, (x, y) in pixels."""
+    mouth: np.ndarray | None = None
+    """(2,) float32: centre of the mouth where a face finder, or whoever drew it, has said so, (x, y) in pixels."""
 
 
 @dataclass
@@ -86,7 +88,7 @@ class Clip:
 
     def reference(self, index: int) -> Reference:
         """Frame ``index`` as a reference picture."""
-        return Reference(self.frames[index], self.eyes[index])
+        return Reference(self.frames[index], self.eyes[index], self.mouth[index])
 
     def references(self) -> list[tuple[Reference, int]]:
         """Pictures of the person to learn with, each with the number of the frame that it is: the first and the last."""

@@ -108,7 +108,8 @@ def _changed(clip: Clip, start: int, frames: int, reference: Reference, generato
         return moved[..., ::-1, :].copy() if mirror else moved
 
     part = clip.window(start, frames)
-    other = Reference(picture(reference.frame), eyes(reference.eyes))
+    mouth = None if reference.mouth is None else move(transform, reference.mouth).astype(np.float32)
+    other = Reference(picture(reference.frame), eyes(reference.eyes), mouth)
     return Piece(
         np.stack([picture(frame) for frame in part.frames]),
         part.audio,

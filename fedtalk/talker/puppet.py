@@ -34,6 +34,8 @@ REACH = 1.15
 LARGEST = 0.45
 VISIBLE = 0.05
 """From this gap on, the reference shows the inside of the mouth itself."""
+MISTAKEN = 0.12
+"""How far above the mouth landmarks of lips may lie; beyond, they are those of a moustache."""
 
 
 class Puppet:
@@ -121,10 +123,21 @@ class Puppet:
 
 
 def _measured(reference: Reference, points: np.ndarray) -> Lips:
-    """The picture's lips. Landmarks find gaps in mouths that are closed where lips are drawn or made up; the probe does not."""
+    """The picture's lips. Landmarks find gaps in mouths that are closed where lips are drawn or made up; the probe does not.
+
+    Where landmarks lie on a moustache, the middle is the mouth that the picture comes with, and the gap what the probe sees.
+    """
     lips = measure_lips(reference, points)
+    if reference.mouth is not None and _depth(reference, lips.middle) < _depth(reference, reference.mouth) - MISTAKEN:
+        lips = replace(lips, middle=np.asarray(reference.mouth, np.float64), opening=OPENEST, bend=0.0)
     seen = mouth_probe().measure(reference.frame[None], lips.middle[None], np.asarray(reference.eyes)[None])[0]
     return replace(lips, opening=min(lips.opening, OPENEST * float(seen)))
+
+
+def _depth(reference: Reference, point: np.ndarray) -> float:
+    """How far below the eyes a point lies, in distances between them."""
+    across = np.asarray(reference.eyes[1] - reference.eyes[0], np.float64)
+    return float((point - reference.eyes.mean(0)) @ np.array([-across[1], across[0]]) / (across @ across))
 
 
 def _source(

@@ -30,6 +30,12 @@ def test_rates_are_the_designs() -> None:
     assert (FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME) == (25, 16_000, 640)
 
 
+def test_a_reference_is_a_frame_with_its_eyes_and_its_mouth(clip: Clip) -> None:
+    reference = clip.reference(3)
+    for name, of_clip in (("frame", clip.frames), ("eyes", clip.eyes), ("mouth", clip.mouth)):
+        assert np.array_equal(getattr(reference, name), of_clip[3])
+
+
 def test_a_clip_comes_back_from_disk(clip: Clip, tmp_path: Path) -> None:
     clip.save(tmp_path / "new folder" / "clip.npz")
     again = Clip.load(tmp_path / "new folder" / "clip.npz")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,29 @@ def test_drawn_mouths_that_are_closed_open_onto_something_dark(group: str, index
     mouth = np.repeat(clip.mouth[[int(np.argmin(clip.openness))]], 2, 0)
     shut, wide = mouth_probe().measure(frames, mouth, np.repeat(reference.eyes[None], 2, 0))
     assert shut < 0.15 and wide > 0.5
+
+
+@pytest.mark.parametrize("index", [0, 4])
+def test_below_a_drawn_moustache_the_lips_open(index: int) -> None:
+    """Landmarks take these two moustaches for lips; where the mouth is was said by whoever drew it."""
+    clip = make_clip(Speaker.draw(0, "private", index), 0, 40, 128)
+    reference, eyes = clip.reference(0), np.repeat(clip.eyes[:1], 2, 0)
+    unit = float(np.linalg.norm(reference.eyes[1] - reference.eyes[0]))
+    unsaid = Puppet(replace(reference, mouth=None))
+    assert np.linalg.norm(unsaid.mouths(eyes)[0] - clip.mouth[0]) > 0.12 * unit
+    assert np.linalg.norm(Puppet(reference).mouths(eyes)[0] - clip.mouth[0]) < 0.01 * unit
+    told, mouth = np.array([[0.0, 0.0], [0.3, 0.0]]), np.repeat(clip.mouth[:1], 2, 0)
+    shut, wide = mouth_probe().measure(Puppet(reference).moved(eyes, told), mouth, eyes)
+    assert shut < 0.15 and wide - shut > 0.35
+    before = mouth_probe().measure(unsaid.moved(eyes, told), mouth, eyes)
+    assert before[1] - before[0] < 0.35
+
+
+def test_lips_near_the_mouth_stay_where_landmarks_found_them(clip) -> None:
+    reference = clip.reference(0)
+    unsaid = replace(reference, mouth=None)
+    told = np.tile([0.2, 0.0], (4, 1))
+    assert np.array_equal(Puppet(reference).moved(clip.eyes[:4], told), Puppet(unsaid).moved(clip.eyes[:4], told))
 
 
 def test_eyes_and_background_do_not_move_with_the_lips(clip) -> None:

@@ -62,5 +62,6 @@ def find_portrait(picture: np.ndarray, size: int, finder: FaceFinder) -> Portrai
     problem = too_small(eyes, size) or at_border(transform, size, width, height)
     if problem:
         raise MediaError(f"portrait: {problem}; use a larger picture with space around the head")
-    reference = Reference(crop(picture, transform, size), move(transform, face.eyes).astype(np.float32))
+    eyes_there, mouth = (move(transform, points).astype(np.float32) for points in (face.eyes, face.mouth))
+    reference = Reference(crop(picture, transform, size), eyes_there, mouth)
     return Portrait(picture, transform, reference)

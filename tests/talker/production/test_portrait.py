@@ -38,6 +38,7 @@ def test_the_largest_face_is_framed_like_a_clip(caplog: pytest.LogCaptureFixture
     found = find_portrait(_picture(), 64, Given((200, 60, 14), (100, 80, 36)))
     expected = [[0.36 * 64 - 0.5, 0.42 * 64 - 0.5], [0.64 * 64 - 0.5, 0.42 * 64 - 0.5]]
     np.testing.assert_allclose(found.reference.eyes, expected, atol=0.01)
+    np.testing.assert_allclose(found.reference.mouth, [0.5 * 64 - 0.5, 0.7 * 64 - 0.5], atol=0.01)
     assert found.reference.frame.shape == (64, 64, 3)
     assert "2 faces found; taking the largest" in caplog.text
     caplog.clear()

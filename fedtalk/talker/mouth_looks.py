@@ -4,7 +4,8 @@
 
 r: what is missing in the puppet, pixel by pixel, in a window that follows the eyes; L: a diagonal ridge, that is how many frames
 a row of B is doubted by. The first row is what is always missing (how the lips of its pictures were measured, their light); the
-others are how this person's lips, teeth and chin follow speech.
+others are how this person's lips, teeth and chin follow speech. Of several clips each is foretold from the others, and B is taken
+by the share that would have been best there: none where recordings don't resemble each other (cross-validated shrinkage).
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class MouthLooks:
         known = [one for one in sums if one.size]
         if not known:
             return None
-        total = np.sum(np.asarray(known, np.float64), 0)
-        solved = np.linalg.solve(total[:, :ROWS] + np.diag(DOUBT), total[:, ROWS:])
+        parts = np.asarray(known, np.float64)
+        solved = _solved(parts.sum(0)) * (_share(parts) if len(parts) > 1 else 1.0)
         return cls(solved.reshape(ROWS, HIGH, WIDE, 3).astype(np.float32))
 
     @classmethod
@@ -119,6 +120,22 @@ def sums_of(puppets: np.ndarray, frames: np.ndarray, eyes: np.ndarray, lips: np.
     ])  # fmt: skip
     rows = _rows(lips)
     return (rows.T @ np.concatenate([rows, missing.reshape(len(rows), -1)], 1)).astype(np.float32)
+
+
+def _solved(total: np.ndarray) -> np.ndarray:
+    """(3, HIGH WIDE 3): B."""
+    return np.linalg.solve(total[:, :ROWS] + np.diag(DOUBT), total[:, ROWS:])
+
+
+def _share(parts: np.ndarray) -> float:
+    """Share s of B, in [0, 1], at which clips are foretold best from the others: of the least sum |r - s B^T x|^2 over them."""
+    total, weight = parts.sum(0), np.repeat(_fading().reshape(-1) ** 2, 3)
+    like, length = 0.0, 0.0
+    for own in parts:
+        others = _solved(total - own)
+        like += float((others * own[:, ROWS:] * weight).sum())
+        length += float((others * (own[:, :ROWS] @ others) * weight).sum())
+    return float(np.clip(like / length, 0, 1)) if length > 0 else 0.0
 
 
 def _rows(lips: np.ndarray) -> np.ndarray:

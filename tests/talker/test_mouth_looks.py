@@ -54,6 +54,20 @@ def test_little_is_believed_of_few_frames() -> None:
     assert MouthLooks.fitted([]) is None and MouthLooks.fitted([np.zeros(0, np.float32)]) is None
 
 
+@pytest.mark.parametrize(("lacks", "share"), [((30, 30, 30), 1.0), ((30, -30, 30, -30), 0.0), ((40, 0, 40, 0), 2 / 3)])
+def test_what_clips_do_not_say_of_each_other_is_not_believed(lacks: tuple[int, ...], share: float) -> None:
+    """Recordings that lack the same, that lack opposites, and that half resemble each other."""
+    puppets, frames = np.full((60, 128, 128, 3), 100, np.uint8), 60
+    where = np.repeat(EYES[None], frames, 0), np.zeros((frames, 2))
+    looks = MouthLooks.fitted(
+        [sums_of(puppets, (puppets.astype(int) + lack).astype(np.uint8), *where) for lack in lacks]
+    )
+    assert looks is not None
+    count, mean = frames * len(lacks), float(np.mean(lacks))
+    given = looks.coefficients[0, HIGH // 2, WIDE // 2, 0]
+    assert given == pytest.approx(share * mean * count / (count + DOUBT[0]), abs=0.02 * 30)
+
+
 def test_nothing_is_added_away_from_the_mouth() -> None:
     picture = np.full((1, 128, 128, 3), 120, np.uint8)
     made = _some().added(picture, EYES[None], np.array([[0.2, 0.05]]))

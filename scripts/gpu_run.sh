@@ -7,7 +7,8 @@
 #                                                 package of that name is enough; the landmarks need face_recognition_models, 100 MB:
 #                                                 a gpu/setup.sh of your own, sourced first, can bring it in a smaller form.
 #   bash scripts/gpu_run.sh [SECONDS] [OUT]       there; 480 seconds, gpu/out
-# PYTHON there: python3 by default. JOBS: processes that prepare clips, 12. TRAIN: which of them, "wide further". DATA: further options of
+# PYTHON there: python3 by default. JOBS: processes that prepare clips, 12. TRAIN: which of them, "wide further"; BACKBONE: which one
+# is trained further, shipped or a folder. DATA: further options of
 # the data ("pieces=100 speakers=8"), FIT: further options of `fedtalk fit`. More about the parts: scripts/gpu_people.py,
 # prepare_pieces.py, gpu_train.py (--help).
 set -euo pipefail
@@ -46,12 +47,12 @@ wait $pieces || { cat "$out/pieces.log"; exit 1; }
 tail -n 1 "$out/pieces.log"
 read -ra fit <<< "${FIT:-} ${settings[*]/#/--data.}"
 usual=(--data.people gpu/clips --trainer.cache_dir $cache "${fit[@]}")
-train() {  # train NAME OPTIONS: what it makes, in pieces of 15 MB
+train() {  # train NAME OPTIONS: into OUT/NAME
   "$python" scripts/gpu_train.py $((end - SECONDS - 10)) "$out/$1" -- "${@:2}" > "$out/$1.log" 2>&1 ||
     echo "gpu_run.sh: $1 failed" >&2
   tail -n 4 "$out/$1.log"
 }
 case " ${TRAIN:-wide further} " in *" wide "*) train wide "${wide[@]}" --model.architecture.codec $codec "${usual[@]}" & ;; esac
-case " ${TRAIN:-wide further} " in *" further "*) train further "${further[@]}" --model.backbone shipped "${usual[@]}" & ;; esac
+case " ${TRAIN:-wide further} " in *" further "*) train further "${further[@]}" --model.backbone "${BACKBONE:-shipped}" "${usual[@]}" & ;; esac
 wait
 ls -la "$out"/*/backbone || true

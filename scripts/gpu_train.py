@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+import yaml
+
 from fedtalk.federation.checkpoint import load_checkpoint
 from fedtalk.talker.backbone import SHIPPED, Architecture
 from fedtalk.talker.module import Talker
@@ -57,8 +59,6 @@ def rounds_timed(fit: subprocess.Popen, checkpoint: Path, end: float) -> list[fl
 
 def export(run: Path) -> None:
     """The backbone of the last checkpoint."""
-    import yaml
-
     model = yaml.safe_load((run / "config.yaml").read_text())["model"]
     settings = model.get("init_args", model)
     shape = settings.get("architecture")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Is a federated adapter worth its rounds? Mouths of people who took part and of people who didn't, with it and without.
 
-    python scripts/adapter_worth.py --learning_rate 3e-3 [--mouth_emphasis 2] [--lips heard] [--rounds 3] [--steps 8]
+    python scripts/adapter_worth.py --learning_rate 3e-3 [--group community] [--lips heard] [--rounds 3] [--steps 8]
 
 FedAvg with equal weights over private SynthTalk speakers on the shipped backbone, every client in every round, three clips of 24
 frames each; no sealing, no cohort: nothing but rate, objective and data. After each measured round a held-out clip of every
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fedtalk.data.clip import Clip
 from fedtalk.data.lips import OPENEST
-from fedtalk.data.synthtalk import Speaker, make_clip
+from fedtalk.data.synthtalk import GROUPS, Speaker, make_clip
 from fedtalk.encoders.speech import heard_lips
 from fedtalk.evaluation import metrics
 from fedtalk.storage import atomic_path, write_json
@@ -41,14 +41,14 @@ Row = tuple[int, float, np.ndarray, np.ndarray]
 """A person, its mouth PSNR, the generated and the true opening."""
 
 
-def clip_of(person: int, take: int) -> Clip:
-    return make_clip(Speaker.draw(POPULATION, "private", person), take, FRAMES, 128)
+def clip_of(group: str, person: int, take: int) -> Clip:
+    return make_clip(Speaker.draw(POPULATION, group, person), take, FRAMES, 128)
 
 
-def prepared(talker: Talker, person: int, take: int, lips: str, work: Path) -> Prepared:
-    path = work / f"{lips}-{person}-{take}.safetensors"
+def prepared(talker: Talker, group: str, person: int, take: int, lips: str, work: Path) -> Prepared:
+    path = work / f"{group}-{lips}-{person}-{take}.safetensors"
     if not path.exists():
-        clip = clip_of(person, take)
+        clip = clip_of(group, person, take)
         if lips == "heard":
             opening = heard_lips(torch.from_numpy(clip.audio))[:, 0].numpy() / OPENEST
             clip = replace(clip, openness=opening.astype(np.float32))
@@ -58,10 +58,10 @@ def prepared(talker: Talker, person: int, take: int, lips: str, work: Path) -> P
     return load_file(path)
 
 
-def measured(talker: Talker, people: list[int]) -> list[Row]:
+def measured(talker: Talker, group: str, people: list[int]) -> list[Row]:
     rows = []
     for person in people:
-        clip, reference = clip_of(person, HELD_OUT), clip_of(person, 0).reference(0)
+        clip, reference = clip_of(group, person, HELD_OUT), clip_of(group, person, 0).reference(0)
         frames = np.stack([frame.numpy() for frame in talker.eval().dub(clip, reference)])
         assert clip.openness is not None
         opening = mouth_probe().measure(frames, clip.mouth, clip.eyes)
@@ -91,6 +91,7 @@ def compared(after: list[Row], before: list[Row]) -> dict[str, float]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--learning_rate", type=float, default=3e-3)
+    options.add_argument("--group", choices=GROUPS, default="private", help="whom the people are drawn from")
     options.add_argument("--mouth_emphasis", type=float, default=2.0)
     options.add_argument("--lips", choices=["seen", "heard"], default="seen")
     options.add_argument("--rounds", type=int, default=3)
@@ -102,9 +103,11 @@ def main() -> None:
     chosen.work.mkdir(parents=True, exist_ok=True)
     talker = Talker(adapter=Adapter(), sampling_steps=1, stride=8, mouth_emphasis=chosen.mouth_emphasis)
     clients = list(range(chosen.people))
-    clips = {c: [prepared(talker, c, take, chosen.lips, chosen.work) for take in range(CLIPS)] for c in clients}
+    clips = {
+        c: [prepared(talker, chosen.group, c, take, chosen.lips, chosen.work) for take in range(CLIPS)] for c in clients
+    }
     groups = {"took part": clients, "took no part": [OTHERS + c for c in clients]}
-    before = {name: measured(talker, people) for name, people in groups.items()}
+    before = {name: measured(talker, chosen.group, people) for name, people in groups.items()}
     local = LocalTraining(chosen.steps, chosen.batch_size, chosen.learning_rate)
     fabric, parameters = Fabric(accelerator="cpu", devices=1), talker.exchanged_parameters()
     state: dict[str, Tensor] = copy_state(parameters)
@@ -119,14 +122,16 @@ def main() -> None:
         load_state(parameters, state)
         if number + 1 in (1, chosen.rounds):
             for name, people in groups.items():
-                told[f"round {number + 1}, {name}"] = found = compared(measured(talker, people), before[name])
+                told[f"round {number + 1}, {name}"] = found = compared(
+                    measured(talker, chosen.group, people), before[name]
+                )
                 text = "  ".join(
                     f"{key} {found[key]:+.3f} [{found[key + '_low']:+.3f}, {found[key + '_high']:+.3f}]"
                     for key in ("psnr_mouth", "mouth_corr", "mouth_corr_pooled")
                 )
                 print(f"round {number + 1}  {name:12}  {text}", flush=True)
     settings = {name: str(value) for name, value in vars(chosen).items()}
-    name = f"lr-{chosen.learning_rate:g}-emphasis-{chosen.mouth_emphasis:g}-{chosen.lips}.json"
+    name = f"{chosen.group}-lr-{chosen.learning_rate:g}-emphasis-{chosen.mouth_emphasis:g}-{chosen.lips}.json"
     write_json(chosen.work / name, settings | told)
 
 

@@ -43,6 +43,7 @@ OVERLAYS: dict[str, Overlay] = {
     "unreliable": data(unreliable=0.3),
     "reliable": data(unreliable=0.0),
     "outsiders": data(unreliable=0.0, outsiders=8),
+    "community": data(group="community", outsiders=8),
     "released": {"trainer": {"personal": None}},
     "longer": {"trainer": {"rounds": 4, "local": {"steps": 8}, "cohort": EVERYBODY}},
     "sgd": {"trainer": {"default_placement": {"optimizer": "sgd"}, "local": {"learning_rate": 1.0}}},
@@ -200,6 +201,14 @@ EXPERIMENTS = {
     "longer-30": Experiment(
         "30 % unreliable, four rounds of eight steps: the released adapter", ("unreliable", "longer", "released"),
         ("fedavg", "base", "oracle"), "trained",
+    ),
+    "community-30": Experiment(
+        "A community of its own, 30 % unreliable, longer rounds, people who took no part: the released adapter",
+        ("unreliable", "community", "longer", "released"), ("fedavg", "base", "oracle"), "trained",
+    ),
+    "community-0": Experiment(
+        "A community of its own, all reliable, longer rounds, people who took no part: the released adapter",
+        ("reliable", "community", "longer", "released"), ("fedavg", "base"), "trained",
     ),
     "outsiders": Experiment(
         "People who took no part: the released adapter", ("outsiders", "released"), ("fedavg", "base"), "trained"

@@ -21,6 +21,7 @@ def app(
     stride: int = 4,
     scale: int = 4,
     when_short: WhenShort = "loop",
+    learn_looks: bool = True,
     device: str = "auto",
     precision: Precision = "32",
     finder: Finder = "dlib",
@@ -37,6 +38,7 @@ def app(
         stride: frames between sampling windows.
         scale: factor by which a portrait's frames are enlarged.
         when_short: where the speech is longer than the video: loop, hold or refuse.
+        learn_looks: learn from a video that has speech how this person's mouth looks.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: 32, bf16 or 16.
         finder: face finder: dlib, yunet or face-alignment.
@@ -46,6 +48,6 @@ def app(
         torch.set_num_threads(threads)
     order = Order(
         run=run, backbone=backbone, guidance=guidance, steps=steps, stride=stride, finder=finder, when_short=when_short,
-        device=device, precision=precision, scale=scale,
+        learn_looks=learn_looks, device=device, precision=precision, scale=scale,
     )  # fmt: skip
     serve(order, port)

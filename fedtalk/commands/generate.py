@@ -30,6 +30,7 @@ def generate(
     scale: int = 4,
     keep_picture: bool = False,
     when_short: WhenShort = "loop",
+    learn_looks: bool = True,
     mark: bool = False,
     overwrite: bool = False,
     device: str = "auto",
@@ -57,6 +58,8 @@ def generate(
         scale: factor by which a portrait's frames are enlarged in the video.
         keep_picture: put the speaking face back into the whole portrait, at the portrait's own resolution.
         when_short: where the speech is longer than the video: loop (forth and back), hold (the last picture) or refuse.
+        learn_looks: with a video that has speech of its own: learn from its first eight seconds how this person's mouth looks
+            (teeth, lips, chin), in place of what the adapter knows of it; no training, and nothing is kept.
         mark: draw "AI-generated" into a corner of each frame.
         overwrite: with batch, make files again that are there.
         device: auto, cpu, cuda, cuda:1 or mps.
@@ -68,7 +71,8 @@ def generate(
         torch.set_num_threads(threads)
     order = Order(
         adapter=adapter, run=run, backbone=backbone, guidance=guidance, steps=steps, stride=stride, seed=seed, finder=finder,
-        when_short=when_short, keep_picture=keep_picture, device=device, precision=precision, scale=scale, mark=mark,
+        when_short=when_short, learn_looks=learn_looks, keep_picture=keep_picture, device=device, precision=precision,
+        scale=scale, mark=mark,
     )  # fmt: skip
     if batch is not None:
         if any(value is not None for value in (audio, out, portrait, video)):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
 
 from fedtalk.checks import check_least, check_share
 from fedtalk.data.source import ClipData, ClipSource
-from fedtalk.data.synthtalk import FAULTS, Speaker, make_clip
+from fedtalk.data.synthtalk import FAULTS, Group, Speaker, make_clip
 from fedtalk.errors import ConfigurationError
 
 
@@ -21,7 +20,7 @@ class SynthTalkData(ClipData):
         held_out: int = 2,
         frames: int = 40,
         size: int = 128,
-        group: Literal["private", "public"] = "private",
+        group: Group = "private",
         unreliable: float = 0.0,
         centralised: bool = False,
         first: int = 0,
@@ -35,7 +34,8 @@ class SynthTalkData(ClipData):
             held_out: further clips of each, never trained on.
             frames: length of a clip in video frames (25 a second).
             size: height and width of a frame in pixels.
-            group: ``private`` (clients) or ``public`` (backbone).
+            group: ``private`` (clients), ``public`` (backbone), or ``community``: clients who share what public people lack,
+                black teeth, which only a federation can tell those who took no part.
             unreliable: share of the people, from the last one backwards, whose clips are faulty (flicker, shifted audio,
                 blur, strangers, in turn).
             centralised: put all people into one client named ``public``. Tables are still made of the people one by one.

@@ -12,6 +12,7 @@ from fedtalk.data.synthtalk import FAULTS, Speaker, make_clip
 from fedtalk.data.synthtalk.face import Motion, draw_face
 from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.errors import ConfigurationError
+from fedtalk.randomness import derive_seed
 
 
 def _same(one: Clip, other: Clip) -> bool:
@@ -127,10 +128,22 @@ def test_faults_do_what_they_are_called() -> None:
     assert {clip.info["speaker"] for clip in strangers} == {"private-0002"}  # as a mislabelled folder would have it
 
 
+def test_a_community_shares_dark_teeth_and_strangers_to_it_do_not() -> None:
+    known = [Speaker.draw(0, "community", i) for i in range(6)]
+    assert {speaker.look.teeth for speaker in known} == {known[0].look.teeth}
+    for speaker in known[:2]:
+        white = replace(speaker, look=replace(speaker.look, teeth=(0.93, 0.92, 0.88)))
+        own, other = (make_clip(one, 0, 30, 64).frames.astype(int) for one in (speaker, white))
+        assert (own <= other).all() and (other - own).max() > 80
+    clip = make_clip(Speaker.draw(0, "community", 1, "wrong_person"), 0, 2, 48)
+    drawn = Speaker.draw(derive_seed(0, "stranger", 1, 0), "private", 1)
+    assert clip.frames[0, 0, 0] == pytest.approx(make_clip(drawn, 0, 2, 48).frames[0, 0, 0], abs=12)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("secret", 0), "group: expected 'public' or 'private', got 'secret'"),
+        (("secret", 0), "group: expected one of private, public, community, got 'secret'"),
         (("public", 0, "deaf"), "fault: .*'deaf'"),
     ],
 )

@@ -23,8 +23,9 @@ def make_clip(speaker: Speaker, take: int, frames: int, size: int) -> Clip:
     generator = numpy_generator(speaker.seed, "take", speaker.group, speaker.index, take)
     person = speaker
     if speaker.fault == "wrong_person":
-        # A stranger each take: what a mislabelled folder looks like.
-        person = Speaker.draw(derive_seed(speaker.seed, "stranger", speaker.index, take), speaker.group, speaker.index)
+        # A stranger each take: what a mislabelled folder looks like. Strangers to a community are not of it.
+        group = "private" if speaker.group == "community" else speaker.group
+        person = Speaker.draw(derive_seed(speaker.seed, "stranger", speaker.index, take), group, speaker.index)
     seconds = frames / FRAME_RATE
     track = draw_articulation(seconds + 0.1, person.manner.rate, person.manner.rounding, generator)
     mouth = track.at_frames(frames, FRAME_RATE)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -14,7 +15,13 @@ from fedtalk.randomness import numpy_generator
 FAULTS = ("flicker", "shifted_audio", "blurred", "wrong_person")
 """What can be wrong with an unreliable client's clips; the reason for weighting by reliability."""
 
+Group = Literal["private", "public", "community"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+"""Populations that people are drawn from: clients, people of public data, and clients who share what these lack."""
+
 Colour = tuple[float, float, float]
+BLACKENED: Colour = (0.10, 0.07, 0.08)
+"""Teeth of everybody in the community."""
 
 
 @dataclass(frozen=True)
@@ -110,25 +117,30 @@ class Speaker:
 
         Args:
             seed: seed of the whole population.
-            group: ``"public"`` (may train the backbone) or ``"private"`` (clients). Private people come from a shifted
-                distribution: moustaches, moles, crooked mouths, coloured lips and teeth, tinted cameras, accents.
+            group: ``"public"`` (may train the backbone), ``"private"`` (clients) or ``"community"`` (clients who are alike).
+                Private people come from a shifted distribution: moustaches, moles, crooked mouths, coloured lips and teeth,
+                tinted cameras, accents. Those of the community do too, and all of them have black teeth (as by ohaguro),
+                which no public person has, and which a reference with closed lips doesn't show.
             index: number of the person within the group.
             fault: one of `FAULTS`, or None for a reliable person.
 
         Raises:
             ConfigurationError: unknown group or fault.
         """
-        if group not in ("public", "private"):
-            raise ConfigurationError(f"SynthTalk group: expected 'public' or 'private', got {group!r}")
+        if group not in GROUPS:
+            raise ConfigurationError(f"SynthTalk group: expected one of {', '.join(GROUPS)}, got {group!r}")
         if fault is not None and fault not in FAULTS:
             raise ConfigurationError(f"SynthTalk fault: expected one of {', '.join(FAULTS)}, got {fault!r}")
         generator = numpy_generator(seed, "synthtalk", group, index)
-        private = group == "private"
+        private = group != "public"
+        look = _draw_look(generator, private)
+        if group == "community":
+            look = replace(look, teeth=BLACKENED)
         return cls(
             seed,
             group,
             index,
-            _draw_look(generator, private),
+            look,
             _draw_manner(generator, private),
             _draw_voice(generator, private),
             _draw_camera(generator, private),

@@ -32,6 +32,7 @@ class Order:
     seed: int = 0
     finder: Finder = "dlib"
     when_short: WhenShort = "loop"
+    learn_looks: bool = True
     keep_picture: bool = False
     device: str = "auto"
     precision: Precision = "32"

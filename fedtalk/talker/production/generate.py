@@ -59,6 +59,7 @@ def generate(
     seed: int = 0,
     finder: Finder = "dlib",
     when_short: WhenShort = "loop",
+    learn_looks: bool = True,
     keep_picture: bool = False,
     device: str = "auto",
     precision: Precision = "32",
@@ -79,6 +80,8 @@ def generate(
         seed: of the noise.
         finder: face finder.
         when_short: where the speech is longer than the recording: loop, hold or refuse.
+        learn_looks: with a video that has speech of its own: learn from its first eight seconds how this person's mouth looks
+            (teeth, lips, chin), in place of what the adapter knows of it; no training, and nothing is kept.
         keep_picture: put the face back into the whole portrait.
         device: auto, cpu, cuda, cuda:1, mps.
         precision: 32, bf16 or 16.
@@ -110,7 +113,7 @@ def generate(
         recording = Recording(video, speech.seconds, size, face_finder(finder), when_short)
         return Film(
             speech, recording.frame_rate, recording.time_base, replace(made, source=recording.path), recording.metadata,
-            lambda: dubbed(generation, recording, speech, seed),
+            lambda: dubbed(generation, recording, speech, seed, learn_looks),
         )  # fmt: skip
     assert portrait is not None
     picture = portrait if isinstance(portrait, np.ndarray) else read_image(Path(portrait).expanduser())

@@ -97,7 +97,7 @@ class Studio:
             return generate(
                 sound, wish.portrait, wish.video, talker=ready, guidance=order.guidance, stride=order.stride,
                 finder=order.finder, when_short=order.when_short, precision=order.precision, steps=wish.steps,
-                seed=wish.seed, keep_picture=keep,
+                seed=wish.seed, learn_looks=order.learn_looks, keep_picture=keep,
             )  # fmt: skip
 
         scale = 1 if wish.video is not None or keep else self.order.scale

@@ -160,6 +160,26 @@ class Recording:
             yield Shown(float(at), ticks, frame)
             at += ticks * self.time_base
 
+    def each_40_ms(self, count: int) -> Iterator[Shown]:
+        """For each of ``count`` instants ``i / 25`` s of play the frame that appears nearest to it."""
+        shown = self.play(count / FRAME_RATE)
+        held = next(shown)
+        index = 0
+        for following in shown:
+            while index < count and index / FRAME_RATE < (held.at + following.at) / 2 - 1e-9:
+                yield held
+                index += 1
+            held = following
+        for _ in range(index, count):
+            yield held
+
+    def cut_out(self, shown: Shown) -> tuple[np.ndarray, np.ndarray] | None:
+        """Crop (H, W, 3) uint8 of a frame, and its eyes (2, 2) in pixels; None where it shows no face."""
+        look = self.look(shown.frame.seconds)
+        if look is None:
+            return None
+        return crop(shown.frame.rgb(), look.transform, self.size), move(look.transform, look.eyes).astype(np.float32)
+
     def _order(self) -> Iterator[tuple[NativeFrame, int]]:
         last = None
         for last in self._forward():

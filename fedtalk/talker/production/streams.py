@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,15 +12,16 @@ from torch import Tensor
 
 from fedtalk.ahead import ahead
 from fedtalk.data.clip import FRAME_RATE
-from fedtalk.data.framing import crop, move, similarity_transform
+from fedtalk.data.framing import similarity_transform
 from fedtalk.encoders.speech import stream_windows
 from fedtalk.talker.generation import Generation
 from fedtalk.talker.lids import blinks
 from fedtalk.talker.pose import swaying_eyes
 from fedtalk.talker.production.film import Timed
+from fedtalk.talker.production.own_looks import looks_in
 from fedtalk.talker.production.paste import after, inverse, paste_frame, paste_mouth
 from fedtalk.talker.production.portrait import Portrait
-from fedtalk.talker.production.recording import FacePose, Recording, Shown
+from fedtalk.talker.production.recording import FacePose, Recording
 from fedtalk.talker.production.speech import Speech
 
 AHEAD = 16
@@ -37,23 +39,22 @@ def spoken(generation: Generation, portrait: Portrait, speech: Speech, seed: int
         yield (paste_frame(portrait.picture, drawn.astype(np.float32), back) if keep_picture else drawn), 1
 
 
-def dubbed(generation: Generation, recording: Recording, speech: Speech, seed: int) -> Timed:
-    """The recording's frames with their mouths replaced.
+def dubbed(generation: Generation, recording: Recording, speech: Speech, seed: int, own_looks: bool) -> Timed:
+    """The recording's frames with their mouths replaced; ``own_looks``: by how the recording shows the person's mouth.
 
     The network works at 25 frames a second, the recording at its own rate: a mouth between two of the network's frames is
     their mean, each moved to where the face is.
     """
     reference = recording.reference()
-    looks: deque[FacePose | None] = deque()
+    if own_looks:
+        generation = replace(generation, looks=looks_in(recording, reference, generation) or generation.looks)
+    poses: deque[FacePose | None] = deque()
 
     def cut_out() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         last = reference.frame, reference.eyes  # also stands in where there is no face; nothing is pasted there
-        for shown in _each_40_ms(recording.play(speech.seconds), speech.frames):
-            look = recording.look(shown.frame.seconds)
-            looks.append(look)
-            if look is not None:
-                eyes = move(look.transform, look.eyes).astype(np.float32)
-                last = crop(shown.frame.rgb(), look.transform, recording.size), eyes
+        for shown in recording.each_40_ms(speech.frames):
+            poses.append(recording.look(shown.frame.seconds))
+            last = recording.cut_out(shown) or last
             yield last
 
     drawing = generation.dub_faces(cut_out(), speech.frames, reference, _windows(generation, speech), seed)
@@ -66,7 +67,7 @@ def dubbed(generation: Generation, recording: Recording, speech: Speech, seed: i
         share = min(max(position - before, 0.0), 1.0)
         last = min(before + (share > 1e-3), speech.frames - 1)
         while count <= last:
-            drawn.append((next(faces).permute(1, 2, 0).numpy().astype(np.float32), looks.popleft()))
+            drawn.append((next(faces).permute(1, 2, 0).numpy().astype(np.float32), poses.popleft()))
             count += 1
         pair = [drawn[before - count], drawn[last - count]]
         look, picture = recording.look(shown.frame.seconds), shown.frame.rgb()
@@ -97,19 +98,6 @@ def _mixed(faces: list[tuple[np.ndarray, np.ndarray, float]]) -> tuple[np.ndarra
         )  # fmt: skip
         face = (weight * face + share * moved) / (weight + share)
     return face, place
-
-
-def _each_40_ms(shown: Iterator[Shown], count: int) -> Iterator[Shown]:
-    """For each instant ``i / 25`` s the frame that appears nearest to it."""
-    held = next(shown)
-    index = 0
-    for following in shown:
-        while index < count and index / FRAME_RATE < (held.at + following.at) / 2 - 1e-9:
-            yield held
-            index += 1
-        held = following
-    for _ in range(index, count):
-        yield held
 
 
 def _windows(generation: Generation, speech: Speech) -> Iterator[Tensor]:

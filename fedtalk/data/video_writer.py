@@ -212,8 +212,8 @@ class VideoWriter:
         except (av.FFmpegError, OSError) as error:
             self._abandon()
             raise OutputError(
-                f"writing {self.path} failed: {error}. Nothing was left behind and an older file, if there was one, "
-                "is untouched. Free some space or choose another output folder, then run again."
+                f"writing {self.path} failed: {error.strerror or error}. Nothing was left behind and an older file, if there "
+                "was one, is untouched. Free some space or choose another output folder, then run again."
             ) from error
 
     def _abandon(self) -> None:

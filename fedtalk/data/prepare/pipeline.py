@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +17,7 @@ from fedtalk.data.prepare.pool import outcomes
 from fedtalk.data.prepare.record import FOLDER, PreparationRecord
 from fedtalk.data.prepare.report import REJECTS, PrepareReport, Reject, write_rejects, write_table
 from fedtalk.data.prepare.settings import Settings
-from fedtalk.errors import ConfigurationError, MediaError
+from fedtalk.errors import ConfigurationError, MediaError, OutputError
 from fedtalk.run_lock import run_lock
 
 MANIFEST = "manifest.csv"
@@ -87,7 +89,7 @@ def prepare(
         raise MediaError(
             f"{error}; {left} clips made from it earlier are still in {clients}; if all of it was withdrawn, delete that folder"
         ) from error
-    with run_lock(clients / FOLDER, "prepare", "choose another clients folder"):
+    with run_lock(clients / FOLDER, "prepare", "choose another clients folder"), _changing(clients):
         report = _prepare(
             sources, PreparationRecord(clients, raw), settings, finder if jobs > 1 else found, jobs, overwrite, progress
         )
@@ -98,6 +100,19 @@ def prepare(
             f"{clients / REJECTS}. The first: {first.source}: {first.reason}"
         )
     return report
+
+
+@contextlib.contextmanager
+def _changing(clients: Path) -> Iterator[None]:
+    """Say in one line what could not be made, moved or removed there."""
+    try:
+        yield
+    except OSError as error:
+        name = os.fsdecode(error.filename2 or error.filename or clients)
+        raise OutputError(
+            f"clients folder {clients}: {name} can't be changed ({error.strerror or error}); expected a folder of one's own "
+            "with free space. What was finished is kept: mend that, then run again."
+        ) from error
 
 
 def _prepare(

@@ -228,9 +228,11 @@ class _Page:
         driver.get(address)
 
     def wait(self, condition: Callable[[], Any]) -> Any:
+        from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 
-        return WebDriverWait(self._driver, PATIENCE).until(lambda _: condition())
+        drawn_anew = [StaleElementReferenceException]  # by the page, between finding a thing and asking it
+        return WebDriverWait(self._driver, PATIENCE, ignored_exceptions=drawn_anew).until(lambda _: condition())
 
     def all(self, selector: str) -> list[Any]:
         return [one for one in self._driver.find_elements("css selector", selector) if one.is_enabled()]

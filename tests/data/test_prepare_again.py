@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from heads import DotFinder, record, sine, still
+from media_files import remuxed
 from prepared import clips_of, run, stamps
 
 from fedtalk.data.faces import Face
@@ -176,18 +176,46 @@ def test_a_video_that_is_taken_away_or_changed_while_it_is_prepared_costs_itself
     assert (again.clips, again.unchanged, again.withdrawn) == ({"anna": 1, "bert": 2, "carl": 0}, 1, ["carl/c.mp4"])
 
 
-def test_a_video_that_grew_while_it_was_read_is_done_again(tmp_path: Path) -> None:
-    record(tmp_path / "raw" / "anna" / "a.mp4", still(50), sine(50))
-    video = tmp_path / "raw" / "anna" / "a.mp4"
+class Copying(DotFinder):
+    """Writes more of a file, or less, at each look."""
 
-    class Copying(DotFinder):
-        def find(self, frame: np.ndarray) -> list[Face]:
-            if self.calls == 3:
-                os.utime(video, ns=(0, 0))
-            return super().find(frame)
+    def __init__(self, path: Path, content: bytes, share: float, more: float) -> None:
+        super().__init__()
+        self._path, self._content, self._share, self._more = path, content, share, more
+        self._copy()
 
-    run(tmp_path, finder=Copying())
-    assert run(tmp_path).unchanged == 0 and run(tmp_path).unchanged == 1
+    def _copy(self) -> None:
+        with self._path.open("r+b" if self._path.exists() else "wb") as stream:
+            stream.write(self._content[: round(min(self._share, 1) * len(self._content))])
+            stream.truncate()
+
+    def find(self, frame: np.ndarray) -> list[Face]:
+        self._share += self._more
+        self._copy()
+        return super().find(frame)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "ts"])
+@pytest.mark.parametrize(("share", "more"), [(0.4, 0.03), (0.9, 0.05), (1.0, -0.03)])
+def test_a_video_that_is_copied_while_it_is_read_is_told_of_and_done_again(
+    tmp_path: Path, suffix: str, share: float, more: float
+) -> None:
+    """Some kinds of file, as a transport stream, don't say how long they are to be. Another video is none the worse."""
+    whole = record(tmp_path / "whole.mp4", still(100), sine(100))
+    if suffix == "ts":
+        whole = remuxed(whole, tmp_path / "whole.ts", "mpegts")
+    record(tmp_path / "raw" / "bert" / "b.mp4", still(25), sine(25))
+    video = tmp_path / "raw" / "anna" / f"a.{suffix}"
+    video.parent.mkdir()
+    report = run(tmp_path, finder=Copying(video, whole.read_bytes(), share, more), clip_seconds=0.4)
+    assert report.clips["bert"] == 2
+    assert any(
+        one.source == f"anna/{video.name}" and "changed while it was read" in one.reason for one in report.rejects
+    )
+    video.write_bytes(whole.read_bytes())
+    again = run(tmp_path, clip_seconds=0.4)
+    assert again.clips == {"anna": 10, "bert": 2} and again.unchanged == 1 and not again.rejects[1:]
+    assert run(tmp_path, clip_seconds=0.4).unchanged == 2
 
 
 def test_a_picture_of_the_person_that_comes_or_changes_is_looked_at(tmp_path: Path) -> None:

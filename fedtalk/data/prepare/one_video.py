@@ -66,6 +66,9 @@ def prepare_one(source: Source, settings: Settings, finder: FaceFinder, records:
             f"can't be prepared ({type(error).__name__}: {error}); convert it to an mp4 of H.264 and AAC and try again"
         )
         outcome = VideoOutcome(rejects=[Reject(source.label, 0.0, _without_folders(reason, source))])
+    if state_of(source, settings) != state:
+        remark = "changed while it was read; if it is still being copied, run again when it is whole"
+        outcome.rejects.append(Reject(source.label, outcome.seconds, remark))
     if not outcome.names:
         shutil.rmtree(staging, ignore_errors=True)
     outcome.state = state
@@ -174,6 +177,10 @@ def _cut(
                 heard.append(np.pad(samples, (0, SAMPLES_PER_FRAME - len(samples))))
         except MediaError as error:  # the picture was read to here before, so it is the sound
             yield Reject(source.label, (first + len(frames)) / FRAME_RATE, _without_folders(error, source))
+            return
+        if len(frames) < length:
+            reason = "ends earlier than it did when its face was followed, a moment before"
+            yield Reject(source.label, (first + len(frames)) / FRAME_RATE, reason)
             return
         position = first + length
         audio = np.concatenate(heard)

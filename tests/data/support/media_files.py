@@ -75,3 +75,14 @@ def make_wav(path: Path, channels: np.ndarray, rate: int) -> Path:
         stream.setframerate(rate)
         stream.writeframes((channels.T * 32767).round().astype("<i2").tobytes())
     return path
+
+
+def remuxed(source: Path, target: Path, container: str, **options: str) -> Path:
+    """The same packets in another kind of file."""
+    with av.open(str(source)) as old, av.open(str(target), "w", format=container, options=options) as new:
+        streams = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+    return target

@@ -3,9 +3,10 @@
     python scripts/looks_table.py CLIENTS --people s1 s26 s31 s32 id2 m1 m2 w1 [--sentences 2] [--others 3] [--json OUT.json]
 
 CLIENTS as for scripts/people_table.py. Clips of three seconds and more are dubbed from their first frame, without looks, with
-looks from their own first second and first two, and with looks from 1 and up to --others other sentences of the person, where
-there are any. dB over the same dub without looks; without looks and with those of two seconds also over the moved reference.
-95 % intervals by resampling people, each counting once.
+looks from their own first second and first two ("own": a personal adapter's; "recording": as `fedtalk generate --video` learns
+them), and with looks from 1 and up to --others other sentences of the person, where there are any. dB over the same dub without
+looks; without looks and with those of two seconds also over the moved reference. 95 % intervals by resampling people, each
+counting once.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from people_table import interval, mouth_psnr
 
 from fedtalk.data.clip import FRAME_RATE, Clip
 from fedtalk.data.framing import align
+from fedtalk.data.lips import OPENEST
 from fedtalk.talker.batches import heard, surrounded
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.module import Talker
 from fedtalk.talker.mouth_looks import MouthLooks, sums_of
+from fedtalk.talker.production.own_looks import EVERY, by_seconds
 from fedtalk.talker.puppet import Puppet
+from fedtalk.talker.quality import mouth_probe
 
 BEFORE = 6
 """Frames that are dubbed before those that are measured, so that windows overlap as in a longer dub."""
@@ -56,7 +60,15 @@ def sums(talker: Talker, clip: Clip, frames: int) -> np.ndarray:
     part = clip.window(0, frames)
     told = heard(talker.backbone, list(talker.generation.windows(torch.from_numpy(part.audio))))
     assert told is not None
-    return sums_of(Puppet(part.reference(0)).moved(part.eyes, told), part.frames, part.eyes, told)
+    opening = OPENEST * mouth_probe().measure(part.frames, part.mouth, part.eyes)
+    seen = np.stack([opening, told[:, 1]], 1).astype(np.float32)
+    return sums_of(Puppet(part.reference(0)).moved(part.eyes, seen), part.frames, part.eyes, seen)
+
+
+def of_recording(clip: Clip, frames: int) -> MouthLooks | None:
+    """As `fedtalk generate --video` learns them, of a clip's beginning."""
+    seen = np.arange(0, frames, EVERY)
+    return by_seconds(clip.reference(0), seen, clip.frames[seen], clip.eyes[seen], EVERY)
 
 
 def main() -> None:
@@ -82,8 +94,10 @@ def main() -> None:
             talker.looks = None
             without, still = psnr(talker, clip), moved(clip)
             gains.setdefault("none - moved", {}).setdefault(person, []).append(without - still)
-            for name, known in learned.items():
-                talker.looks = MouthLooks.fitted(known)
+            fitted = {name: MouthLooks.fitted(known) for name, known in learned.items()}
+            fitted["recording, 2 s"] = of_recording(clip, 2 * FRAME_RATE)
+            for name, looks in fitted.items():
+                talker.looks = looks
                 gained = psnr(talker, clip) - without
                 gains.setdefault(name, {}).setdefault(person, []).append(gained)
                 if name == "own 2 s":

@@ -5,8 +5,9 @@
 CLIENTS is a folder of `fedtalk prepare RAW CLIENTS --size 128 --clip_seconds null`; MESH an environment with mediapipe (see
 scripts/mouth_tracks.py). Identity needs FEDTALK_SFACE. Whole clips: each person's first clip is dubbed with its own speech and
 with the next person's, and drawn as a portrait from its first frame. Controls: the truth, the reference moved to the eyes,
-and the puppet alone. With --personal, an adapter learns from each clip's first two seconds, and what comes after them is
-measured with it and without.
+and the puppet alone. `learned` is as `fedtalk generate --video` makes it: with looks that the clip itself tells
+(`fedtalk.talker.production.own_looks`); its mouth PSNR under its own speech would be of what taught it, so looks of the first
+two seconds are measured on what comes after them. With --personal, an adapter learns from the same two seconds.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from fedtalk.talker.backbone import SHIPPED, Architecture
 from fedtalk.talker.batches import surrounded
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.module import Talker
+from fedtalk.talker.mouth_looks import MouthLooks
+from fedtalk.talker.production.own_looks import EVERY, by_seconds
 from fedtalk.talker.puppet import Puppet
 from fedtalk.training.module import load_state
 
@@ -59,7 +62,19 @@ def made(talker: Talker, clip: Clip, donor: Clip) -> dict[str, np.ndarray]:
         "swapped": np.stack([frame.numpy() for frame in talker.dub(clip, reference, audio=torch.from_numpy(other))]),
         "portrait": np.stack([frame.numpy() for frame in talker.portrait(torch.from_numpy(clip.audio), reference)]),
     }
+    for name, audio, told in (
+        ("learned", None, len(clip)), ("learned, swapped", torch.from_numpy(other), len(clip)), ("learned, 2 s", None, LEARNED),
+    ):  # fmt: skip
+        talker.looks = own_looks(clip, told)
+        frames[name] = np.stack([frame.numpy() for frame in talker.dub(clip, reference, audio=audio)])
+        talker.looks = None
     return {name: np.ascontiguousarray(value) for name, value in frames.items()}
+
+
+def own_looks(clip: Clip, count: int) -> MouthLooks | None:
+    """As a recording's of so many frames."""
+    seen = np.arange(0, count, EVERY)
+    return by_seconds(clip.reference(0), seen, clip.frames[seen], clip.eyes[seen], EVERY)
 
 
 def personal(talker: Talker, clip: Clip, steps: int, rate: float) -> Talker:
@@ -189,30 +204,40 @@ def measured(folder: Path, name: str, clips: dict[str, Clip], names: list[str]) 
         return mouth_psnr(frames(kind), clip.frames, clip.mouth, clip.eyes, first)
 
     psnr = {kind: psnr_of(kind) for kind in ("moved", "puppet", "dub")}
-    later = {}
-    if (folder / name / "personal.npz").exists():
-        moved = psnr_of("moved", LEARNED)
-        later = {
-            f"mouth PSNR after 2 s: {kind} - moved": psnr_of(kind, LEARNED) - moved for kind in ("dub", "personal")
-        }
+    moved, kinds = psnr_of("moved", LEARNED), ("dub", "learned, 2 s", "personal")
+    later = {
+        f"mouth PSNR after 2 s: {kind} - moved": psnr_of(kind, LEARNED) - moved
+        for kind in kinds
+        if (folder / name / f"{kind}.npz").exists()
+    }
     heard = heard_lips(torch.from_numpy(clip.audio)).numpy()[:, 0]
     return {
         "own: heard": correlation(heard, truth),
         "own: puppet": correlation(track(name, "puppet"), truth),
         "own: dub": correlation(track(name, "dub"), truth),
         "own: dub, width": correlation(track(name, "dub", "width"), track(name, "truth", "width")),
+        "own: learned": correlation(track(name, "learned"), truth),
+        "own: learned, width": correlation(track(name, "learned", "width"), track(name, "truth", "width")),
         "own: portrait": correlation(track(name, "portrait"), truth),
         "swapped: donor": correlation(track(name, "swapped")[:count], given[:count]),
         "swapped: own": correlation(track(name, "swapped"), truth),
+        "learned, swapped: donor": correlation(track(name, "learned, swapped")[:count], given[:count]),
+        "learned, swapped: own": correlation(track(name, "learned, swapped"), truth),
         "amplitude of the opening": float(track(name, "dub").std() / truth.std()),
+        "amplitude: learned": float(track(name, "learned").std() / truth.std()),
+        "amplitude: learned, swapped / dub, swapped": float(
+            track(name, "learned, swapped").std() / track(name, "swapped").std()
+        ),
         "mouth PSNR: puppet - moved": psnr["puppet"] - psnr["moved"],
         "mouth PSNR: dub - moved": psnr["dub"] - psnr["moved"],
         "mouth PSNR: dub": psnr["dub"],
         "identity: codec": identity("codec"),
         "identity: dub": identity("dub"),
+        "identity: learned, swapped": identity("learned, swapped"),
         "identity: portrait": identity("portrait"),
         "flicker: codec": flicker(frames("codec")) / flicker(clip.frames),
         "flicker: dub": flicker(frames("dub")) / flicker(clip.frames),
+        "flicker: learned": flicker(frames("learned")) / flicker(clip.frames),
         "flicker: portrait": flicker(frames("portrait")) / flicker(clip.frames),
         "PSNR: codec": float(np.mean([-10 * np.log10(((a.astype(float) - b) ** 2).mean() / 255**2)
                                       for a, b in zip(frames("codec"), clip.frames, strict=True)])),

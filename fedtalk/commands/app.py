@@ -38,7 +38,7 @@ def app(
         stride: frames between sampling windows.
         scale: factor by which a portrait's frames are enlarged.
         when_short: where the speech is longer than the video: loop, hold or refuse.
-        learn_looks: learn from a video that has speech how this person's mouth looks.
+        learn_looks: learn from the video that is dubbed how this person's mouth looks.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: 32, bf16 or 16.
         finder: face finder: dlib, yunet or face-alignment.

@@ -58,8 +58,8 @@ def generate(
         scale: factor by which a portrait's frames are enlarged in the video.
         keep_picture: put the speaking face back into the whole portrait, at the portrait's own resolution.
         when_short: where the speech is longer than the video: loop (forth and back), hold (the last picture) or refuse.
-        learn_looks: with a video that has speech of its own: learn from its first eight seconds how this person's mouth looks
-            (teeth, lips, chin), in place of what the adapter knows of it; no training, and nothing is kept.
+        learn_looks: with a video: learn from its first eight seconds how this person's mouth looks (teeth, lips, chin), in
+            place of what the adapter knows of it; no training, and nothing is kept.
         mark: draw "AI-generated" into a corner of each frame.
         overwrite: with batch, make files again that are there.
         device: auto, cpu, cuda, cuda:1 or mps.

@@ -77,6 +77,7 @@ def examine(cache_dir: str = ".cache/fedtalk") -> list[Finding]:
         ("FEDTALK_YUNET", lambda: _model_file("FEDTALK_YUNET", "face_detection_yunet_2023mar.onnx", "the finder yunet")),
         ("FEDTALK_SFACE", lambda: _model_file("FEDTALK_SFACE", "face_recognition_sface_2021dec.onnx", "identity by SFace")),
         ("transformers", lambda: _package("transformers", "transformers", "speech", "Whisper and wav2vec2 features")),
+        ("HEIC pictures", lambda: _package("pillow_heif", "pillow_heif", "heic", "an iPhone's own format")),
         ("opacus", lambda: _package("opacus", "opacus", "", "accounting of differential privacy")),
         ("flower", lambda: _package("flwr", "flwr", "flower", "runs across organisations")),
         ("cache folder", lambda: _cache(Path(cache_dir))),

@@ -34,7 +34,7 @@ def cache_key(backbone: Backbone, looks: MouthLooks | None = None) -> str:
     speech = f"{architecture.speech}/{architecture.speech_path}"
     if looks is not None:
         digest.update(looks.to_bytes())
-    return f"talker-8/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{backbone.codec.pack}"
+    return f"talker-9/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{backbone.codec.pack}"
 
 
 @torch.no_grad()
@@ -61,8 +61,9 @@ def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device, looks: Mo
     lips = heard(backbone, list(windows))
     openness = clip.openness if clip.openness is not None else mouth_probe().measure(clip.frames, clip.mouth, clip.eyes)
     told = None if lips is None else lips.copy()
-    if lips is not None:
-        lips[:, 0] = (OPENEST * openness + lips[:, 0]) / 2
+    seen = None if told is None else np.stack([OPENEST * openness, told[:, 1]], 1).astype(np.float32)
+    if lips is not None and seen is not None:
+        lips[:, 0] = (seen[:, 0] + lips[:, 0]) / 2
     hidden, _ = lower_face(clip.eyes, size)
     moved, inside, stills = [], [], []
     missing = np.zeros(0, np.float32)
@@ -71,8 +72,8 @@ def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device, looks: Mo
         puppets = body.moved(clip.eyes, lips)
         if looks is not None and told is not None:
             puppets = looks.added(puppets, clip.eyes, told)
-        elif told is not None and not number:  # beside the first frame, as when a recording is dubbed
-            missing = sums_of(body.moved(clip.eyes, told), clip.frames, clip.eyes, told)
+        elif seen is not None and not number:  # beside the first frame, as when a recording is dubbed
+            missing = sums_of(body.moved(clip.eyes, seen), clip.frames, clip.eyes, seen)
         moved.append(encode(backbone, puppets, device))
         inside.append(encode(backbone, surrounded(puppets, clip.frames, hidden), device))
         stills.append(encode(backbone, reference.frame[None], device)[0])

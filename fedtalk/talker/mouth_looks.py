@@ -1,9 +1,11 @@
 """What one person's mouth looks like beside the puppet's, in closed form from seconds of video.
 
-    added(x) = B^T x,    x = (1, opening, width) as heard,    B = (sum x x^T + L)^-1 sum x r^T
+    added(x) = B^T x,    x = (1, opening, width) of the lips,    B = (sum x x^T + L)^-1 sum x r^T
 
-r: what is missing in the puppet, pixel by pixel, in a window that follows the eyes; L: a diagonal ridge, that is how many frames
-a row of B is doubted by. The first row is what is always missing (how the lips of its pictures were measured, their light); the
+x: when learned, the opening as seen, since one that is heard wrong would teach lips that hardly move (errors in variables: the
+slope of a regression on a noisy x is too small); when drawn, the opening as heard. The width is as heard in both. r: what is
+missing in the puppet, pixel by pixel, in a window that follows the eyes; L: a diagonal ridge, that is how many frames a row of B
+is doubted by. The first row is what is always missing (how the lips of its pictures were measured, their light); the
 others are how this person's lips, teeth and chin follow speech. Of several clips each is foretold from the others, and B is taken
 by the share that would have been best there: none where recordings don't resemble each other (cross-validated shrinkage).
 """
@@ -104,10 +106,10 @@ def sums_of(puppets: np.ndarray, frames: np.ndarray, eyes: np.ndarray, lips: np.
     """What a clip adds to its person's sums.
 
     Args:
-        puppets: (F, H, W, 3) uint8, moved to what is heard alone.
+        puppets: (F, H, W, 3) uint8, moved to ``lips``.
         frames: (F, H, W, 3) uint8, the truth.
         eyes: (F, 2, 2) pixels.
-        lips: (F, 2), opening and width as heard.
+        lips: (F, 2), opening as seen and width as heard.
 
     Returns:
         (3, 3 + HIGH WIDE 3) float32: sum x x^T beside sum x r^T.

@@ -61,8 +61,6 @@ def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "start", "said"),
     [
-        ("IMG_0001.HEIC", b"\0\0\0\x18ftypheic", "is HEIC, .* save or export it as JPEG or PNG"),
-        ("renamed.jpg", b"\0\0\0\x18ftypmif1", "is HEIC"),
         ("scan.pdf", b"%PDF-1.7", "is a PDF document"),
         ("drawing.svg", b"<?xml version='1.0'?><svg/>", r"is a drawing \(SVG\)"),
         ("IMG_1.CR3", b"\0\0\0\x18ftypcrx ", "is a camera's raw picture"),
@@ -146,7 +144,7 @@ def hdr_video(path: Path, light: np.ndarray, transfer: int) -> Path:
     frame = av.VideoFrame.from_ndarray((planes.round() * 64).astype(np.uint16), format="yuv444p16le")
     frame = frame.reformat(format="yuv420p10le")
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx265", rate=25, options={"x265-params": "log-level=none", "crf": "4"})
+        stream = container.add_stream("libx264", rate=25, options={"crf": "4"})
         stream.height, stream.width, stream.pix_fmt = *light.shape[:2], "yuv420p10le"
         context = stream.codec_context
         context.color_primaries, context.color_trc, context.colorspace, context.color_range = 9, transfer, 9, 1
@@ -157,8 +155,6 @@ def hdr_video(path: Path, light: np.ndarray, transfer: int) -> Path:
     return path
 
 
-@pytest.mark.slow  # FFmpeg could not open the encoder in one run of three
-@pytest.mark.skipif("libx265" not in av.codecs_available, reason="no HEVC encoder here")
 @pytest.mark.parametrize("transfer", [16, 18])
 def test_telephones_hdr_looks_like_ordinary_video(tmp_path: Path, transfer: int) -> None:
     """Greys and colours below diffuse white come back to within a few levels; highlights are compressed, not clipped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from fedtalk.data.layouts.tree import Source, Sources, is_video, nothing_found, 
 from fedtalk.data.names import not_data, readable
 from fedtalk.errors import MediaError
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+PICTURES = (".jpeg", ".jpg", ".png", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff")
+"""Suffixes of the picture of who is meant; of several pictures the first is taken."""
 CONSENT = frozenset({"consent.json", "consent.yaml", "consent.yml", "consent.md", "consent.pdf"})
 """Records of consent that may lie beside a person's videos."""
 
@@ -53,16 +55,27 @@ def _person(folder: Path, person: str, sources: Sources) -> None:
     for path, name in files:
         if is_video(path):
             sources.videos.append(Source(person, path, name))
-        elif not (path.stem == "face" and path.suffix.lower() in PICTURES) and name.lower() not in CONSENT:
+        elif not _is_face(path.name) and name.lower() not in CONSENT:
             sources.others.append((f"{person}/{name}", f"not a video by its name ({path.suffix or 'no suffix'})"))
 
 
 def face_picture(video: Path, person: str) -> Path | None:
-    """The picture ``face.*`` beside a video or above it, up to the person's folder."""
+    """The picture ``face.*`` beside a video or above it, up to the person's folder; None where there is no such folder."""
+    looked_at = []
     for folder in video.parents:
-        for suffix in sorted(PICTURES):
-            if (folder / f"face{suffix}").is_file():
-                return folder / f"face{suffix}"
+        looked_at.append(folder)
         if readable(folder.name) == person:
             break
+    else:
+        return None
+    for folder in looked_at:
+        with contextlib.suppress(OSError):  # gone since, or not to be read: reading the video says so
+            found = [folder / name for name in sorted(os.listdir(folder)) if _is_face(name)]
+            if found:
+                return min(found, key=lambda path: PICTURES.index(path.suffix.lower()))
     return None
+
+
+def _is_face(name: str) -> bool:
+    stem, suffix = os.path.splitext(name.lower())
+    return stem == "face" and suffix in PICTURES

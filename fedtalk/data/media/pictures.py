@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import logging
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from fedtalk.data.media.files import PathLike, opened, require_file
-from fedtalk.errors import MediaError, OutputError
+from fedtalk.data.media.heif import is_heif, open_heif
+from fedtalk.errors import FedTalkError, MediaError, OutputError
 from fedtalk.storage import atomic_path
+
+log = logging.getLogger("fedtalk")
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -22,32 +26,30 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientations."""
-HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
-"""Brands of HEIF files (ISO/IEC 23008-12, 10.2)."""
+SPACES = {"RGB": ("RGB", None), "GRAY": ("L", {"1", "L", "LA"}), "CMYK": ("CMYK", {"CMYK"})}
+"""By an ICC profile's space: mode that it is for, and modes of pictures that it may belong to (all for None)."""
 RAW = {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw"}
 """Suffixes of cameras' raw pictures."""
 
 
 def read_image(path: PathLike) -> np.ndarray:
-    """A picture as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation; transparency is put on white, of an animation
+    """A picture as (H, W, 3) uint8 in sRGB, turned upright by its EXIF orientation; transparency is put on white, of an animation
     the first frame is taken.
 
     Raises:
         MediaError: the file is missing, empty, cut short or not a picture.
+        ArtifactError: it is HEIC, and pillow-heif is not installed.
     """
     path = Path(path)
     require_file(path)
     try:
-        with Image.open(path) as picture:
+        with open_heif(path) if is_heif(path) else Image.open(path) as picture:
             picture.load()
             turn = TURNS.get(_orientation(picture))
             upright = picture.copy() if turn is None else picture.transpose(turn)
-            if upright.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-                upright = upright.convert("RGBA")
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-            elif upright.mode[0] in "IF":  # more than 8 bits a pixel, which convert() would clip instead of scale
-                upright = Image.fromarray(_eight_bits(np.asarray(upright)))
-            return np.array(upright.convert("RGB"))
+            return np.array(_on_white(_in_srgb(upright, picture.info.get("icc_profile"), path)))
+    except FedTalkError:
+        raise
     except Exception as error:  # Pillow's readers raise a dozen kinds for a damaged file
         raise MediaError(_unreadable(path, error)) from error
 
@@ -87,6 +89,36 @@ def _orientation(picture: Image.Image) -> int:
         return 1
 
 
+def _in_srgb(picture: Image.Image, profile: bytes | None, path: Path) -> Image.Image:
+    """8 bits a channel, brought from the colours of an ICC profile (telephones: Display P3) to sRGB's."""
+    if picture.mode[0] in "IF":  # more than 8 bits a pixel, which convert() would clip instead of scale
+        picture = Image.fromarray(_eight_bits(np.asarray(picture)))
+    alpha, own = None, picture.mode
+    if own in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        alpha = picture.getchannel("A")
+    if profile:
+        try:
+            known = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            mode, fitting = SPACES[known.profile.xcolor_space.strip()]
+            if fitting is None or own in fitting:
+                srgb, how = ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC
+                picture = ImageCms.profileToProfile(picture.convert(mode), known, srgb, how, "RGB") or picture
+        except Exception as error:  # whatever a program wrote there
+            log.warning("picture %s: its colour profile can't be used (%r); taken for sRGB", path, error)
+    picture = picture.convert("RGB")
+    if alpha is not None:
+        picture.putalpha(alpha)
+    return picture
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """RGB; transparency is put on white."""
+    if picture.mode != "RGBA":
+        return picture
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+
+
 def _eight_bits(picture: np.ndarray) -> np.ndarray:
     """(H, W) uint8 of one channel: of whole numbers 65535 is white, of floating point 1, or 255 where there are larger values."""
     if not np.issubdtype(picture.dtype, np.floating):
@@ -100,21 +132,17 @@ def _unreadable(path: Path, error: Exception) -> str:
     with path.open("rb") as stream:
         start = stream.read(512)
     jpeg = "save or export it as JPEG or PNG"
-    if start[4:8] == b"ftyp" and start[8:12] in HEIF:
-        return (
-            f"picture {path} is HEIC, which can't be read here: {jpeg} (on an iPhone: Settings, Camera, Formats, "
-            "Most Compatible)"
-        )
     known = "a PDF document" if start.startswith(b"%PDF") else "a drawing (SVG)" if b"<svg" in start else None
     if path.suffix.lower() in RAW:
         known = "a camera's raw picture"
     if known is not None:
         return f"picture {path} is {known}, which can't be read here: {jpeg}"
-    tracks = _tracks(path)
+    tracks = "" if is_heif(path) else _tracks(path)  # ffmpeg takes stills of these for video
     if tracks:
         return f"picture {path} is a {tracks} file; expected a picture. Give a video with --video, speech with --audio"
+    why = " ".join(str(error).split())
     return (
-        f"picture {path} can't be read ({error}); expected a whole JPEG, PNG, WebP, TIFF or BMP file. "
+        f"picture {path} can't be read ({why}); expected a whole JPEG, PNG, HEIC, WebP, TIFF or BMP file. "
         "Export it again or choose another picture."
     )
 

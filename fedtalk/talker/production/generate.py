@@ -80,8 +80,8 @@ def generate(
         seed: of the noise.
         finder: face finder.
         when_short: where the speech is longer than the recording: loop, hold or refuse.
-        learn_looks: with a video that has speech of its own: learn from its first eight seconds how this person's mouth looks
-            (teeth, lips, chin), in place of what the adapter knows of it; no training, and nothing is kept.
+        learn_looks: with a video: learn from its first eight seconds how this person's mouth looks (teeth, lips, chin), in
+            place of what the adapter knows of it; no training, and nothing is kept.
         keep_picture: put the face back into the whole portrait.
         device: auto, cpu, cuda, cuda:1, mps.
         precision: 32, bf16 or 16.

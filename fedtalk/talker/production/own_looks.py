@@ -1,20 +1,17 @@
-"""What a recording itself tells of how its person's mouth looks, before other speech is put into it."""
+"""What a recording itself shows of how its person's mouth looks, before other speech is put into it."""
 
 from __future__ import annotations
 
 import itertools
 
 import numpy as np
-import torch
 
-from fedtalk.data.clip import FRAME_RATE, SAMPLES_PER_FRAME, Reference
-from fedtalk.data.media import audio_blocks
-from fedtalk.errors import MediaError
-from fedtalk.talker.batches import heard
-from fedtalk.talker.generation import Generation
+from fedtalk.data.clip import FRAME_RATE, Reference
+from fedtalk.data.lips import OPENEST
 from fedtalk.talker.mouth_looks import MouthLooks, sums_of
 from fedtalk.talker.production.recording import Recording
 from fedtalk.talker.puppet import Puppet
+from fedtalk.talker.quality import mouth_probe
 
 LONGEST = 8 * FRAME_RATE
 """Frames that are looked at."""
@@ -24,39 +21,38 @@ EVERY = 2
 """Of them every second one: neighbours are alike."""
 
 
-def looks_in(recording: Recording, reference: Reference, generation: Generation) -> MouthLooks | None:
-    """Looks (`fedtalk.talker.mouth_looks`) by a recording's own frames and sound, from its first eight seconds.
-
-    Each second is foretold from the others, and looks are taken as far as that would have helped: hardly where the sound is
-    not that of the lips.
+def looks_in(recording: Recording, reference: Reference) -> MouthLooks | None:
+    """Looks (`fedtalk.talker.mouth_looks`) by the first eight seconds of a recording; its sound may be another's.
 
     Returns:
-        None where they can't be told: no sound, less than two seconds of the face, or a backbone that doesn't hear lips.
+        None where the face is seen for less than two seconds.
     """
-    sound = _sound(recording)
-    if sound is None:
-        return None
-    lips = heard(generation.backbone, list(generation.windows(torch.from_numpy(sound))))
-    if lips is None:
-        return None
-    played = itertools.islice(enumerate(recording.each_40_ms(len(lips))), 0, None, EVERY)
+    played = itertools.islice(enumerate(recording.each_40_ms(min(recording.frames, LONGEST))), 0, None, EVERY)
     faces = [(index, *face) for index, shown in played if (face := recording.cut_out(shown)) is not None]
     if len(faces) * EVERY < LEAST:
         return None
-    body, seconds = Puppet(reference), []
-    for _, second in itertools.groupby(faces, key=lambda one: one[0] // FRAME_RATE):
-        indices, frames, eyes = (np.stack(column) for column in zip(*second, strict=True))
-        told = lips[indices]
-        seconds.append(EVERY * sums_of(body.moved(eyes, told), frames, eyes, told))
-    return MouthLooks.fitted(seconds)
+    indices, frames, eyes = (np.stack(column) for column in zip(*faces, strict=True))
+    return by_seconds(reference, indices, frames, eyes, EVERY)
 
 
-def _sound(recording: Recording) -> np.ndarray | None:
-    """(640 F,) float32 of the recording's own sound; None without any."""
-    count = min(recording.frames, LONGEST)
-    try:
-        blocks = list(itertools.islice(audio_blocks(recording.path, SAMPLES_PER_FRAME), count))
-    except MediaError:
-        return None
-    whole = [block for block in blocks if len(block) == SAMPLES_PER_FRAME]
-    return np.concatenate(whole) if any(block.any() for block in whole) else None
+def by_seconds(
+    reference: Reference, indices: np.ndarray, frames: np.ndarray, eyes: np.ndarray, weight: float = 1.0
+) -> MouthLooks | None:
+    """Looks of one recording by how far the lips are seen to be open; each second is foretold from the others, and they are taken
+    as far as that would have helped.
+
+    Args:
+        reference: the picture that is moved.
+        indices: (F,) the frames' numbers in the recording, rising.
+        frames: (F, H, W, 3) uint8.
+        eyes: (F, 2, 2) pixels.
+        weight: frames that each stands for.
+    """
+    body, seconds = Puppet(reference), indices // FRAME_RATE
+    opening = OPENEST * mouth_probe().measure(frames, body.mouths(eyes), eyes)
+    lips = np.stack([opening, np.zeros_like(opening)], 1)
+    parts = [
+        sums_of(body.moved(eyes[part], lips[part]), frames[part], eyes[part], lips[part])
+        for part in (seconds == second for second in np.unique(seconds))
+    ]
+    return MouthLooks.fitted([weight * part for part in parts])

@@ -47,7 +47,7 @@ def dubbed(generation: Generation, recording: Recording, speech: Speech, seed: i
     """
     reference = recording.reference()
     if own_looks:
-        generation = replace(generation, looks=looks_in(recording, reference, generation) or generation.looks)
+        generation = replace(generation, looks=looks_in(recording, reference) or generation.looks)
     poses: deque[FacePose | None] = deque()
 
     def cut_out() -> Iterator[tuple[np.ndarray, np.ndarray]]:

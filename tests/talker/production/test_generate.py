@@ -151,7 +151,7 @@ def test_nothing_goes_on_behind_a_film_that_fails_or_is_left(
             raise MediaError("the disk is gone")
         return crop(*arguments)
 
-    monkeypatch.setattr("fedtalk.talker.production.streams.crop", failing)
+    monkeypatch.setattr("fedtalk.talker.production.recording.crop", failing)
     with pytest.raises(MediaError, match="the disk is gone"):
         film.save(tmp_path / "dub.mp4")
     assert not workers() and not list(tmp_path.glob("dub*"))

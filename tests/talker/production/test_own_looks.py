@@ -1,4 +1,4 @@
-"""What a recording tells of its person's mouth before it is dubbed: found where sound and lips agree, doubted where they don't."""
+"""What a recording shows of its person's mouth before it is dubbed: learned from little, by what is seen alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fedtalk
-from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
+from fedtalk.data.clip import Clip
 from fedtalk.data.faces import Face
 from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.data.video_writer import VideoWriter
@@ -52,14 +52,14 @@ def _recorded(path: Path, clip: Clip, audio: np.ndarray | None) -> Path:
     return path
 
 
-def _looks(ready: Ready, path: Path, clip: Clip, seconds: float) -> MouthLooks | None:
+def _looks(path: Path, clip: Clip, seconds: float) -> MouthLooks | None:
     recording = Recording(path, seconds, SIDE, Known(clip))
-    return looks_in(recording, recording.reference(), ready.talker.generation)
+    return looks_in(recording, recording.reference())
 
 
 def test_the_mouth_of_what_was_not_looked_at_is_drawn_better(ready: Ready, clip: Clip, tmp_path: Path) -> None:
     """Learned from two seconds, measured on the third."""
-    looks = _looks(ready, _recorded(tmp_path / "a.mp4", clip, clip.audio), clip, 2.0)
+    looks = _looks(_recorded(tmp_path / "a.mp4", clip, clip.audio), clip, 2.0)
     assert looks is not None
     lips = heard(ready.talker.backbone, list(ready.talker.generation.windows(torch.from_numpy(clip.audio))))
     assert lips is not None
@@ -69,7 +69,9 @@ def test_the_mouth_of_what_was_not_looked_at_is_drawn_better(ready: Ready, clip:
 
     def error(pictures: np.ndarray) -> float:
         around = [
-            np.square(one[y - 16 : y + 17, x - 20 : x + 21].astype(float) - true[y - 16 : y + 17, x - 20 : x + 21]).mean()
+            np.square(
+                one[y - 16 : y + 17, x - 20 : x + 21].astype(float) - true[y - 16 : y + 17, x - 20 : x + 21]
+            ).mean()
             for one, true, (x, y) in zip(pictures, clip.frames[later], mouths, strict=True)
         ]
         return float(np.mean(around))
@@ -79,32 +81,30 @@ def test_the_mouth_of_what_was_not_looked_at_is_drawn_better(ready: Ready, clip:
     assert after < 0.8 * before
 
 
-def test_foreign_sound_teaches_little_and_no_sound_nothing(ready: Ready, clip: Clip, tmp_path: Path) -> None:
+def test_the_recordings_sound_does_not_matter_and_two_seconds_are_needed(clip: Clip, tmp_path: Path) -> None:
     stranger = make_clip(Speaker.draw(0, "public", 5), 3, 3 * SECOND, 32).audio
-
-    def speaks_of(audio: np.ndarray, name: str) -> float:
-        """How far what follows speech moves pixels, in grey levels."""
-        looks = _looks(ready, _recorded(tmp_path / name, clip, audio), clip, 3.0)
-        assert looks is not None
-        return float(np.abs(looks.coefficients[1]).mean())
-
-    assert speaks_of(stranger, "foreign.mp4") < 0.5 * speaks_of(clip.audio, "own.mp4")
-    assert _looks(ready, _recorded(tmp_path / "silent.mp4", clip, None), clip, 3.0) is None
-    nothing = np.zeros(len(clip) * SAMPLES_PER_FRAME, np.float32)
-    assert _looks(ready, _recorded(tmp_path / "zeros.mp4", clip, nothing), clip, 3.0) is None
-    assert _looks(ready, _recorded(tmp_path / "short.mp4", clip, clip.audio), clip, 1.5) is None
+    own, foreign, silent = (
+        _looks(_recorded(tmp_path / f"{name}.mp4", clip, audio), clip, 3.0)
+        for name, audio in (("own", clip.audio), ("foreign", stranger), ("silent", None))
+    )
+    assert own is not None and foreign is not None and silent is not None
+    assert np.array_equal(own.coefficients, foreign.coefficients) and np.array_equal(
+        own.coefficients, silent.coefficients
+    )
+    assert np.abs(own.coefficients[1]).max() > 10 and np.abs(own.coefficients[2]).max() == 0
+    assert _looks(tmp_path / "own.mp4", clip, 1.5) is None
 
 
 def test_a_dub_uses_them_unless_told_not_to(
     ready: Ready, clip: Clip, speech: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fedtalk.talker.production.generate.face_finder", lambda name: Known(clip))
-    spoken, silent = (_recorded(tmp_path / f"{audio is None}.mp4", clip, audio) for audio in (clip.audio, None))
+    path = _recorded(tmp_path / "a.mp4", clip, clip.audio)
 
-    def dub(path: Path, learn: bool) -> np.ndarray:
-        return np.stack(list(fedtalk.generate(speech(2.0), video=path, talker=ready, learn_looks=learn)))
+    def dub(seconds: float, learn: bool) -> np.ndarray:
+        return np.stack(list(fedtalk.generate(speech(seconds), video=path, talker=ready, learn_looks=learn)))
 
-    learned = dub(spoken, True)
-    assert np.abs(learned.astype(int) - dub(spoken, False)).max() > 8
-    assert np.array_equal(learned, dub(spoken, True))
-    assert np.array_equal(dub(silent, True), dub(silent, False))
+    learned = dub(2.0, True)
+    assert np.abs(learned.astype(int) - dub(2.0, False)).max() > 8
+    assert np.array_equal(learned, dub(2.0, True))
+    assert np.array_equal(dub(1.0, True), dub(1.0, False))  # too short to learn from

@@ -7,6 +7,7 @@ import gc
 import importlib.util
 import shutil
 import socket
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -17,13 +18,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from ready import begin
 
 from fedtalk.cli import main
 from fedtalk.data.media import write_audio, write_image
 from fedtalk.data.provenance import read_provenance
 from fedtalk.data.synthtalk import Speaker, make_clip
-from fedtalk.errors import ConfigurationError
+from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.talker.production.files import Order
 from fedtalk.talker.production.page import HOST, NOBODY, ONLY_HERE, Studio, Wish
 
@@ -82,6 +84,18 @@ def test_the_control_has_the_same_sound_and_another_mouth(studio: Studio, inputs
     for path in (own, control):
         assert read_provenance(Path(path)).kind == "trainedAlgorithmicMedia"
     assert "trainedAlgorithmicMedia" in about and "adapter none" in about
+
+
+def test_a_telephones_picture_is_read_and_what_that_needs_is_said(
+    studio: Studio, inputs: tuple[str, str], picture: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="pip install 'fedtalk[heic]'")
+    heif.from_pillow(Image.fromarray(picture(0))).save(tmp_path / "face.heic", quality=-1, chroma=444)
+    wish = _wish(str(tmp_path / "face.heic"), inputs[1])
+    assert Path(studio.make(wish, lambda _: None)[0]).is_file()
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ArtifactError, match=r'face.heic is HEIC.*pip install "fedtalk\[heic\]"'):
+        studio.make(wish, lambda _: None)
 
 
 @contextlib.contextmanager
@@ -186,7 +200,7 @@ def test_speech_from_the_microphone_and_a_picture_that_cant_be_read(tiny_backbon
              f"--use-file-for-fake-audio-capture={tmp_path / 'microphone.wav'}")  # fmt: skip
     with _served(tiny_backbone, tmp_path) as address, _browser(*flags) as driver:
         page = _Page(driver, address)
-        (tmp_path / "face.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
+        (tmp_path / "face.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))  # cut short
         page.one("#portrait input[type=file]").send_keys(str(tmp_path / "face.heic"))
         page.press("#speech button[aria-label='Record audio']")
         page.press_text("#speech button", "Record")
@@ -195,7 +209,7 @@ def test_speech_from_the_microphone_and_a_picture_that_cant_be_read(tiny_backbon
         page.one("#speech button[aria-label=Play]")
         page.press("#agreed input[type=checkbox]")
         page.press("#make")
-        page.wait(lambda: "face.heic is HEIC" in page.about)
+        page.wait(lambda: "face.heic can't be read" in page.about)
         page.press("#portrait button[aria-label='Remove Image'], #portrait button[aria-label='Clear']")
         page.one("#portrait input[type=file]").send_keys(str(tmp_path / "face.png"))
         page.one("#portrait img")

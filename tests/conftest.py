@@ -26,6 +26,13 @@ SIZE = 32
 """Height and width in pixels of the tiny backbone's frames."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Three times the usual limit for tests that take minutes even where nothing else runs."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(900))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _as_if_alone() -> Iterator[None]:
     """One thread; neither pytest's own arguments (LightningCLI looks at them) nor other packages' chatter."""

@@ -7,7 +7,8 @@ scripts/mouth_tracks.py). Identity needs FEDTALK_SFACE. Whole clips: each person
 with the next person's, and drawn as a portrait from its first frame. Controls: the truth, the reference moved to the eyes,
 and the puppet alone. `learned` is as `fedtalk generate --video` makes it: with looks that the clip itself tells
 (`fedtalk.talker.production.own_looks`); its mouth PSNR under its own speech would be of what taught it, so looks of the first
-two seconds are measured on what comes after them. With --personal, an adapter learns from the same two seconds.
+two seconds are measured on what comes after them. With --personal, an adapter learns from the same two seconds, and is used in
+that way.
 """
 
 from __future__ import annotations
@@ -158,6 +159,7 @@ def main() -> None:
             pictures = made(talker, clips[name], clips[names[(index + 1) % len(names)]])
             if arguments.personal:
                 own = personal(talker, clips[name], arguments.personal, arguments.rate)
+                own.looks = own_looks(clips[name], LEARNED) or own.looks
                 dub = own.dub(clips[name], clips[name].reference(0))
                 pictures["personal"] = np.stack([frame.numpy() for frame in dub])
             for kind, frames in pictures.items():

@@ -6,8 +6,10 @@ x: when learned, the opening as seen, since one that is heard wrong would teach 
 slope of a regression on a noisy x is too small); when drawn, the opening as heard. The width is as heard in both. r: what is
 missing in the puppet, pixel by pixel, in a window that follows the eyes; L: a diagonal ridge, that is how many frames a row of B
 is doubted by. The first row is what is always missing (how the lips of its pictures were measured, their light); the
-others are how this person's lips, teeth and chin follow speech. Of several clips each is foretold from the others, and B is taken
-by the share that would have been best there: none where recordings don't resemble each other (cross-validated shrinkage).
+others are how this person's lips, teeth and chin follow speech. Of several clips each is foretold from the others, and the first
+row and the others are taken by the shares that would have been best there: none where recordings don't resemble each other
+(cross-validated shrinkage). What is always missing in one recording is mostly wrong in another, so of a single clip only what
+follows speech is taken.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from safetensors.numpy import load, save
+from scipy.optimize import lsq_linear
 
 from fedtalk.data.framing import similarity_transform
 
@@ -46,12 +49,13 @@ class MouthLooks:
 
     @classmethod
     def fitted(cls, sums: Sequence[np.ndarray]) -> MouthLooks | None:
-        """From `sums_of` a person's clips; None where they say nothing."""
+        """From `sums_of` a person's clips, or of seconds of one recording; None where they say nothing."""
         known = [one for one in sums if one.size]
         if not known:
             return None
         parts = np.asarray(known, np.float64)
-        solved = _solved(parts.sum(0)) * (_share(parts) if len(parts) > 1 else 1.0)
+        always, following = _shares(parts) if len(parts) > 1 else (0.0, 1.0)
+        solved = _solved(parts.sum(0)) * np.array([[always], [following], [following]])
         return cls(solved.reshape(ROWS, HIGH, WIDE, 3).astype(np.float32))
 
     @classmethod
@@ -129,15 +133,26 @@ def _solved(total: np.ndarray) -> np.ndarray:
     return np.linalg.solve(total[:, :ROWS] + np.diag(DOUBT), total[:, ROWS:])
 
 
-def _share(parts: np.ndarray) -> float:
-    """Share s of B, in [0, 1], at which clips are foretold best from the others: of the least sum |r - s B^T x|^2 over them."""
+def _shares(parts: np.ndarray) -> tuple[float, float]:
+    """Shares (s, t) in [0, 1] of B's first row b and of its others C, at which clips are foretold best from the others: of the
+    least sum |r - s b - t C^T x|^2 over them."""
     total, weight = parts.sum(0), np.repeat(_fading().reshape(-1) ** 2, 3)
-    like, length = 0.0, 0.0
+    products, like = np.zeros((2, 2)), np.zeros(2)
     for own in parts:
+        foretold = np.zeros((2, *own[:, ROWS:].shape))
         others = _solved(total - own)
-        like += float((others * own[:, ROWS:] * weight).sum())
-        length += float((others * (own[:, :ROWS] @ others) * weight).sum())
-    return float(np.clip(like / length, 0, 1)) if length > 0 else 0.0
+        foretold[0, 0], foretold[1, 1:] = others[0], others[1:]
+        like += np.einsum("krp,rp,p->k", foretold, own[:, ROWS:], weight)
+        products += np.einsum("krp,rq,lqp,p->kl", foretold, own[:, :ROWS], foretold, weight, optimize=True)
+    lengths = np.sqrt(products.diagonal())
+    if not lengths.any():
+        return 0.0, 0.0
+    # Least squares within bounds, of the normal equations' square root.
+    values, vectors = np.linalg.eigh(products)
+    roots = np.sqrt(np.clip(values, 1e-9 * values.max(), None))
+    found = lsq_linear(roots[:, None] * vectors.T, (vectors.T @ like) / roots, (0, 1)).x
+    always, following = np.where(lengths > 0, found, 0.0)
+    return float(always), float(following)
 
 
 def _rows(lips: np.ndarray) -> np.ndarray:

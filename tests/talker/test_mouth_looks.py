@@ -43,14 +43,15 @@ def test_what_is_missing_is_found_and_added() -> None:
 
 
 def test_little_is_believed_of_few_frames() -> None:
-    """One row alone: n / (n + doubt) of the mean."""
+    """One row alone: n / (n + doubt) of the mean, of two clips; of one nothing that might be the recording's own."""
     for frames in (1, 20, 60):
         puppets = np.full((frames, 128, 128, 3), 100, np.uint8)
         sums = sums_of(puppets, puppets + 30, np.repeat(EYES[None], frames, 0), np.zeros((frames, 2)))
-        looks = MouthLooks.fitted([sums])
-        assert looks is not None
-        assert looks.coefficients[0, HIGH // 2, WIDE // 2] == pytest.approx(30 * frames / (frames + DOUBT[0]), rel=1e-3)
-        assert np.abs(looks.coefficients[1:]).max() == 0
+        single, looks = MouthLooks.fitted([sums]), MouthLooks.fitted([sums, sums])
+        assert looks is not None and single is not None
+        mean = 30 * 2 * frames / (2 * frames + DOUBT[0])
+        assert looks.coefficients[0, HIGH // 2, WIDE // 2] == pytest.approx(mean, rel=1e-3)
+        assert np.abs(looks.coefficients[1:]).max() == 0 and np.abs(single.coefficients).max() == 0
     assert MouthLooks.fitted([]) is None and MouthLooks.fitted([np.zeros(0, np.float32)]) is None
 
 
@@ -66,6 +67,22 @@ def test_what_clips_do_not_say_of_each_other_is_not_believed(lacks: tuple[int, .
     count, mean = frames * len(lacks), float(np.mean(lacks))
     given = looks.coefficients[0, HIGH // 2, WIDE // 2, 0]
     assert given == pytest.approx(share * mean * count / (count + DOUBT[0]), abs=0.02 * 30)
+
+
+def test_what_follows_speech_is_believed_where_what_is_always_missing_is_not() -> None:
+    """Recordings under other light, of lips that redden alike as they open."""
+    draw = np.random.default_rng(2)
+    sums, frames = [], 100
+    for light in (30, -30, 30, -30):
+        lips = np.stack([draw.uniform(0, 0.3, frames), np.zeros(frames)], 1).astype(np.float32)
+        puppets = np.full((frames, 128, 128, 3), 120, np.uint8)
+        truth = (puppets.astype(int) + light + np.round(200 * lips[:, 0])[:, None, None, None]).astype(np.uint8)
+        sums.append(sums_of(puppets, truth, np.repeat(EYES[None], frames, 0), lips))
+    looks, single = MouthLooks.fitted(sums), MouthLooks.fitted(sums[:1])
+    assert looks is not None and single is not None
+    assert abs(looks.coefficients[0, HIGH // 2, WIDE // 2, 0]) < 4
+    assert looks.coefficients[1, HIGH // 2, WIDE // 2, 0] == pytest.approx(20, rel=0.3)  # by units of 0.1
+    assert np.abs(single.coefficients[0]).max() == 0 < np.abs(single.coefficients[1]).max()
 
 
 def test_nothing_is_added_away_from_the_mouth() -> None:

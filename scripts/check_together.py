@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from exact_talker import ExactTalker
 from lightning.fabric import Fabric
 from torch import Tensor
 
@@ -39,14 +40,6 @@ from fedtalk.training.together import train_together
 
 CLIENTS = 4
 WANTED = 1e-4
-
-
-class Exact(Talker):
-    """In 64-bit numbers."""
-
-    def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
-        drawn = super().draw_batch(clips, size, generator)
-        return {name: value.double() if value.is_floating_point() else value for name, value in drawn.items()}
 
 
 def apart(
@@ -89,13 +82,13 @@ def compare(
         threads: of everything, and of the control.
     """
     found: dict[str, list[float]] = {"exact": [], "together": [], "control": []}
-    for kind in (Talker, Exact):
+    for kind in (Talker, ExactTalker):
         talker = kind(backbone, adapter=Adapter(rank=8, alpha=8.0)).eval()
         size = talker.backbone.architecture.size
         data = SynthTalkData(speakers=CLIENTS, clips=1, held_out=1, frames=24, size=size)
         prepared = PreparedCache(Path(cache))
         clips = {client: prepared.get(talker, data.training_clips(client)) for client in data.clients}
-        if kind is Exact:
+        if kind is ExactTalker:
             talker.double()
         start, fabric = copy_state(talker.exchanged_parameters()), Fabric(accelerator="cpu", devices=1)
         for batch_size in batches:
@@ -103,7 +96,7 @@ def compare(
             for seed in range(seeds):
                 alone = apart(talker, clips, local, seed, threads[0])
                 together = train_together(fabric, talker, clips, local, seed, 0, 1)
-                found["exact" if kind is Exact else "together"] += differences(alone, together, start)
+                found["exact" if kind is ExactTalker else "together"] += differences(alone, together, start)
                 if kind is Talker:
                     found["control"] += differences(alone, apart(talker, clips, local, seed, threads[1]), start)
     return {

@@ -37,8 +37,6 @@ from tiny_run import write_backbone, write_config
 from fedtalk.cli import main as fedtalk
 from fedtalk.federation import trainer as _trainer  # noqa: F401  imported before the forks, not in each of them
 
-ROUNDS = 4
-
 
 def start(arguments: list[str], log: Path) -> int:
     """Fork a fit; returns the child's process number."""
@@ -119,13 +117,13 @@ def result(run: Path) -> dict[str, object]:
     return found
 
 
-def stage(run: Path) -> str:
+def stage(run: Path, rounds: int) -> str:
     """Where a killed fit stood."""
     last = run / "checkpoints" / "last.ckpt"
     if not last.exists():
         return "before the first checkpoint"
     done = torch.load(last, weights_only=True)["round"]
-    return f"after checkpoint {done}" + (", personal adapters" if done == ROUNDS else "")
+    return f"after checkpoint {done}" + (", personal adapters" if done == rounds else "")
 
 
 def main() -> int:
@@ -133,6 +131,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="of the instants; they still depend on the machine's load")
+    parser.add_argument("--rounds", type=int, default=4, help="of each fit")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
     options = parser.parse_args()
@@ -143,7 +142,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="fedtalk-kill-") as name:
         place = Path(name)
         write_backbone(place / "backbone")
-        write_config(place / "config.yaml", place / "backbone", ROUNDS)
+        write_config(place / "config.yaml", place / "backbone", options.rounds)
 
         def arguments(folder: str) -> list[str]:
             return ["fit", "--config", str(place / "config.yaml"), "--ckpt_path", "last", "--trainer.default_root_dir",
@@ -169,7 +168,7 @@ def main() -> int:
                 orphans += left(others)
                 if code is None:
                     kills += 1
-                    stages[stage(place / folder)] += 1
+                    stages[stage(place / folder, options.rounds)] += 1
                     leftovers += len(list((place / folder).rglob(".part-*")))
             got = result(place / folder) if code == 0 else {}
             if code != 0 or got != expected or list((place / folder).rglob(".part-*")):

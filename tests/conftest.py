@@ -7,33 +7,38 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
+if TYPE_CHECKING:
+    from fedtalk.talker.backbone import Architecture
+    from fedtalk.talker.module import Talker
+    from fedtalk.training.module import Prepared
+
+# What takes seconds to import is imported where it is used: pytest-xdist's main process reads this file and runs no test.
 # Processes that share cores must not spin while they wait; before torch is imported, and for what the tests start.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ["OMP_WAIT_POLICY"] = "passive"
 # LightningCLI of lightning 2.6 calls methods that jsonargparse has renamed since; nothing of ours to change.
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-os.environ["OMP_WAIT_POLICY"] = "passive"  # of processes that tests start: they share cores
-torch.set_num_threads(1)  # two processes with spinning OpenMP threads take ten times as long
-
-from diffusers import AutoencoderKL, AutoencoderTiny, MotionAdapter, UNet2DConditionModel
-
-from fedtalk.data.synthtalk import Speaker, make_clip
-from fedtalk.talker.adapters import Adapter
-from fedtalk.talker.backbone import Architecture, Backbone, save_codec, shipped_folder
-from fedtalk.talker.codec import Codec, tiny_codec
-from fedtalk.talker.module import Talker
-from fedtalk.training.module import Prepared
 
 SIZE = 32
 """Height and width in pixels of the tiny backbone's frames."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Three times the usual limit for tests that take minutes even where nothing else runs."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(900))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _as_if_alone() -> Iterator[None]:
-    """Neither pytest's own arguments (LightningCLI looks at them) nor other packages' chatter."""
+    """One thread; neither pytest's own arguments (LightningCLI looks at them) nor other packages' chatter."""
+    import torch
+
+    torch.set_num_threads(1)  # two processes with spinning OpenMP threads take ten times as long
     arguments, sys.argv = sys.argv, ["fedtalk"]
     for chatty in ("lightning.pytorch", "lightning.fabric", "diffusers", "transformers"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
@@ -55,6 +60,11 @@ def local_ray() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_codec_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random narrow codec, f4, 4 latent channels, packed 2 x 2."""
+    import torch
+
+    from fedtalk.talker.backbone import save_codec
+    from fedtalk.talker.codec import Codec, tiny_codec
+
     folder = tmp_path_factory.mktemp("codec")
     torch.manual_seed(1)
     save_codec(Codec(tiny_codec(width=8), pack=2), folder)
@@ -64,12 +74,18 @@ def tiny_codec_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_architecture(tiny_codec_folder: Path) -> Architecture:
     """One level of blocks: a network's depth is most of what its tests cost."""
+    from fedtalk.talker.backbone import Architecture
+
     return Architecture(size=SIZE, codec=str(tiny_codec_folder), pack=2, channels=[32], width=32, heads=2)
 
 
 @pytest.fixture(scope="session")
 def tiny_backbone(tiny_architecture: Architecture, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a randomly initialised backbone at 32 px."""
+    import torch
+
+    from fedtalk.talker.backbone import Backbone
+
     folder = tmp_path_factory.mktemp("backbone")
     torch.manual_seed(2)
     Backbone.build(tiny_architecture).save(folder)
@@ -79,6 +95,8 @@ def tiny_backbone(tiny_architecture: Architecture, tmp_path_factory: pytest.Temp
 @pytest.fixture
 def make_talker(tiny_backbone: Path) -> Callable[..., Talker]:
     """A talker on the tiny backbone: rank 2, windows of 4 frames, 3 sampling steps, unless told otherwise."""
+    from fedtalk.talker.adapters import Adapter
+    from fedtalk.talker.module import Talker
 
     def make(**changes: object) -> Talker:
         values: dict[str, object] = {
@@ -93,6 +111,8 @@ def make_talker(tiny_backbone: Path) -> Callable[..., Talker]:
 @pytest.fixture(scope="session")
 def clips() -> list:
     """Two speakers with two clips of 16 frames each, at 32 px: a0, a1, b0, b1."""
+    from fedtalk.data.synthtalk import Speaker, make_clip
+
     people = [Speaker.draw(0, "public", index) for index in (0, 1)]
     return [make_clip(person, take, 16, SIZE) for person in people for take in (0, 1)]
 
@@ -100,12 +120,17 @@ def clips() -> list:
 @pytest.fixture(scope="session")
 def prepared(tiny_backbone: Path, clips: list) -> list[Prepared]:
     """The clips as the tiny talker reads them; not to be changed in place."""
+    from fedtalk.talker.adapters import Adapter
+    from fedtalk.talker.module import Talker
+
     talker = Talker(str(tiny_backbone), adapter=Adapter(rank=2), window=4, stride=2)
     return [talker.prepare_clip(clip) for clip in clips]
 
 
 def set_random_adapter(talker: Talker, seed: int = 0, scale: float = 0.3) -> None:
     """Give every factor of the adapter random values, so that it does something."""
+    import torch
+
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in talker.backbone.denoiser.unet.named_parameters():
@@ -121,6 +146,9 @@ def randomise() -> Callable[..., None]:
 @pytest.fixture(scope="session")
 def shipped() -> Talker:
     """The trained backbone that comes with the package, without an adapter; one sampling step to be quick."""
+    from fedtalk.talker.backbone import shipped_folder
+    from fedtalk.talker.module import Talker
+
     if not (shipped_folder() / "backbone.json").exists():
         pytest.fail(
             f"the package holds no trained backbone in {shipped_folder()}; train it as fedtalk/weights/backbone/README.md says, "
@@ -133,6 +161,7 @@ def shipped() -> Talker:
 @pytest.fixture(scope="session")
 def pretrained_speech(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Whisper and wav2vec2 of width 16."""
+    import torch
     from transformers import Wav2Vec2Config, Wav2Vec2Model, WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
     torch.manual_seed(0)
@@ -155,6 +184,9 @@ def pretrained_speech(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
 @pytest.fixture(scope="session")
 def pretrained_images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A KL autoencoder, a TAESD, a flat UNet and motion modules, as Stable Diffusion and AnimateDiff come."""
+    import torch
+    from diffusers import AutoencoderKL, AutoencoderTiny, MotionAdapter, UNet2DConditionModel
+
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("images")
     AutoencoderKL(

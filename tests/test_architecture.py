@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -88,7 +89,10 @@ def _imports(path: Path) -> set[str]:
     return found & SOURCES.keys()
 
 
-GRAPH = {name: _imports(path) - {name} for name, path in SOURCES.items()}
+@functools.cache
+def _graph() -> dict[str, set[str]]:
+    """What each module imports; when it is asked for, since every process that collects tests imports this file."""
+    return {name: _imports(path) - {name} for name, path in SOURCES.items()}
 
 
 def _layer(module: str) -> int:
@@ -104,7 +108,7 @@ def _layer(module: str) -> int:
 
 def test_no_circle_of_imports() -> None:
     try:
-        list(TopologicalSorter(GRAPH).static_order())
+        list(TopologicalSorter(_graph()).static_order())
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
@@ -112,7 +116,7 @@ def test_no_circle_of_imports() -> None:
 def test_modules_import_downwards_only() -> None:
     upwards = [
         f"{module} imports {other}"
-        for module, imported in sorted(GRAPH.items())
+        for module, imported in sorted(_graph().items())
         for other in sorted(imported)
         if _layer(other) > _layer(module)
     ]
@@ -124,7 +128,7 @@ def test_the_server_half_reaches_nothing_of_a_client(server: str) -> None:
     """Not even by way of others: neither clips, nor local training, nor a client's half of the protocol."""
     reached, open_ends = set(), [server]
     while open_ends:
-        for module in GRAPH[open_ends.pop()] - reached:
+        for module in _graph()[open_ends.pop()] - reached:
             reached.add(module)
             open_ends.append(module)
     clients = ("fedtalk.data", "fedtalk.federation.client", "fedtalk.training.local", "fedtalk.privacy.secagg.client")

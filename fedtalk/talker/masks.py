@@ -15,17 +15,21 @@ MOUTH_RAMP = 0.3
 """Share of it over which it fades into the puppet."""
 RAMP = 0.16
 """Width of the blending border inside the region, in inter-ocular distances."""
+CHEEKS, NECK = (0.8, 1.0), (2.2, 0.75)
+"""Distance below the eyes, and how far to either side what was made is shown there; in between it narrows as a face does, so that
+neck and background, which don't turn with the head, stay the recording's."""
 
 
-def region_depth(eyes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How far inside the region points lie, in inter-ocular distances; negative outside.
+def region(eyes: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where points lie in the region.
 
     Args:
         eyes: (F, 2, 2) eye centres.
         x, y: coordinates of points, (H, W) together: a row (1, W) and a column (H, 1) will do.
 
     Returns:
-        (F, H, W).
+        (F, H, W) how far inside they lie, in inter-ocular distances, negative outside; and (F, H, W) in [0, 1] the share of
+        what was made there, which rises from 0 to 1 within `RAMP`.
     """
     left, right = eyes[:, 0], eyes[:, 1]
     middle, across = (left + right) / 2, right - left
@@ -35,7 +39,9 @@ def region_depth(eyes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     u, v = dx * cos + dy * sin, -dx * sin + dy * cos - CENTRE_DROP
     # A rounded rectangle (a superellipse of exponent 4).
     radius = np.sqrt(np.sqrt(np.square(np.square(u / HALF_WIDTH)) + np.square(np.square(v / HALF_HEIGHT))))
-    return (1.0 - radius) * min(HALF_WIDTH, HALF_HEIGHT)
+    depth = (1.0 - radius) * min(HALF_WIDTH, HALF_HEIGHT)
+    side = np.interp(v + CENTRE_DROP, (CHEEKS[0], NECK[0]), (CHEEKS[1], NECK[1])) - np.abs(u)
+    return depth, np.clip(np.minimum(depth, side) / RAMP, 0, 1)
 
 
 def lower_face(eyes: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
@@ -46,12 +52,12 @@ def lower_face(eyes: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
         size: height and width of the frames.
 
     Returns:
-        hidden (F, 1, H, W) float32, 1 where the model may not see; alpha (F, 1, H, W) float32 in [0, 1], which rises from
-        0 at the region's border to 1 within `RAMP`, so that no seam can show.
+        hidden (F, 1, H, W) float32, 1 where the model may not see; alpha (F, 1, H, W) float32 in [0, 1], see `region`, so that
+        no seam can show.
     """
     y, x = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5, indexing="ij", sparse=True)
-    depth = torch.from_numpy(region_depth(np.asarray(eyes, np.float64), x, y)).float()[:, None]
-    return (depth > 0).float(), (depth / RAMP).clamp(0, 1)
+    depth, share = (torch.from_numpy(one).float()[:, None] for one in region(np.asarray(eyes, np.float64), x, y))
+    return (depth > 0).float(), share
 
 
 def around_mouth(mouths: np.ndarray, eyes: np.ndarray, size: int) -> Tensor:

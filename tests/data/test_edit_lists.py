@@ -47,7 +47,7 @@ def furthest(times: list[float]) -> float:
 @pytest.mark.parametrize("rate", [*RATES, None], ids=str)
 def test_wherever_the_beginning_is_cut_pictures_keep_to_their_sound(tmp_path: Path, rate: Fraction | None) -> None:
     times = uneven() if rate is None else every(rate)
-    for number, cut in enumerate(np.random.default_rng(1).uniform(0, 1, 8)):
+    for number, cut in enumerate(np.random.default_rng(1).uniform(0, 1, 4)):
         off, heard = apart(film(tmp_path / f"{number}.mov", times, float(cut), float(cut)), times)
         print(f"{rate or 'uneven'}: cut at {cut:.4f} s: {1000 * off.min():+.1f} to {1000 * off.max():+.1f} ms")
         assert np.abs(off).max() <= furthest(times) + TICK

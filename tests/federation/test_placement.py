@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from exact_talker import ExactTalker
 from lightning.fabric import Fabric
 from torch import nn
 
@@ -214,8 +215,6 @@ def test_four_processes(local_ray: None, parts, people: dict, tmp_path: Path, ki
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_a_talker_on_two_processes(local_ray: None, tiny_backbone: Path, tmp_path: Path, parts, kind: str) -> None:
     """The frozen backbone with its adapter; sharded block by block."""
-    from talker_parts import ExactTalker  # `parts` has made its folder known
-
     ends = []
     for placed in (Placement(), Placement(kind, 2)):
         talker = ExactTalker(str(tiny_backbone), adapter=Adapter(rank=2, alpha=4.0), window=4).eval()

@@ -56,7 +56,7 @@ def _fedavg(people) -> Tensor:
 def test_it_ends_at_the_optimum_of_all_where_fedavg_does_not(run, people, parabolas) -> None:
     for person in people.values():
         person.clips = 2  # one weight for all
-    settings = {"local": LOCAL, "rounds": 60, "kind": parabolas, "default_placement": SGD}
+    settings = {"local": LOCAL, "rounds": 40, "kind": parabolas, "default_placement": SGD}
     federated = run(people, Scaffold(), folder="scaffold", **settings)
     averaged = run(people, FedAvg(), folder="fedavg", **settings)
     for name in ("first", "second"):
@@ -68,7 +68,7 @@ def test_it_ends_at_the_optimum_of_all_where_fedavg_does_not(run, people, parabo
 
 def test_it_does_so_with_half_of_the_clients_in_a_round(run, people, parabolas) -> None:
     done = run(
-        people, Scaffold(), local=LOCAL, rounds=150, kind=parabolas, default_placement=SGD, cohort=PoissonCohort(0.5)
+        people, Scaffold(), local=LOCAL, rounds=100, kind=parabolas, default_placement=SGD, cohort=PoissonCohort(0.5)
     )
     torch.testing.assert_close(done.state["second"], _optimum(people), rtol=0, atol=1e-3)
     server = done.trainer.fit_rounds.server

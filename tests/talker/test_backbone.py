@@ -122,8 +122,15 @@ def test_a_size_that_the_codec_can_not_divide_is_refused(tiny_codec_folder: Path
         Backbone.build(Architecture(size=40, codec=str(codec), pack=4, channels=[32, 64]))
 
 
-@pytest.mark.parametrize("codec", ["kl", "taesd"])
-@pytest.mark.parametrize("speech", ["whisper", "wav2vec2"])
+@pytest.mark.parametrize(
+    ("speech", "codec"),
+    [
+        ("whisper", "kl"),
+        ("wav2vec2", "taesd"),
+        pytest.param("whisper", "taesd", marks=pytest.mark.slow),
+        pytest.param("wav2vec2", "kl", marks=pytest.mark.slow),
+    ],
+)
 def test_pretrained_parts_train_a_step_on_synthtalk(
     pretrained_images: dict[str, Path], pretrained_speech: dict[str, Path], codec: str, speech: str
 ) -> None:

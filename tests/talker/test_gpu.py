@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exact_talker import ExactTalker
 
 from fedtalk.callbacks.aggregation import ISFA
 from fedtalk.data.clip import Clip
@@ -32,14 +33,6 @@ DEVICE = "cuda"
 PEOPLE = 4
 ROUNDING = 3e-5
 """Of what 32-bit parts (latents, what is exchanged) leave, after AdamW has enlarged it; a run changes factors by 1e-2."""
-
-
-class ExactTalker(Talker):
-    """In 64-bit numbers, so that nothing is left of rounding, which AdamW enlarges."""
-
-    def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
-        drawn = super().draw_batch(clips, size, generator)
-        return {name: value.double() if value.is_floating_point() else value for name, value in drawn.items()}
 
 
 def _people() -> SynthTalkData:

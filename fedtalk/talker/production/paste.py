@@ -8,7 +8,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from fedtalk.talker.masks import CENTRE_DROP, HALF_HEIGHT, HALF_WIDTH, RAMP, region_depth
+from fedtalk.talker.masks import CENTRE_DROP, HALF_HEIGHT, HALF_WIDTH, region
 
 FEATHER = 0.12
 """Width of the blending border of a whole frame, over its side."""
@@ -54,7 +54,7 @@ def paste_mouth(picture: np.ndarray, face: np.ndarray, place: np.ndarray, eyes: 
 
     def weight(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         # The region counts pixel centres from one half, pictures from zero.
-        return np.clip(region_depth(eyes[None] + 0.5, x + 0.5, y + 0.5)[0] / RAMP, 0, 1)
+        return region(eyes[None] + 0.5, x + 0.5, y + 0.5)[1][0]
 
     return _blend(picture, face, place, np.array(corners), weight)
 

@@ -60,8 +60,19 @@ def test_a_dub_keeps_everything_but_the_mouth_at_the_recordings_own_size_and_rat
     assert said.facts["backbone"] == ready.talker.fingerprint()
 
 
-@pytest.mark.parametrize("rate", [Fraction(24_000, 1001), Fraction(30), Fraction(60_000, 1001), None], ids=str)
-@pytest.mark.parametrize("cut", [0.0, 0.11, 0.137])
+RATES = (Fraction(24_000, 1001), Fraction(30), Fraction(60_000, 1001), None)
+CUTS = (0.0, 0.11, 0.137)
+EACH_ONCE = set(zip(RATES, itertools.cycle(CUTS), strict=False))
+"""Every rate and every cut; the rest of the pairs is slow."""
+
+
+@pytest.mark.parametrize(
+    ("rate", "cut"),
+    [
+        pytest.param(*pair, marks=() if pair in EACH_ONCE else pytest.mark.slow, id=f"{pair[0]}-{pair[1]}")
+        for pair in itertools.product(RATES, CUTS)
+    ],
+)
 def test_a_dub_of_a_trimmed_recording_shows_each_picture_when_players_do(
     rate: Fraction | None, cut: float, picture: Callable, finder: object, ready: Ready, speech: Callable, read_number: Callable,
     tmp_path: Path,

@@ -48,7 +48,7 @@ def test_a_cut_or_lengthened_message_is_refused(message: SiteMessage, data: st.D
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_garbage_is_refused_and_never_anything_worse(garbage: bytes) -> None:
     for data in (garbage, b"fedtalk1" + garbage, framed(garbage), framed(b"[" + garbage)):
         with pytest.raises(MessageError):
@@ -56,7 +56,7 @@ def test_garbage_is_refused_and_never_anything_worse(garbage: bytes) -> None:
 
 
 @given(DEEP, DEEP, DEEP, st.binary(max_size=8))
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_whatever_json_holds_is_a_message_or_refused(kind: object, fields: object, sizes: object, rest: bytes) -> None:
     for first in (kind, "train"):
         data = framed(json.dumps([first, fields, sizes]).encode(), rest)
@@ -68,7 +68,7 @@ def test_whatever_json_holds_is_a_message_or_refused(kind: object, fields: objec
 
 
 @given(MESSAGES, st.data())
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_a_spoilt_message_is_a_message_or_refused(message: SiteMessage, data: st.DataObject) -> None:
     spoilt = bytearray(message.encode())
     for _ in range(data.draw(st.integers(1, 3))):

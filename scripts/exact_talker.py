@@ -1,4 +1,4 @@
-"""What worker processes that train a talker must be able to import; without it those of `worker_parts` start sooner."""
+"""A talker whose results can be compared to the last digits; workers import it by this name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedtalk.training.module import Prepared
 
 
 class ExactTalker(Talker):
-    """In 64-bit numbers, so that nothing is left of rounding, which AdamW enlarges."""
+    """Draws batches in 64-bit numbers, so that nothing is left of rounding, which AdamW enlarges; its denoiser is to be too."""
 
     def draw_batch(self, clips: Sequence[Prepared], size: int, generator: torch.Generator) -> Prepared:
         drawn = super().draw_batch(clips, size, generator)

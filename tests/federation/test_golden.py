@@ -1,8 +1,8 @@
 """Golden states of tiny runs: moving code about must not change a bit.
 
 Bits depend on the processor and on torch, so they are compared where both are those of the record; everywhere else the states
-must agree to half a percent, which is what rounding became by Yogi and AdamW on three processors. A change that is meant to change results records new ones:
-``RECORD_GOLDEN=1 pytest tests/federation/test_golden.py``.
+must agree to half a percent: rounding became a tenth of one by Yogi and AdamW, on three processors. A change that is meant to
+change results records new ones: ``RECORD_GOLDEN=1 pytest tests/federation/test_golden.py``.
 """
 
 from __future__ import annotations

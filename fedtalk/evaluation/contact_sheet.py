@@ -14,6 +14,8 @@ from fedtalk.storage import atomic_path
 Row = tuple[str, np.ndarray]
 """A label and its frames, (F, H, W, 3) uint8 RGB."""
 
+LARGE = 192
+"""Pixels that frames are enlarged to at most by default; a sheet of frames of 128 is thus a few MB."""
 _MARGIN, _GAP, _HEADER = 10, 2, 26
 _FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 _INK, _PAPER, _FAINT = (20, 20, 20), (255, 255, 255), (110, 110, 110)
@@ -25,7 +27,7 @@ def contact_sheet(
     *,
     columns: int = 10,
     every: int | None = None,
-    magnify: int = 3,
+    magnify: int | None = None,
 ) -> None:
     """Write a PNG with a block of rows for each group, such as a speaker, all columns of a block at the same instants.
 
@@ -34,13 +36,13 @@ def contact_sheet(
         path: the PNG; written atomically.
         columns: frames of a row.
         every: frames between columns; by default spread over the whole clip.
-        magnify: whole factor by which frames are enlarged, bicubic.
+        magnify: whole factor by which frames are enlarged, bicubic; by default as far as they stay within 192 pixels.
 
     Raises:
         ArtifactError: no rows, or rows that don't belong together.
         OutputError: the file can't be written.
     """
-    if not groups or columns < 1 or magnify < 1 or (every is not None and every < 1):
+    if not groups or columns < 1 or (magnify is not None and magnify < 1) or (every is not None and every < 1):
         raise ArtifactError(
             f"contact sheet: expected groups, and columns, every and magnify of at least 1, got {len(groups)} groups, "
             f"{columns}, {every} and {magnify}"
@@ -68,11 +70,13 @@ def sample_frames(count: int, columns: int, every: int | None) -> np.ndarray:
 
 
 def _block(
-    title: str, rows: Sequence[Row], columns: int, every: int | None, magnify: int, label_width: int
+    title: str, rows: Sequence[Row], columns: int, every: int | None, magnify: int | None, label_width: int
 ) -> np.ndarray:
     _check(title, rows)
     chosen = sample_frames(len(rows[0][1]), columns, every)
-    height, width = (magnify * side for side in rows[0][1].shape[1:3])
+    sides = rows[0][1].shape[1:3]
+    factor = magnify or max(1, LARGE // max(sides))
+    height, width = (factor * side for side in sides)
     block = np.full(
         (_HEADER + len(rows) * (height + _GAP) + _MARGIN, label_width + len(chosen) * (width + _GAP) + _MARGIN, 3),
         _PAPER,

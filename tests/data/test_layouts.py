@@ -157,3 +157,11 @@ def test_names_that_are_no_utf8_are_written_readably(tmp_path: Path) -> None:
     with open(folder + b"/caf\xe9.mp4", "wb"):
         pass
     assert people(find_sources(tmp_path, "folder")) == {"jos%E9": ["caf%E9.mp4"]}
+
+
+def test_one_name_in_two_spellings_is_told_of(tmp_path: Path) -> None:
+    """As copies of one person's folder from two systems have it: they would be two clients."""
+    names = ["jos\u00e9", "jose\u0301", "anna", "anna ", "bert"]
+    sources = find_sources(tree(tmp_path, *(f"{name}/a.mp4" for name in names)), "folder")
+    assert sorted(sources.people) == sorted(names)
+    assert [name for name, reason in sources.others if "taken for two people" in reason] == ["anna ", "jos\u00e9"]

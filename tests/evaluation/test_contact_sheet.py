@@ -36,7 +36,7 @@ def _runs(line: np.ndarray) -> list[int]:
 def test_every_nth_frame_of_each_row_enlarged(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "sheet.png"
     rows = [("truth", _numbered(12)), ("generated", _numbered(12, offset=5))]
-    contact_sheet([("anna", rows)], path, columns=4, every=3)
+    contact_sheet([("anna", rows)], path, columns=4, every=3, magnify=3)
     sheet = _read(path)
     found = {tuple(_runs(line)) for line in sheet[..., 0]}
     assert (0, 30, 60, 90) in found
@@ -48,11 +48,18 @@ def test_every_nth_frame_of_each_row_enlarged(tmp_path: Path) -> None:
 def test_colours_stay_and_labels_are_written(tmp_path: Path) -> None:
     red = np.zeros((3, 16, 16, 3), np.uint8)
     red[..., 0] = 200
-    contact_sheet([("anna", [("truth", red)])], tmp_path / "a.png")
-    contact_sheet([("anna", [("other", red)])], tmp_path / "b.png")
+    contact_sheet([("anna", [("truth", red)])], tmp_path / "a.png", magnify=3)
+    contact_sheet([("anna", [("other", red)])], tmp_path / "b.png", magnify=3)
     one, other = _read(tmp_path / "a.png"), _read(tmp_path / "b.png")
     assert ((one == (200, 0, 0)).all(-1)).sum() == 3 * 48 * 48
     assert (one[:, :60] < 100).any() and not np.array_equal(one[:, :60], other[:, :60])
+
+
+@pytest.mark.parametrize(("size", "shown"), [(16, 192), (64, 192), (100, 100), (256, 256)])
+def test_frames_are_enlarged_to_be_seen_and_no_further(size: int, shown: int, tmp_path: Path) -> None:
+    red = np.full((1, size, size, 3), (200, 0, 0), np.uint8)
+    contact_sheet([("anna", [("truth", red)])], tmp_path / "a.png")
+    assert ((_read(tmp_path / "a.png") == (200, 0, 0)).all(-1)).sum() == shown * shown
 
 
 def test_groups_lie_below_each_other(tmp_path: Path) -> None:

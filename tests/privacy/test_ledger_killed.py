@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from ready import run_script
 
 SCRIPT = Path(__file__).parent / "support" / "killed_ledger.py"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 def test_what_was_released_is_on_the_disk_whenever_a_process_is_killed(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, check=False)
+    done = run_script(SCRIPT, str(tmp_path / "ledgers"), folder=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert len(found) > 10 and [state["killed"] for state in found] == [True] * (len(found) - 1) + [False]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import unicodedata
 from pathlib import Path
 
 from fedtalk.data.layouts.tree import Source, Sources, is_video, nothing_found, walk
@@ -25,6 +26,7 @@ def folder_layout(raw: Path) -> Sources:
     tree = f"one folder a person, as in {raw}/anna/any name.mp4 and {raw}/bert/holiday/1.mov"
     sources = Sources()
     flat: list[str] = []
+    spelt: dict[str, str] = {}
     for entry in sorted(os.listdir(raw)):
         path, name = raw / entry, readable(entry)
         reason = not_data(entry)
@@ -34,6 +36,10 @@ def folder_layout(raw: Path) -> Sources:
             sources.others.append((name, "a link to nothing; what it named was moved or is not mounted"))
         elif path.is_dir():
             sources.people.append(name)
+            other = spelt.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), name)
+            if other != name:
+                remark = "like another's but for case, spaces or Unicode form; taken for two people, who may be one"
+                sources.others.append((name, f"its name is {remark}"))
             _person(path, name, sources)
         elif is_video(path):
             flat.append(name)

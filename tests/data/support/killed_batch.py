@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from apart import apart
+from apart import KilledBefore, apart
 
 from fedtalk.data.provenance import read_provenance
 from fedtalk.talker.production.files import Order, make_batch
@@ -32,18 +31,9 @@ def main() -> None:
 
     def work(change: int) -> Callable[[], None]:
         def run() -> None:
-            count = 0
-
-            def watch(event: str, _: object) -> None:
-                nonlocal count
-                if event in ("os.rename", "os.remove"):
-                    if count == change:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    count += 1
-
-            sys.addaudithook(watch)
+            killer = KilledBefore(change, "os.rename", "os.remove")
             outcome = make_batch(folder / "jobs.csv", order)
-            (folder / "told.json").write_text(json.dumps([count, outcome.made, outcome.there]))
+            (folder / "told.json").write_text(json.dumps([killer.count, outcome.made, outcome.there]))
 
         return run
 

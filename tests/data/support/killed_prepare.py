@@ -9,7 +9,6 @@ nothing else; each STEP-th change is tried. Processes are forked, so that librar
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import sys
@@ -17,12 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from apart import apart
+from apart import KilledBefore, apart
 from heads import DotFinder
 
 from fedtalk.data.prepare import one_video, prepare
 
-CHANGES = frozenset({"os.rename", "os.remove", "os.rmdir", "os.mkdir"})
 FORMER: dict[str, Any] = {"size": 32, "clip_seconds": 0.2, "detect_every": 6}
 SETTINGS: dict[str, Any] = {"size": 48, "clip_seconds": 0.2, "detect_every": 3}
 
@@ -44,18 +42,9 @@ def killed_before(change: int, folder: Path) -> int:
     """Run, killed before a change; or count them all into ``changes``."""
 
     def work() -> None:
-        count = 0
-
-        def watch(event: str, _: object) -> None:
-            nonlocal count
-            if event in CHANGES:
-                if count == change:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                count += 1
-
-        sys.addaudithook(watch)
+        killer = KilledBefore(change, "os.rename", "os.remove", "os.rmdir", "os.mkdir")
         run(folder, "clients", SETTINGS)
-        total = count
+        total = killer.count  # before the next line's own
         (folder / "changes").write_text(str(total))
 
     return apart(work)

@@ -15,11 +15,12 @@ import signal
 import sys
 from pathlib import Path
 
+from apart import KilledBefore, apart
+
 from fedtalk.federation.cohort import PoissonCohort
 from fedtalk.privacy.ledger import Ledger
 from fedtalk.privacy.ledger_record import read_record
 
-EVENTS = frozenset({"open", "os.rename", "os.remove", "os.mkdir"})
 ROUNDS = 2
 
 
@@ -30,16 +31,7 @@ def ledger() -> Ledger:
 def goes_on(home: Path, log: Path, before: int) -> None:
     """Two more rounds in ``home``; dies before the event of that number, if there are so many."""
     written = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    count = 0
-
-    def watch(event: str, _: object) -> None:
-        nonlocal count
-        if event in EVENTS:
-            if count == before:
-                os.kill(os.getpid(), signal.SIGKILL)
-            count += 1
-
-    sys.addaudithook(watch)
+    KilledBefore(before, "open", "os.rename", "os.remove", "os.mkdir")
     mine = ledger()
     mine.recall(home)
     for _ in range(ROUNDS):
@@ -63,13 +55,7 @@ def main(root: Path) -> None:
     found = []
     killed = True
     while killed:
-        child = os.fork()
-        if child == 0:
-            goes_on(a, log, len(found))
-            os._exit(0)
-        status = os.waitpid(child, 0)[1]
-        killed = os.WIFSIGNALED(status)
-        assert killed or os.WEXITSTATUS(status) == 0
+        killed = apart(lambda: goes_on(a, log, len(found))) == signal.SIGKILL
         records = [read_record(folder) for folder in (a, b)]
         charged = [None if record is None else record.charges.times_drawn("anna") for record in records]
         found.append({"killed": killed, "released": log.stat().st_size, "charged": charged})

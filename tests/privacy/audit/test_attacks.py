@@ -97,24 +97,22 @@ def test_an_adapter_lowers_the_loss_of_those_it_was_trained_on(make_talker: Call
 
 @pytest.mark.slow
 def test_a_gradient_step_is_traced_to_its_person() -> None:
-    """On the shipped backbone: minus the gradient on two clips; two others find their person among three, mostly."""
+    """On the shipped backbone, by who has the very clips but not the noise of the step: two clips of one among six people.
+
+    By other clips of theirs people are hardly told apart: such a step follows the recording.
+    """
     talker = Talker("shipped", adapter=Adapter(rank=2)).eval()
     start = copy_state(talker.exchanged_parameters())
-    people = [Speaker.draw(0, "private", number) for number in range(3)]
-    seen, kept = (
-        [
-            profile_of(talker, start, [talker.prepare_clip(make_clip(person, take, 20, 128)) for take in takes], 0)
-            for person in people
-        ]
-        for takes in ((0, 1), (2, 3))
-    )
-    assert seen[0].gradient.shape == flatten(start).shape
-    common = np.mean([portfolio.gradient for portfolio in seen], axis=0)
+    people = [Speaker.draw(0, "private", number) for number in range(6)]
+    clips = [[talker.prepare_clip(make_clip(person, take, 20, 128)) for take in (0, 1)] for person in people]
+    seen, made = ([profile_of(talker, start, own, seed).gradient for own in clips] for seed in (0, 1))
+    assert seen[0].shape == flatten(start).shape
+    common = np.mean(seen, axis=0)
     ranks = []
     for index, known in enumerate(seen):
-        others = [portfolio.gradient for portfolio in seen if portfolio is not known]
-        ranks.append(rank_of_right(*match_gradients(-kept[index].gradient, known.gradient, others, common)))
-    assert ranks.count(1) >= 2, ranks
+        others = [gradient for other, gradient in enumerate(seen) if other != index]
+        ranks.append(rank_of_right(*match_gradients(-made[index], known, others, common)))
+    assert ranks.count(1) >= 4, f"{ranks}: by chance four of six are found once in a hundred times"
 
 
 def test_matching_is_the_formula_and_blind_to_scale() -> None:

@@ -41,6 +41,7 @@ def data(**settings: object) -> Overlay:
 
 OVERLAYS: dict[str, Overlay] = {
     "unreliable": data(unreliable=0.3),
+    "mostly-unreliable": data(unreliable=0.6),
     "reliable": data(unreliable=0.0),
     "outsiders": data(unreliable=0.0, outsiders=8),
     "community": data(group="community", outsiders=8),
@@ -206,9 +207,14 @@ EXPERIMENTS = {
         "A community of its own, 30 % unreliable, longer rounds, people who took no part: the released adapter",
         ("unreliable", "community", "longer", "released"), ("fedavg", "base", "oracle"), "trained",
     ),
-    "community-0": Experiment(
-        "A community of its own, all reliable, longer rounds, people who took no part: the released adapter",
-        ("reliable", "community", "longer", "released"), ("fedavg", "base"), "trained",
+    "community-60": Experiment(
+        "A community of its own, 60 % unreliable, longer rounds, people who took no part: the released adapter",
+        ("mostly-unreliable", "community", "longer", "released"), ("fedavg", "base", "oracle"), "trained",
+    ),
+    "community-tdc": Experiment(
+        "TDC by its weight, a community of its own, all reliable, longer rounds, people who took no part: the released adapter",
+        ("reliable", "community", "longer", "released"), ("tdc-0", "tdc-0.1", "tdc-1"), "trained",
+        ("psnr_mouth", "flicker", "jitter", "warping_error", "mouth_corr_pooled"),
     ),
     "outsiders": Experiment(
         "People who took no part: the released adapter", ("outsiders", "released"), ("fedavg", "base"), "trained"

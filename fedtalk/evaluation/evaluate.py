@@ -98,7 +98,10 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
             "clips": len(found), "clients": len(set(clients)), "frames": [len(case.clip) for case in found],
             "identity": instruments.recogniser.name, "openness": instruments.probe.name,
             "landmarks": instruments.landmarks.name, "sync": None if instruments.sync is None else instruments.sync.name,
-            "probe_error": {k: table["dub"]["truth"].get(k) for k in ("mouth_corr", "mouth_distance")},
+            "probe_error": {
+                k: table["dub"]["truth"].get(k) if all(case.clip.openness is not None for case in found) else None
+                for k in ("mouth_corr", "mouth_distance")
+            },
             "measures": {spec.name: {"unit": spec.unit, "goal": spec.goal, "source": spec.source} for spec in METRICS},
             "unavailable": pretrained.unavailable(),
         },
@@ -114,9 +117,7 @@ def _of_sets(readings: Sequence[Reading]) -> dict[str, float]:
     made = np.concatenate([reading.embeddings for reading in readings])
     name = f"frechet_{readings[0].reference.instruments.recogniser.name}"
     found = {name: metrics.frechet_distance(made, truth)} if len(made) > 1 else {}
-    spoken = [(r.openness, r.true_openness) for r in readings if r.clip.openness is not None]
-    if spoken:
-        found["mouth_corr_pooled"] = metrics.pooled_mouth_corr(spoken)
+    found["mouth_corr_pooled"] = metrics.pooled_mouth_corr([(r.openness, r.true_openness) for r in readings])
     found |= pretrained.set_scores([r.frames for r in readings], [r.clip.frames for r in readings])
     return {measure: round(value, 4) for measure, value in found.items()}
 

@@ -45,6 +45,17 @@ class GroundTruth:
         return self.instruments.landmarks.read(self.clip.frames, self.clip.eyes)
 
     @cached_property
+    def openness(self) -> np.ndarray:
+        """(F,) of the true frames: as the clip knows it, else as the probe reads them."""
+        return self.opening_of(self.clip)
+
+    def opening_of(self, clip: Clip) -> np.ndarray:
+        """(F,) of this clip or another, such as a donor of speech."""
+        if clip.openness is not None:
+            return clip.openness
+        return self.instruments.probe.measure(clip.frames, clip.mouth, clip.eyes)
+
+    @cached_property
     def motion(self) -> TrueMotion:
         """Of the true frames."""
         return TrueMotion.of(self.clip.frames)
@@ -75,15 +86,14 @@ class Reading:
 
     @property
     def true_openness(self) -> np.ndarray:
-        """(F,) of the truth; only of clips that know it."""
-        assert self.clip.openness is not None, "asked of a clip without a track of its opening"
-        return self.clip.openness
+        """(F,) of the truth."""
+        return self.reference.openness
 
-    @property
+    @cached_property
     def donor_openness(self) -> np.ndarray:
-        """(F,) of the donor's clip; only where there is one that knows it."""
-        assert self.donor is not None and self.donor.openness is not None, "asked of a clip without a donor"
-        return self.donor.openness
+        """(F,) of the donor's clip; only where there is one."""
+        assert self.donor is not None, "asked of a clip without a donor"
+        return self.reference.opening_of(self.donor)
 
     @cached_property
     def openness(self) -> np.ndarray:

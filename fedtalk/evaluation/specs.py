@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -66,15 +67,22 @@ class MetricSpec:
         return ClipMean(self.function)
 
 
-def _knows_opening(reading: Reading) -> bool:
-    return reading.clip.openness is not None
+def _moves(openness: np.ndarray, known: np.ndarray | None) -> bool:
+    """Whether there is something to follow. A flat track is an error where it is known, and none where it was read."""
+    return known is not None or float(np.ptp(openness)) > LEAST_MOTION
+
+
+def _mouth_moves(reading: Reading) -> bool:
+    return _moves(reading.true_openness, reading.clip.openness)
 
 
 def _has_donor(reading: Reading) -> bool:
-    return reading.donor is not None and reading.donor.openness is not None
+    return reading.donor is not None and _moves(reading.donor_openness, reading.donor.openness)
 
 
 INFINITY = float("inf")
+LEAST_MOTION = 1e-3
+"""Range of an opening that was read, below which the mouth is still."""
 
 METRICS: tuple[MetricSpec, ...] = (
     MetricSpec("psnr", "dB", HIGHER, (0, metrics.PSNR_CEILING), lambda r: metrics.psnr(r.clip.frames, r.frames)),
@@ -84,22 +92,22 @@ METRICS: tuple[MetricSpec, ...] = (
         lambda r: metrics.psnr_mouth(r.clip.frames, r.frames, r.clip.mouth, r.clip.eyes),
     ),
     MetricSpec(
-        "mouth_corr", "", HIGHER, (-1, 1), lambda r: metrics.mouth_corr(r.openness, r.true_openness), _knows_opening
+        "mouth_corr", "", HIGHER, (-1, 1), lambda r: metrics.mouth_corr(r.openness, r.true_openness), _mouth_moves
     ),
     MetricSpec(
         "mouth_corr_donor", "", HIGHER, (-1, 1), lambda r: metrics.mouth_corr(r.openness, r.donor_openness), _has_donor
     ),
     MetricSpec(
         "mouth_distance", "inter-ocular", LOWER, (0, INFINITY),
-        lambda r: metrics.mouth_distance(r.openness, r.true_openness), _knows_opening,
+        lambda r: metrics.mouth_distance(r.openness, r.true_openness),
     ),
     MetricSpec(
         "mouth_amplitude", "", ONE, (0, INFINITY), lambda r: metrics.mouth_amplitude(r.openness, r.true_openness),
-        _knows_opening,
+        _mouth_moves,
     ),
     MetricSpec(
         "lip_leakage", "", LOWER, (0, INFINITY), lambda r: metrics.lip_leakage(r.openness, r.true_openness),
-        lambda r: r.silent and _knows_opening(r), "silent input, arXiv 2511.08613",
+        lambda r: r.silent, "silent input, arXiv 2511.08613",
     ),
     MetricSpec(
         "landmark_distance", "inter-ocular", LOWER, (0, INFINITY),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,17 @@ def test_values_lie_in_their_ranges_and_the_truth_is_best(reference: GroundTruth
                     assert abs(truth[spec.name] - 1) < (0.25 if spec.name == "mouth_amplitude" else 1e-9), spec.name
                     if values is others[0] or spec.name != "mouth_amplitude":  # noise doesn't move the lips
                         assert abs(values[spec.name] - 1) > abs(truth[spec.name] - 1), spec.name
+
+
+def test_of_clips_that_do_not_know_their_opening_the_probe_reads_it(reference: GroundTruth, donor) -> None:
+    """As of real people: the same probe for what was made and for the truth."""
+    clip = replace(reference.clip, openness=None)
+    unknown = GroundTruth(clip, reference.source, reference.instruments)
+    truth = score(_own(unknown, clip.frames))
+    assert (truth["mouth_corr"], truth["mouth_distance"], truth["mouth_amplitude"]) == (1.0, 0.0, 1.0)
+    assert score(Reading(unknown, clip.frames, clip.audio, clip))["mouth_corr_donor"] == 1.0
+    stranger = score(Reading(unknown, clip.frames, donor.audio, replace(donor, openness=None)))
+    assert stranger["mouth_corr_donor"] < 0.9
 
 
 def test_classes_are_means_of_the_functions_and_can_be_pickled(reference: GroundTruth) -> None:

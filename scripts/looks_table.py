@@ -17,18 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from people_table import interval, mouth_psnr
+from people_table import interval, mouth_psnr, own_looks
 
 from fedtalk.data.clip import FRAME_RATE, Clip
 from fedtalk.data.framing import align
-from fedtalk.data.lips import OPENEST
-from fedtalk.talker.batches import heard, surrounded
+from fedtalk.talker.batches import surrounded
 from fedtalk.talker.masks import lower_face
 from fedtalk.talker.module import Talker
-from fedtalk.talker.mouth_looks import MouthLooks, sums_of
-from fedtalk.talker.production.own_looks import EVERY, by_seconds
-from fedtalk.talker.puppet import Puppet
-from fedtalk.talker.quality import mouth_probe
+from fedtalk.talker.mouth_looks import MouthLooks
 
 BEFORE = 6
 """Frames that are dubbed before those that are measured, so that windows overlap as in a longer dub."""
@@ -56,19 +52,8 @@ def moved(clip: Clip) -> float:
 
 
 def sums(talker: Talker, clip: Clip, frames: int) -> np.ndarray:
-    """Of a clip's beginning."""
-    part = clip.window(0, frames)
-    told = heard(talker.backbone, list(talker.generation.windows(torch.from_numpy(part.audio))))
-    assert told is not None
-    opening = OPENEST * mouth_probe().measure(part.frames, part.mouth, part.eyes)
-    seen = np.stack([opening, told[:, 1]], 1).astype(np.float32)
-    return sums_of(Puppet(part.reference(0)).moved(part.eyes, seen), part.frames, part.eyes, seen)
-
-
-def of_recording(clip: Clip, frames: int) -> MouthLooks | None:
-    """As `fedtalk generate --video` learns them, of a clip's beginning."""
-    seen = np.arange(0, frames, EVERY)
-    return by_seconds(clip.reference(0), seen, clip.frames[seen], clip.eyes[seen], EVERY)
+    """Of a clip's beginning, as a personal adapter learns them."""
+    return talker.prepare_clip(clip.window(0, frames))["missing"].numpy()
 
 
 def main() -> None:
@@ -95,7 +80,7 @@ def main() -> None:
             without, still = psnr(talker, clip), moved(clip)
             gains.setdefault("none - moved", {}).setdefault(person, []).append(without - still)
             fitted = {name: MouthLooks.fitted(known) for name, known in learned.items()}
-            fitted["recording, 2 s"] = of_recording(clip, 2 * FRAME_RATE)
+            fitted["recording, 2 s"] = own_looks(clip, 2 * FRAME_RATE)
             for name, looks in fitted.items():
                 talker.looks = looks
                 gained = psnr(talker, clip) - without

@@ -73,9 +73,9 @@ def made(talker: Talker, clip: Clip, donor: Clip) -> dict[str, np.ndarray]:
 
 
 def own_looks(clip: Clip, count: int) -> MouthLooks | None:
-    """As a recording's of so many frames."""
+    """As `fedtalk generate --video` learns them, of a clip's first ``count`` frames."""
     seen = np.arange(0, count, EVERY)
-    return by_seconds(clip.reference(0), seen, clip.frames[seen], clip.eyes[seen], EVERY)
+    return by_seconds(clip.reference(0), seen, clip.frames[seen], clip.eyes[seen])
 
 
 def personal(talker: Talker, clip: Clip, steps: int, rate: float) -> Talker:

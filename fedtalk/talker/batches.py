@@ -58,12 +58,10 @@ def prepare_clip(backbone: Backbone, clip: Clip, device: torch.device, looks: Mo
     sound, first = clip.surroundings()
     speech, part = torch.from_numpy(sound), slice(first, first + len(clip))
     windows = frame_windows(backbone.speech(speech), backbone.speech.per_frame)[part]
-    lips = heard(backbone, list(windows))
+    told = heard(backbone, list(windows))
     openness = clip.openness if clip.openness is not None else mouth_probe().measure(clip.frames, clip.mouth, clip.eyes)
-    told = None if lips is None else lips.copy()
     seen = None if told is None else np.stack([OPENEST * openness, told[:, 1]], 1).astype(np.float32)
-    if lips is not None and seen is not None:
-        lips[:, 0] = (seen[:, 0] + lips[:, 0]) / 2
+    lips = None if told is None or seen is None else (seen + told) / 2
     hidden, _ = lower_face(clip.eyes, size)
     moved, inside, stills = [], [], []
     missing = np.zeros(0, np.float32)

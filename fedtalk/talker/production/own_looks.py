@@ -28,25 +28,23 @@ def looks_in(recording: Recording, reference: Reference) -> MouthLooks | None:
         None where the face is seen for less than two seconds.
     """
     played = itertools.islice(enumerate(recording.each_40_ms(min(recording.frames, LONGEST))), 0, None, EVERY)
-    faces = [(index, *face) for index, shown in played if (face := recording.cut_out(shown)) is not None]
+    looked_at = ((index, shown.frame, recording.look(shown.frame.seconds)) for index, shown in played)
+    faces = [(index, *recording.cut_out(frame, look)) for index, frame, look in looked_at if look is not None]
     if len(faces) * EVERY < LEAST:
         return None
     indices, frames, eyes = (np.stack(column) for column in zip(*faces, strict=True))
-    return by_seconds(reference, indices, frames, eyes, EVERY)
+    return by_seconds(reference, indices, frames, eyes)
 
 
-def by_seconds(
-    reference: Reference, indices: np.ndarray, frames: np.ndarray, eyes: np.ndarray, weight: float = 1.0
-) -> MouthLooks | None:
+def by_seconds(reference: Reference, indices: np.ndarray, frames: np.ndarray, eyes: np.ndarray) -> MouthLooks | None:
     """Looks of one recording by how far the lips are seen to be open; each second is foretold from the others, and they are taken
     as far as that would have helped.
 
     Args:
         reference: the picture that is moved.
-        indices: (F,) the frames' numbers in the recording, rising.
+        indices: (F,) the frames' numbers in the recording, rising; each stands for `EVERY` of them.
         frames: (F, H, W, 3) uint8.
         eyes: (F, 2, 2) pixels.
-        weight: frames that each stands for.
     """
     body, seconds = Puppet(reference), indices // FRAME_RATE
     opening = OPENEST * mouth_probe().measure(frames, body.mouths(eyes), eyes)
@@ -55,4 +53,4 @@ def by_seconds(
         sums_of(body.moved(eyes[part], lips[part]), frames[part], eyes[part], lips[part])
         for part in (seconds == second for second in np.unique(seconds))
     ]
-    return MouthLooks.fitted([weight * part for part in parts])
+    return MouthLooks.fitted([EVERY * part for part in parts])

@@ -144,8 +144,7 @@ class Recording:
         frame = next(native_frames(self.path, self._first / FRAME_RATE))
         look = self.look(self._first / FRAME_RATE)
         assert look is not None
-        eyes = move(look.transform, look.eyes).astype(np.float32)
-        return Reference(crop(frame.rgb(), look.transform, self.size), eyes)
+        return Reference(*self.cut_out(frame, look))
 
     def play(self, seconds: float) -> Iterator[Shown]:
         """Its frames from the first on, until the speech ends: at their own times, forth and back or held where it is longer.
@@ -173,12 +172,9 @@ class Recording:
         for _ in range(index, count):
             yield held
 
-    def cut_out(self, shown: Shown) -> tuple[np.ndarray, np.ndarray] | None:
-        """Crop (H, W, 3) uint8 of a frame, and its eyes (2, 2) in pixels; None where it shows no face."""
-        look = self.look(shown.frame.seconds)
-        if look is None:
-            return None
-        return crop(shown.frame.rgb(), look.transform, self.size), move(look.transform, look.eyes).astype(np.float32)
+    def cut_out(self, frame: NativeFrame, look: FacePose) -> tuple[np.ndarray, np.ndarray]:
+        """Crop (H, W, 3) uint8 of a frame, and its eyes (2, 2) in pixels."""
+        return crop(frame.rgb(), look.transform, self.size), move(look.transform, look.eyes).astype(np.float32)
 
     def _order(self) -> Iterator[tuple[NativeFrame, int]]:
         last = None

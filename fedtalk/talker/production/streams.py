@@ -53,8 +53,10 @@ def dubbed(generation: Generation, recording: Recording, speech: Speech, seed: i
     def cut_out() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         last = reference.frame, reference.eyes  # also stands in where there is no face; nothing is pasted there
         for shown in recording.each_40_ms(speech.frames):
-            poses.append(recording.look(shown.frame.seconds))
-            last = recording.cut_out(shown) or last
+            look = recording.look(shown.frame.seconds)
+            poses.append(look)
+            if look is not None:
+                last = recording.cut_out(shown.frame, look)
             yield last
 
     drawing = generation.dub_faces(cut_out(), speech.frames, reference, _windows(generation, speech), seed)

@@ -52,7 +52,8 @@ def moved(clip: Clip) -> float:
 
 
 def sums(talker: Talker, clip: Clip, frames: int) -> np.ndarray:
-    """Of a clip's beginning, as a personal adapter learns them."""
+    """Of a clip's beginning, as a personal adapter learns them: beside puppets without looks."""
+    talker.looks = None
     return talker.prepare_clip(clip.window(0, frames))["missing"].numpy()
 
 

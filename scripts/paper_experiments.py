@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from fedtalk.data.faults import ALL_FAULTS
+
 ROOT = Path(__file__).parents[1]
 DIFFUSION = {"class_path": "fedtalk.talker.objectives.DiffusionLoss"}
 SPATIAL = [f"attentions.{place}.transformer_blocks.0" for place in (0, 1)]
@@ -43,8 +45,10 @@ OVERLAYS: dict[str, Overlay] = {
     "unreliable": data(unreliable=0.3),
     "mostly-unreliable": data(unreliable=0.6),
     "reliable": data(unreliable=0.0),
-    "outsiders": data(unreliable=0.0, outsiders=8),
-    "community": data(group="community", outsiders=8),
+    "community": data(group="community"),
+    "outsiders": data(outsiders=8),
+    **{f"all-{fault}": data(unreliable=1.0, faults=[fault]) for fault in ALL_FAULTS},
+    "strangers": data(faults=["wrong_person"]),
     "released": {"trainer": {"personal": None}},
     "longer": {"trainer": {"rounds": 4, "local": {"steps": 8}, "cohort": EVERYBODY}},
     "sgd": {"trainer": {"default_placement": {"optimizer": "sgd"}, "local": {"learning_rate": 1.0}}},
@@ -104,13 +108,13 @@ FULL = Scale({"trainer": {"evaluation": {"portrait": False, "videos": 1}}})
 SMALL = Scale(
     {
         "trainer": {
-            "rounds": 3, "cohort": EVERYBODY, "local": {"steps": 2, "batch_size": 2},
+            "rounds": 3, "cohort": EVERYBODY, "local": {"steps": 4, "batch_size": 2},
             "personal": {"steps": 4, "most_clients": 7}, "validate_every": 0, "videos": None,
             "evaluation": {"clients": 7, "clips": 1, "portrait": False, "videos": 1, "controls": FEW},
         },
     },
     data(frames=20),
-    budgets(alone=10, pooled=20),
+    budgets(alone=16, pooled=40),
     " --small",
 )  # fmt: skip
 """Short rounds of the shipped 128 px backbone; people, seeds and pairs are those of the full scale."""
@@ -172,69 +176,77 @@ class Experiment:
     configs: tuple[str, ...] = ("isfa",)
     labels: tuple[str, ...] = ()
     """Names of the variations in the table; their own by default, ``isfa`` for ``base``."""
-    shares: str = ""
-    """Another experiment, some of whose runs are runs of this one: they are not run twice."""
 
     @property
     def names(self) -> list[str]:
-        own = (variation.removesuffix("+released").replace("base", "isfa") for variation in self.variations)
-        return list(self.labels or own)
+        return list(self.labels or (variation.replace("base", "isfa") for variation in self.variations))
 
 
 METHODS = ("fedavg", "base", "fedavg+fedprox", "local_only", "centralised", "fedavg+ditto", "fedavg+fedper")
-RULES = (
-    "fedavg",
-    "base",
-    *(f"{rule}+released" for rule in ("isfa_paper", "uniform", "median", "trimmed_mean", "krum", "oracle")),
-)
+RULES = ("fedavg", "base", "isfa_paper", "uniform", "median", "trimmed_mean", "krum", "oracle")
+TOOK_NO_PART = ("community", "outsiders", "released")
 
 EXPERIMENTS = {
-    "methods-30": Experiment("30 % of the clients unreliable: with personal adapters", ("unreliable",), METHODS),
-    "methods-0": Experiment("All clients reliable: with personal adapters", ("reliable",), METHODS),
+    "methods-30": Experiment(
+        "30 % of the clients unreliable: clients with personal adapters", ("unreliable", "community"), METHODS
+    ),
     "rules-30": Experiment(
-        "30 % unreliable: the released adapter, by rule", ("unreliable",), RULES, "trained", shares="methods-30"
+        "30 % unreliable, by rule: the released adapter, people who took no part", ("unreliable", *TOOK_NO_PART), RULES,
+        "trained",
+    ),
+    "faults": Experiment(
+        "All clients unreliable, by fault: the released adapter, people who took no part", ("reliable", *TOOK_NO_PART),
+        ("fedavg", *(f"fedavg+all-{fault}" for fault in ALL_FAULTS)), "trained", labels=("no fault", *ALL_FAULTS),
+    ),
+    "strangers-30": Experiment(
+        "30 % unreliable, all of them with strangers' clips: the released adapter, people who took no part",
+        ("unreliable", "strangers", *TOOK_NO_PART), ("fedavg", "base", "oracle"), "trained",
+    ),
+    "strangers-60": Experiment(
+        "60 % unreliable, all of them with strangers' clips: the released adapter, people who took no part",
+        ("mostly-unreliable", "strangers", *TOOK_NO_PART), ("fedavg", "base", "oracle"), "trained",
     ),
     "ablation-30": Experiment(
-        "Ablation, 30 % unreliable, small adapters: the released one", ("unreliable", "small-adapter"),
+        "Ablation, 30 % unreliable, small adapters: the released one, people who took no part",
+        ("unreliable", "community", "outsiders", "small-adapter"),
         ("fedavg+tdc-0", "tdc-0", "fedavg", "fedavg+tdc-0+dp", "dp"), "trained",
         labels=("adapters only", "+ ISFA", "+ TDC", "+ DP", "all of it"),
     ),
-    "longer-30": Experiment(
-        "30 % unreliable, four rounds of eight steps: the released adapter", ("unreliable", "longer", "released"),
-        ("fedavg", "base", "oracle"), "trained",
-    ),
-    "community-30": Experiment(
-        "A community of its own, 30 % unreliable, longer rounds, people who took no part: the released adapter",
-        ("unreliable", "community", "longer", "released"), ("fedavg", "base", "oracle"), "trained",
-    ),
-    "community-60": Experiment(
-        "A community of its own, 60 % unreliable, longer rounds, people who took no part: the released adapter",
-        ("mostly-unreliable", "community", "longer", "released"), ("fedavg", "base", "oracle"), "trained",
-    ),
-    "community-tdc": Experiment(
-        "TDC by its weight, a community of its own, all reliable, longer rounds, people who took no part: the released adapter",
-        ("reliable", "community", "longer", "released"), ("tdc-0", "tdc-0.1", "tdc-1"), "trained",
-        ("psnr_mouth", "flicker", "jitter", "warping_error", "mouth_corr_pooled"),
-    ),
-    "outsiders": Experiment(
-        "People who took no part: the released adapter", ("outsiders", "released"), ("fedavg", "base"), "trained"
-    ),
-    "scaffold": Experiment(
-        "SCAFFOLD, all clients reliable, plain SGD steps: the released adapter", ("reliable",),
-        ("fedavg+sgd+released", "scaffold+released"), "trained",
-    ),
-    "tdc": Experiment(
-        "TDC by its weight: the released adapter", ("reliable", "released"),
-        ("tdc-0", "tdc-0.05", "tdc-0.1", "tdc-0.3", "tdc-1"), "trained",
-        ("psnr_mouth", "flicker", "jitter", "warping_error", "mouth_corr_pooled"),
-    ),
+    "methods-0": Experiment("All clients reliable: clients with personal adapters", ("reliable", "community"), METHODS),
     "lora": Experiment(
-        "LoRA by rank and targets: the released adapter", ("reliable", "released"),
+        "LoRA by rank and targets: the released adapter, people who took no part", ("reliable", *TOOK_NO_PART),
         ("rank-8", "rank-2", "rank-16", "cross-attention", "spatial", "temporal"), "trained",
     ),
+    "lora-dp": Experiment(
+        "Small adapters by rank, with and without noise, all reliable: the released one, people who took no part",
+        ("reliable", "community", "outsiders", "small-adapter"), ("base", "dp", "rank-8", "rank-8+dp"), "trained",
+        labels=("rank 2", "rank 2, noise", "rank 8", "rank 8, noise"),
+    ),
+    "tdc": Experiment(
+        "TDC by its weight, all reliable: the released adapter, people who took no part", ("reliable", *TOOK_NO_PART),
+        ("tdc-0", "tdc-0.1", "tdc-0.3", "tdc-1"), "trained",
+        ("psnr_mouth", "flicker", "jitter", "warping_error", "mouth_corr_pooled"),
+    ),
+    "scaffold": Experiment(
+        "SCAFFOLD, all clients reliable, plain SGD steps: the released adapter, people who took no part",
+        ("reliable", *TOOK_NO_PART), ("fedavg+sgd", "scaffold+released"), "trained", labels=("fedavg", "scaffold"),
+    ),
     "people": Experiment(
-        "Real people, 30 % unreliable: with personal adapters", ("unreliable",), ("fedavg", "base", "local_only", "oracle"),
-        configs=("isfa", "people"),
+        "Real people, 30 % unreliable: clients with personal adapters", ("unreliable",),
+        ("fedavg", "base", "local_only", "oracle"), configs=("isfa", "people"),
+    ),
+    "private-30": Experiment(
+        "Clients who share nothing, 30 % unreliable: with personal adapters", ("unreliable",),
+        ("fedavg", "base", "local_only", "oracle"),
+    ),
+    "longer-30": Experiment(
+        "30 % unreliable, four rounds of eight steps: the released adapter, people who took no part",
+        ("unreliable", "longer", *TOOK_NO_PART), ("fedavg", "base", "oracle"), "trained",
+    ),
+    "longer-60": Experiment(
+        "60 % unreliable, four rounds of eight steps: the released adapter, people who took no part",
+        ("mostly-unreliable", "longer", *TOOK_NO_PART), ("fedavg", "base", "oracle"), "trained",
     ),
 }  # fmt: skip
-"""In order of importance."""
+"""In order of importance. But for real people and `private-30`, clients are SynthTalk's community: private people who share what
+the backbone has never seen, so that there is something for a federation to learn."""

@@ -23,7 +23,6 @@ from tiny_run import write_backbone
 from fedtalk.errors import FedTalkError
 from fedtalk.interruption import Interrupted
 from fedtalk.storage import atomic_path
-from fedtalk.sweeps.execution import RESULT
 from fedtalk.sweeps.sweep import run_sweep
 
 
@@ -60,21 +59,10 @@ def stack(experiment: Experiment, written: dict[str, Path]) -> tuple[list[str], 
     return [file(one) for one in stacked], f"config={varied}"
 
 
-def share_runs(folder: Path, other: Path) -> None:
-    """Link another sweep's finished runs into a sweep's, which keeps those that are its own by their hash."""
-    for one in sorted((other / "runs").glob("*")):
-        place = folder / "runs" / one.name
-        if (one / RESULT).exists() and not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.symlink_to(os.path.relpath(one, place.parent))
-
-
 def run(name: str, folder: Path, written: dict[str, Path], seeds: str, jobs: int) -> bool:
     """Run what the experiment's folder doesn't hold yet; returns whether all of it came to an end."""
     experiment = EXPERIMENTS[name]
     print(f"== {name}: {experiment.title}", flush=True)
-    if experiment.shares:
-        share_runs(folder / name, folder / experiment.shares)
     configs, varied = stack(experiment, written)
     try:
         return not run_sweep(configs, seeds, [varied], folder / name, jobs)["failed"]

@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 from score_quality import auc
 
-from fedtalk.data.synthtalk import FAULTS
+from fedtalk.data.faults import ALL_FAULTS
 from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.report.collect import read_curves
 from fedtalk.sweeps.statistics import estimate
@@ -32,7 +32,7 @@ Areas = dict[tuple[int, str, str], list[float]]
 def faults_of(data: SynthTalkData) -> dict[str, str]:
     """By client that was made faulty, its fault: in turn, from the last one backwards."""
     unreliable = reversed(data.unreliable_clients)
-    return {client: FAULTS[place % len(FAULTS)] for place, client in enumerate(unreliable)}
+    return {client: ALL_FAULTS[place % len(ALL_FAULTS)] for place, client in enumerate(unreliable)}
 
 
 def areas_of_run(folder: Path, alpha: float) -> Areas:
@@ -52,7 +52,7 @@ def areas_of_run(folder: Path, alpha: float) -> Areas:
                 values["score"][client] = alpha * identity + (1 - alpha) * stability
         for part, by_client in values.items():
             reliable = [value for client, value in by_client.items() if client not in faults]
-            for fault in (*FAULTS, ANY):
+            for fault in (*ALL_FAULTS, ANY):
                 bad = [by_client[c] for c, kind in faults.items() if c in by_client and fault in (kind, ANY)]
                 if reliable and bad:
                     found[number, part, fault] = [auc(reliable, bad)]
@@ -61,11 +61,14 @@ def areas_of_run(folder: Path, alpha: float) -> Areas:
 
 def markdown(areas: Mapping[tuple[int, str, str], list[float]]) -> str:
     """A line a round and part, a column a fault."""
-    lines = ["| round | | " + " | ".join((*FAULTS, ANY)) + " |", "| ---: | --- |" + " ---: |" * (len(FAULTS) + 1)]
+    lines = [
+        "| round | | " + " | ".join((*ALL_FAULTS, ANY)) + " |",
+        "| ---: | --- |" + " ---: |" * (len(ALL_FAULTS) + 1),
+    ]
     for number in sorted({key[0] for key in areas}):
         for part in PARTS:
             cells = []
-            for fault in (*FAULTS, ANY):
+            for fault in (*ALL_FAULTS, ANY):
                 one = estimate(areas[number, part, fault]) if (number, part, fault) in areas else None
                 inside = f" [{one.low:.2f}, {one.high:.2f}]" if one is not None and one.seeds > 1 else ""
                 cells.append("" if one is None else f"{one.mean:.2f}{inside}")

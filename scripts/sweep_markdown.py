@@ -10,7 +10,7 @@ import torch
 
 from fedtalk.sweeps.statistics import compare, estimate
 
-CONTROLS = ("no_adapter", "copy_moved", "copy_reference", "truth")
+CONTROLS = ("no_adapter", "swapped_audio", "copy_moved", "copy_reference", "truth")
 
 
 def cell(values: dict[int, float], first: dict[int, float]) -> str:

@@ -5,13 +5,16 @@ What SynthTalk draws into its faulty speakers, for real recordings: reliability-
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Literal, get_args
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from fedtalk.checks import check_choice
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
+from fedtalk.errors import ConfigurationError
 
 
 def flicker(clip: Clip, generator: np.random.Generator) -> Clip:
@@ -39,7 +42,22 @@ FAULTS: dict[str, Callable[[Clip, np.random.Generator], Clip]] = {
 }
 """Faults of a clip by name; ``wrong_person`` exchanges whole clips between clients and is the data module's."""
 WRONG_PERSON = "wrong_person"
-ALL_FAULTS = (*FAULTS, WRONG_PERSON)
+Fault = Literal["flicker", "shifted_audio", "blurred", "wrong_person"]
+ALL_FAULTS: tuple[Fault, ...] = get_args(Fault)
+"""What can be wrong with an unreliable client's clips; the reason for weighting by reliability."""
+
+
+def check_faults(faults: Sequence[Fault]) -> tuple[Fault, ...]:
+    """The setting ``data.faults``.
+
+    Raises:
+        ConfigurationError: it is empty, or names something that is no fault.
+    """
+    if not faults:
+        raise ConfigurationError(f"data.faults: expected one or more of {', '.join(ALL_FAULTS)}, got none")
+    for fault in faults:
+        check_choice("data.faults", fault, Fault)
+    return tuple(faults)
 
 
 def faulty(clip: Clip, fault: str, generator: np.random.Generator) -> Clip:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ from fedtalk.checks import check_share
 from fedtalk.data import consent as consents
 from fedtalk.data.clip import FRAME_RATE, Clip
 from fedtalk.data.division import Division
-from fedtalk.data.faults import ALL_FAULTS, WRONG_PERSON, faulty
+from fedtalk.data.faults import ALL_FAULTS, WRONG_PERSON, Fault, check_faults, faulty
 from fedtalk.data.names import not_data, readable
 from fedtalk.data.source import ClipData, ClipSource
 from fedtalk.errors import ArtifactError, ConfigurationError
@@ -44,6 +45,7 @@ class FolderData(ClipData):
         consent: Literal["warn", "strict"] = "warn",
         division: Division | None = None,
         unreliable: float = 0.0,
+        faults: Sequence[Fault] = ALL_FAULTS,
         seed: int = 0,
     ) -> None:
         """
@@ -54,8 +56,9 @@ class FolderData(ClipData):
             consent: what to do about people whose `fedtalk.data.consent` record is missing, empty or has ended: ``warn``, or
                 ``strict``, which refuses. Those who took it back are left out in any case.
             division: who is a client and with which clips, where that isn't one folder each with all of them.
-            unreliable: share of the clients, from the last one backwards, whose clips are made faulty: flicker, shifted
-                audio, blur, strangers, in turn.
+            unreliable: share of the clients, from the last one backwards, whose clips are made faulty.
+            faults: what is wrong with the unreliable ones, in turn: ``flicker`` (the light), ``shifted_audio``, ``blurred``,
+                ``wrong_person`` (strangers' clips).
             seed: of divisions and faults.
         """
         super().__init__()
@@ -93,8 +96,8 @@ class FolderData(ClipData):
         self._seed = seed
         count = len(self._clients)
         self._reliable = count - round(unreliable * count)
-        faults = {name: ALL_FAULTS[(count - 1 - i) % len(ALL_FAULTS)] for i, name in enumerate(self._clients)}
-        self._faults = {name: faults[name] for name in self._clients[self._reliable :]}
+        turn = check_faults(faults)
+        self._faults = {self._clients[i]: turn[(count - 1 - i) % len(turn)] for i in range(self._reliable, count)}
         if WRONG_PERSON in self._faults.values() and count < 2:
             raise ConfigurationError("data.unreliable: expected two clients or more to take a stranger from, got one")
         self._opened: OrderedDict[str, tuple[list[ClipSource], list[ClipSource]]] = OrderedDict()

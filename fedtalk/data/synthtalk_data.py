@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from fedtalk.checks import check_least, check_share
+from fedtalk.data.faults import ALL_FAULTS, Fault, check_faults
 from fedtalk.data.source import ClipData, ClipSource
-from fedtalk.data.synthtalk import FAULTS, Group, Speaker, make_clip
+from fedtalk.data.synthtalk import Group, Speaker, make_clip
 from fedtalk.errors import ConfigurationError
 
 
@@ -25,6 +27,7 @@ class SynthTalkData(ClipData):
         centralised: bool = False,
         first: int = 0,
         outsiders: int = 0,
+        faults: Sequence[Fault] = ALL_FAULTS,
         seed: int | None = None,
     ) -> None:
         """
@@ -36,13 +39,17 @@ class SynthTalkData(ClipData):
             size: height and width of a frame in pixels.
             group: ``private`` (clients), ``public`` (backbone), or ``community``: clients who share what public people lack,
                 black teeth, which only a federation can tell those who took no part.
-            unreliable: share of the people, from the last one backwards, whose clips are faulty (flicker, shifted audio,
-                blur, strangers, in turn).
+            unreliable: share of the people, from the last one backwards, whose clips are faulty.
             centralised: put all people into one client named ``public``. Tables are still made of the people one by one.
             first: number of the first person; distinct ranges give distinct people.
             outsiders: further, reliable people who are no clients, and of whom tables are made in place of the clients: what a
                 released adapter does for those who took no part.
+            faults: what is wrong with the unreliable ones, in turn: ``flicker`` (the light), ``shifted_audio``, ``blurred``,
+                ``wrong_person`` (a stranger in each clip).
             seed: seed of the population; the run's by default.
+
+        Raises:
+            ConfigurationError: a setting is out of its range; it names the key.
         """
         super().__init__()
         check_least("data", 1, speakers=speakers, clips=clips, held_out=held_out)
@@ -51,6 +58,7 @@ class SynthTalkData(ClipData):
         check_share("data", unreliable=unreliable)
         if size < 32 or size % 8:
             raise ConfigurationError(f"data.size: expected a multiple of 8, at least 32 pixels, got {size}")
+        self._faults = check_faults(faults)
         self._own_seed, self._seed = seed, seed or 0
         self._group, self._first, self._count = group, first, speakers
         self._reliable = speakers - round(unreliable * speakers)
@@ -97,5 +105,6 @@ class SynthTalkData(ClipData):
         ]
 
     def _draw(self, index: int) -> Speaker:
-        fault = FAULTS[(self._count - 1 - index) % len(FAULTS)] if self._reliable <= index < self._count else None
+        faulty = self._reliable <= index < self._count
+        fault = self._faults[(self._count - 1 - index) % len(self._faults)] if faulty else None
         return Speaker.draw(self._seed, self._group, self._first + index, fault)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,3 +155,14 @@ def test_unreliable_clients_are_the_last_and_are_left_out_of_tables(root: Path) 
     assert not np.array_equal(stranger, plain.training_clips("p0")[0].load().frames)
     with pytest.raises(ConfigurationError, match=r"data\.unreliable"):
         FolderData(str(root), held_out_seconds=0.36, size=32, unreliable=1.5)
+
+
+def test_only_the_named_faults_occur(root: Path) -> None:
+    data = FolderData(str(root), held_out_seconds=0.36, size=32, unreliable=0.5, faults=["blurred"])
+    assert {data.training_clips(client)[0].load().info["fault"] for client in data.unreliable_clients} == {"blurred"}
+
+
+@pytest.mark.parametrize(("faults", "got"), [([], "none"), (["blur"], "'blur'")])
+def test_faults_that_are_none_are_named(root: Path, faults: list[Any], got: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"data\.faults: expected one .*wrong_person, got {got}"):
+        FolderData(str(root), held_out_seconds=0.36, size=32, faults=faults)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fedtalk.data.clip import SAMPLES_PER_FRAME, Clip
-from fedtalk.data.synthtalk import FAULTS, Speaker, make_clip
+from fedtalk.data.faults import ALL_FAULTS
+from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.data.synthtalk.face import Motion, draw_face
 from fedtalk.data.synthtalk_data import SynthTalkData
 from fedtalk.errors import ConfigurationError
@@ -227,7 +228,15 @@ def test_outsiders_take_no_part_and_tables_are_made_of_them() -> None:
 def test_faults_take_turns() -> None:
     data = SynthTalkData(speakers=8, clips=1, held_out=1, frames=10, size=32, unreliable=0.5)
     faults = [data.training_clips(client)[0].load().info["fault"] for client in data.clients]
-    assert faults[:4] == [None] * 4 and sorted(map(str, faults[4:])) == sorted(FAULTS)
+    assert faults[:4] == [None] * 4 and sorted(map(str, faults[4:])) == sorted(ALL_FAULTS)
+
+
+def test_only_the_named_faults_occur() -> None:
+    data = SynthTalkData(
+        speakers=4, clips=1, held_out=1, frames=10, size=32, unreliable=0.75, faults=["blurred", "wrong_person"]
+    )
+    found = [data.training_clips(client)[0].load().info["fault"] for client in data.clients]
+    assert found == [None, "blurred", "wrong_person", "blurred"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,6 @@ whole of fedtalk can be tried, tested and measured without data. `Speaker.draw` 
 """
 
 from fedtalk.data.synthtalk.clips import make_clip
-from fedtalk.data.synthtalk.speaker import FAULTS, GROUPS, Group, Speaker
+from fedtalk.data.synthtalk.speaker import GROUPS, Group, Speaker
 
-__all__ = ["FAULTS", "GROUPS", "Group", "Speaker", "make_clip"]
+__all__ = ["GROUPS", "Group", "Speaker", "make_clip"]

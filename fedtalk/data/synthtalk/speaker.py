@@ -8,12 +8,10 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from fedtalk.data.faults import ALL_FAULTS
 from fedtalk.data.synthtalk.voice import Voice
 from fedtalk.errors import ConfigurationError
 from fedtalk.randomness import numpy_generator
-
-FAULTS = ("flicker", "shifted_audio", "blurred", "wrong_person")
-"""What can be wrong with an unreliable client's clips; the reason for weighting by reliability."""
 
 Group = Literal["private", "public", "community"]
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -122,15 +120,15 @@ class Speaker:
                 tinted cameras, accents. Those of the community do too, and all of them have black teeth (as by ohaguro),
                 which no public person has, and which a reference with closed lips doesn't show.
             index: number of the person within the group.
-            fault: one of `FAULTS`, or None for a reliable person.
+            fault: one of `fedtalk.data.faults.ALL_FAULTS`, or None for a reliable person.
 
         Raises:
             ConfigurationError: unknown group or fault.
         """
         if group not in GROUPS:
             raise ConfigurationError(f"SynthTalk group: expected one of {', '.join(GROUPS)}, got {group!r}")
-        if fault is not None and fault not in FAULTS:
-            raise ConfigurationError(f"SynthTalk fault: expected one of {', '.join(FAULTS)}, got {fault!r}")
+        if fault is not None and fault not in ALL_FAULTS:
+            raise ConfigurationError(f"SynthTalk fault: expected one of {', '.join(ALL_FAULTS)}, got {fault!r}")
         generator = numpy_generator(seed, "synthtalk", group, index)
         private = group != "public"
         look = _draw_look(generator, private)

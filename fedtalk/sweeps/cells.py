@@ -14,10 +14,10 @@ def estimate_text(row: Mapping[str, Any], seeds: int) -> str:
 
     Args:
         row: ``mean``, ``low``, ``high`` and ``seeds``; the ends are null with one seed.
-        seeds: that the sweep was asked for.
+        seeds: that the variation has runs of.
 
     >>> estimate_text({"mean": 24.5, "low": 23.25, "high": 25.75, "seeds": 4}, 5)
-    '24.500 [23.250, 25.750] 4 of 5 seeds'
+    '24.500 [23.250, 25.750], 4 of 5 seeds'
     """
     return _with_interval(row, "") + _missing(row, seeds, "seeds")
 
@@ -51,4 +51,4 @@ def _with_interval(row: Mapping[str, Any], sign: str) -> str:
 
 
 def _missing(row: Mapping[str, Any], seeds: int, what: str) -> str:
-    return "" if row.get("seeds", seeds) >= seeds else f" {row['seeds']} of {seeds} {what}"
+    return "" if row.get("seeds", seeds) >= seeds else f", {row['seeds']} of {seeds} {what}"

@@ -160,7 +160,7 @@ def tables(summary: dict[str, Any], measures: Sequence[str] = ()) -> list[Any]:
     from rich.table import Table
     from rich.text import Text
 
-    variations, seeds = summary["variations"], len(summary["about"]["seeds"])
+    variations, counts = summary["variations"], seed_counts(summary)
     known = dict.fromkeys(name for entry in variations.values() for name in entry["measures"])
     rows = [name for name in (measures or SHOWN) if name in known] or list(known)
     table = Table(
@@ -169,9 +169,9 @@ def tables(summary: dict[str, Any], measures: Sequence[str] = ()) -> list[Any]:
     )
     table.add_column("")
     for name in variations:
-        table.add_column(Text(name), justify="right")
+        table.add_column(Text(titled(name, summary)), justify="right")
     for measure in rows:
-        cells = [Text(cell(entry["measures"].get(measure), seeds)) for entry in variations.values()]
+        cells = [Text(cell(entry["measures"].get(measure), *counts[name])) for name, entry in variations.items()]
         table.add_row(Text(measure), *cells)
     shown: list[Any] = [table]
     if summary["failed"]:
@@ -184,14 +184,32 @@ def tables(summary: dict[str, Any], measures: Sequence[str] = ()) -> list[Any]:
     return shown
 
 
-def cell(row: Mapping[str, Any] | None, seeds: int) -> str:
+def seed_counts(summary: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """By variation, how many seeds it has finished runs of, and how many of them the first variation has too."""
+    seeds: dict[str, set[int]] = {name: set() for name in summary["variations"]}
+    for run in summary["runs"]:
+        seeds[run["variation"]].add(run["seed"])
+    first = next(iter(seeds.values()), set())
+    return {name: (len(own), len(own & first)) for name, own in seeds.items()}
+
+
+def titled(variation: str, summary: Mapping[str, Any]) -> str:
+    """A variation's name above its column, with its seeds where some are missing."""
+    own, pairs = seed_counts(summary)[variation]
+    asked = len(summary["about"]["seeds"])
+    both = "" if pairs == own else f", {pairs} of them the first's too"
+    return variation if own == asked == pairs else f"{variation} ({own} of {asked} seeds{both})"
+
+
+def cell(row: Mapping[str, Any] | None, seeds: int, pairs: int) -> str:
     """A measure of a variation, and in a second line how it differs from the first variation's; empty where it has none.
 
     Args:
         row: of ``sweep.json``.
-        seeds: that the sweep was asked for.
+        seeds: that the variation has runs of; fewer than these are named.
+        pairs: that the first variation has runs of too; fewer than these are named.
     """
     if row is None:
         return ""
     other = row.get("against_first")
-    return estimate_text(row, seeds) + ("" if other is None else f"\n{difference_text(other, seeds)}")
+    return estimate_text(row, seeds) + ("" if other is None else f"\n{difference_text(other, pairs)}")

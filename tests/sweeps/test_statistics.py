@@ -66,9 +66,9 @@ def test_what_is_no_number_is_refused(values: list[float]) -> None:
 
 def test_what_is_shown_says_which_seeds_are_missing_and_never_stars_a_zero() -> None:
     row = {"mean": 1.5, "low": None, "high": None, "seeds": 1, "p_value": None, "excludes_zero": False}
-    assert estimate_text(row, 1) == "1.500" and estimate_text(row, 3) == "1.500 1 of 3 seeds"
-    assert difference_text(row, 3) == "+1.500 1 of 3 pairs"
+    assert estimate_text(row, 1) == "1.500" and estimate_text(row, 3) == "1.500, 1 of 3 seeds"
+    assert difference_text(row, 3) == "+1.500, 1 of 3 pairs"
     small = {"mean": 0.0004, "low": 0.0001, "high": 0.0007, "seeds": 5, "p_value": 1e-5, "excludes_zero": True}
     assert difference_text(small, 5) == "+0.00040 [+0.00010, +0.00070]* p<0.001"
     none = {"mean": 0.0, "low": 0.0, "high": 0.0, "seeds": 2, "p_value": 1.0, "excludes_zero": False}
-    assert difference_text(none, 5) == "the same 2 of 5 pairs"
+    assert difference_text(none, 5) == "the same, 2 of 5 pairs"

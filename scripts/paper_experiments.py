@@ -49,9 +49,9 @@ OVERLAYS: dict[str, Overlay] = {
     "outsiders": data(outsiders=8),
     **{f"all-{fault}": data(unreliable=1.0, faults=[fault]) for fault in ALL_FAULTS},
     "strangers": data(faults=["wrong_person"]),
-    "released": {"trainer": {"personal": None}},
+    "released": {"trainer": {"personal": None, "default_placement": {"together": 5}}},
     "longer": {"trainer": {"rounds": 4, "local": {"steps": 8}, "cohort": EVERYBODY}},
-    "sgd": {"trainer": {"default_placement": {"optimizer": "sgd"}, "local": {"learning_rate": 1.0}}},
+    "sgd": {"trainer": {"default_placement": {"optimizer": "sgd", "together": 1}, "local": {"learning_rate": 1.0}}},
     **{f"tdc-{weight:g}": tdc(weight) for weight in (0.0, 0.05, 0.1, 0.3, 1.0)},
     **{f"rank-{rank}": adapter(rank=rank, alpha=float(rank)) for rank in (2, 8, 16)},
     "cross-attention": targets(SPATIAL, "attn2"),
@@ -62,6 +62,7 @@ OVERLAYS: dict[str, Overlay] = {
     | {
         "trainer": {
             "local": {"learning_rate": 0.03}, "validate_every": 0, "videos": None, "personal": None, "cohort": EVERYBODY,
+            "default_placement": {"together": 5},
         }
     },
     "dp": {
@@ -230,7 +231,7 @@ EXPERIMENTS = {
     ),
     "scaffold": Experiment(
         "SCAFFOLD, all clients reliable, plain SGD steps: the released adapter, people who took no part",
-        ("reliable", *TOOK_NO_PART), ("fedavg+sgd", "scaffold+released"), "trained", labels=("fedavg", "scaffold"),
+        ("reliable", *TOOK_NO_PART), ("fedavg+sgd", "scaffold+released+sgd"), "trained", labels=("fedavg", "scaffold"),
     ),
     "private-30": Experiment(
         "Clients who share nothing, 30 % unreliable: with personal adapters", ("unreliable",),

@@ -67,6 +67,7 @@ OVERLAYS: dict[str, Overlay] = {
     },
     "dp": {
         "trainer": {
+            "default_placement": {"together": 1},  # what clients share in a batch is not accounted for
             "privacy": {
                 "noise_multiplier": 0.3, "clip_norm": 1.0, "delta": 0.01,
                 "assumptions": {"colluding_fraction": 0.0, "dropout_fraction": 0.1},

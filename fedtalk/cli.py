@@ -63,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         resume = (
             "; what is done is kept, go on with the same command and --ckpt_path last"
             if name == "fit" or arguments[:2] == ["flower", "server"]
+            else "; finished runs are kept, go on with the same command"
+            if name == "sweep"
             else ""
         )
         print(f"fedtalk {name}: {stop or 'interrupted'}{resume}", file=sys.stderr)

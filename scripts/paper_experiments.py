@@ -49,9 +49,9 @@ OVERLAYS: dict[str, Overlay] = {
     "outsiders": data(outsiders=8),
     **{f"all-{fault}": data(unreliable=1.0, faults=[fault]) for fault in ALL_FAULTS},
     "strangers": data(faults=["wrong_person"]),
-    "released": {"trainer": {"personal": None}},
+    "released": {"trainer": {"personal": None, "default_placement": {"together": 5}}},
     "longer": {"trainer": {"rounds": 4, "local": {"steps": 8}, "cohort": EVERYBODY}},
-    "sgd": {"trainer": {"default_placement": {"optimizer": "sgd"}, "local": {"learning_rate": 1.0}}},
+    "sgd": {"trainer": {"default_placement": {"optimizer": "sgd", "together": 1}, "local": {"learning_rate": 1.0}}},
     **{f"tdc-{weight:g}": tdc(weight) for weight in (0.0, 0.05, 0.1, 0.3, 1.0)},
     **{f"rank-{rank}": adapter(rank=rank, alpha=float(rank)) for rank in (2, 8, 16)},
     "cross-attention": targets(SPATIAL, "attn2"),
@@ -62,10 +62,12 @@ OVERLAYS: dict[str, Overlay] = {
     | {
         "trainer": {
             "local": {"learning_rate": 0.03}, "validate_every": 0, "videos": None, "personal": None, "cohort": EVERYBODY,
+            "default_placement": {"together": 5},
         }
     },
     "dp": {
         "trainer": {
+            "default_placement": {"together": 1},  # what clients share in a batch is not accounted for
             "privacy": {
                 "noise_multiplier": 0.3, "clip_norm": 1.0, "delta": 0.01,
                 "assumptions": {"colluding_fraction": 0.0, "dropout_fraction": 0.1},
@@ -170,8 +172,8 @@ class Experiment:
     """Overlays of all of its runs."""
     variations: tuple[str, ...]
     """Overlays, joined by ``+``; the first is what the others are compared with. ``base`` for none."""
-    row: str = "personal"
-    """Which row of a run's table is shown: with personal adapters, or with the released one."""
+    rows: tuple[str, ...] = ("personal", "trained")
+    """Which rows of a run's table are shown, a table each: with personal adapters, with the released one."""
     measures: tuple[str, ...] = ("psnr_mouth", "mouth_corr_pooled", "identity", "flicker", "jitter")
     configs: tuple[str, ...] = ("isfa",)
     labels: tuple[str, ...] = ()
@@ -183,69 +185,70 @@ class Experiment:
 
 
 METHODS = ("fedavg", "base", "fedavg+fedprox", "local_only", "centralised", "fedavg+ditto", "fedavg+fedper")
-RULES = ("fedavg", "base", "isfa_paper", "uniform", "median", "trimmed_mean", "krum", "oracle")
+RULES = ("fedavg", "base", "isfa_paper", "median", "trimmed_mean", "krum", "oracle")
+"""Without ``uniform``, which is FedAvg where all clients have as many clips."""
 TOOK_NO_PART = ("community", "outsiders", "released")
 
 EXPERIMENTS = {
     "methods-30": Experiment(
-        "30 % of the clients unreliable: clients with personal adapters", ("unreliable", "community"), METHODS
+        "Methods, 30 % of the clients unreliable: the clients themselves", ("unreliable", "community"), METHODS
     ),
     "rules-30": Experiment(
-        "30 % unreliable, by rule: the released adapter, people who took no part", ("unreliable", *TOOK_NO_PART), RULES,
-        "trained",
-    ),
-    "faults": Experiment(
-        "All clients unreliable, by fault: the released adapter, people who took no part", ("reliable", *TOOK_NO_PART),
-        ("fedavg", *(f"fedavg+all-{fault}" for fault in ALL_FAULTS)), "trained", labels=("no fault", *ALL_FAULTS),
-    ),
-    "strangers-30": Experiment(
-        "30 % unreliable, all of them with strangers' clips: the released adapter, people who took no part",
-        ("unreliable", "strangers", *TOOK_NO_PART), ("fedavg", "base", "oracle"), "trained",
-    ),
-    "strangers-60": Experiment(
-        "60 % unreliable, all of them with strangers' clips: the released adapter, people who took no part",
-        ("mostly-unreliable", "strangers", *TOOK_NO_PART), ("fedavg", "base", "oracle"), "trained",
+        "Rules of aggregation, 30 % unreliable: people who took no part", ("unreliable", *TOOK_NO_PART), RULES,
+        ("trained",),
     ),
     "ablation-30": Experiment(
-        "Ablation, 30 % unreliable, small adapters: the released one, people who took no part",
+        "Ablation, 30 % unreliable, small adapters: people who took no part",
         ("unreliable", "community", "outsiders", "small-adapter"),
-        ("fedavg+tdc-0", "tdc-0", "fedavg", "fedavg+tdc-0+dp", "dp"), "trained",
+        ("fedavg+tdc-0", "tdc-0", "fedavg", "fedavg+tdc-0+dp", "dp"), ("trained",),
         labels=("adapters only", "+ ISFA", "+ TDC", "+ DP", "all of it"),
     ),
-    "methods-0": Experiment("All clients reliable: clients with personal adapters", ("reliable", "community"), METHODS),
-    "lora": Experiment(
-        "LoRA by rank and targets: the released adapter, people who took no part", ("reliable", *TOOK_NO_PART),
-        ("rank-8", "rank-2", "rank-16", "cross-attention", "spatial", "temporal"), "trained",
+    "strangers-30": Experiment(
+        "30 % unreliable, all of them with strangers' clips: people who took no part",
+        ("unreliable", "strangers", *TOOK_NO_PART), ("fedavg", "base", "oracle"), ("trained",),
     ),
-    "lora-dp": Experiment(
-        "Small adapters by rank, with and without noise, all reliable: the released one, people who took no part",
-        ("reliable", "community", "outsiders", "small-adapter"), ("base", "dp", "rank-8", "rank-8+dp"), "trained",
-        labels=("rank 2", "rank 2, noise", "rank 8", "rank 8, noise"),
-    ),
+    "methods-0": Experiment("Methods, all clients reliable: the clients themselves", ("reliable", "community"), METHODS[:5]),
     "tdc": Experiment(
-        "TDC by its weight, all reliable: the released adapter, people who took no part", ("reliable", *TOOK_NO_PART),
-        ("tdc-0", "tdc-0.1", "tdc-0.3", "tdc-1"), "trained",
+        "TDC by its weight, all reliable: people who took no part", ("reliable", *TOOK_NO_PART),
+        ("tdc-0", "tdc-0.1", "tdc-1"), ("trained",),
         ("psnr_mouth", "flicker", "jitter", "warping_error", "mouth_corr_pooled"),
     ),
-    "scaffold": Experiment(
-        "SCAFFOLD, all clients reliable, plain SGD steps: the released adapter, people who took no part",
-        ("reliable", *TOOK_NO_PART), ("fedavg+sgd", "scaffold+released"), "trained", labels=("fedavg", "scaffold"),
-    ),
     "people": Experiment(
-        "Real people, 30 % unreliable: clients with personal adapters", ("unreliable",),
+        "Real people, 30 % unreliable: the clients themselves", ("unreliable",),
         ("fedavg", "base", "local_only", "oracle"), configs=("isfa", "people"),
     ),
+    "lora": Experiment(
+        "LoRA by rank and targets: people who took no part", ("reliable", *TOOK_NO_PART),
+        ("rank-8", "rank-2", "rank-16", "cross-attention", "spatial", "temporal"), ("trained",),
+    ),
+    "faults": Experiment(
+        "All clients unreliable, by fault: people who took no part", ("reliable", *TOOK_NO_PART),
+        ("fedavg", *(f"fedavg+all-{fault}" for fault in ALL_FAULTS)), ("trained",), labels=("no fault", *ALL_FAULTS),
+    ),
+    "lora-dp": Experiment(
+        "Small adapters by rank, with and without noise, all reliable: people who took no part",
+        ("reliable", "community", "outsiders", "small-adapter"), ("base", "dp", "rank-8", "rank-8+dp"), ("trained",),
+        labels=("rank 2", "rank 2, noise", "rank 8", "rank 8, noise"),
+    ),
+    "scaffold": Experiment(
+        "SCAFFOLD, all clients reliable, plain SGD steps: people who took no part",
+        ("reliable", *TOOK_NO_PART), ("fedavg+sgd", "scaffold+released+sgd"), ("trained",), labels=("fedavg", "scaffold"),
+    ),
     "private-30": Experiment(
-        "Clients who share nothing, 30 % unreliable: with personal adapters", ("unreliable",),
+        "Clients who share nothing, 30 % unreliable: the clients themselves", ("unreliable",),
         ("fedavg", "base", "local_only", "oracle"),
     ),
+    "strangers-60": Experiment(
+        "60 % unreliable, all of them with strangers' clips: people who took no part",
+        ("mostly-unreliable", "strangers", *TOOK_NO_PART), ("fedavg", "base", "oracle"), ("trained",),
+    ),
     "longer-30": Experiment(
-        "30 % unreliable, four rounds of eight steps: the released adapter, people who took no part",
-        ("unreliable", "longer", *TOOK_NO_PART), ("fedavg", "base", "oracle"), "trained",
+        "30 % unreliable, four rounds of eight steps: people who took no part",
+        ("unreliable", "longer", *TOOK_NO_PART), ("fedavg", "base", "oracle"), ("trained",),
     ),
     "longer-60": Experiment(
-        "60 % unreliable, four rounds of eight steps: the released adapter, people who took no part",
-        ("mostly-unreliable", "longer", *TOOK_NO_PART), ("fedavg", "base", "oracle"), "trained",
+        "60 % unreliable, four rounds of eight steps: people who took no part",
+        ("mostly-unreliable", "longer", *TOOK_NO_PART), ("fedavg", "base", "oracle"), ("trained",),
     ),
 }  # fmt: skip
 """In order of importance. But for real people and `private-30`, clients are SynthTalk's community: private people who share what

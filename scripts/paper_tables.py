@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 from paper_experiments import EXPERIMENTS, FULL, QUICK, ROOT, SMALL, Experiment, Scale, data, merged, overlays
-from sweep_markdown import table
+from sweep_markdown import gains, table
 from tiny_run import write_backbone
 
 from fedtalk.errors import FedTalkError
@@ -81,8 +81,10 @@ def write_tables(folder: Path, how: str = "") -> Path:
     for name, experiment in EXPERIMENTS.items():
         path = folder / name / "sweep.json"
         if path.exists():
-            summary, shown = json.loads(path.read_text()), (experiment.row, experiment.measures, experiment.names)
-            lines += table(summary, folder / name, experiment.title, *shown)
+            summary, shown = json.loads(path.read_text()), (experiment.measures, experiment.names)
+            for row in experiment.rows:
+                lines += table(summary, folder / name, experiment.title, row, *shown)
+            lines += gains(summary, experiment.names)
         else:
             lines += [f"**{experiment.title}**: not run.", ""]
     with atomic_path(folder / "tables.md") as temporary:

@@ -13,6 +13,9 @@ from fedtalk.sweeps.statistics import compare, estimate
 CONTROLS = ("no_adapter", "swapped_audio", "copy_moved", "copy_reference", "truth")
 
 
+ADAPTERS = {"personal": "personal adapters where a method has them", "trained": "the released adapter"}
+
+
 def cell(values: dict[int, float], first: dict[int, float]) -> str:
     """Mean, half the interval, and the paired difference from the first row with its interval; ``*`` excludes 0.
 
@@ -54,8 +57,7 @@ def table(
     about, variations = summary["about"], summary["variations"]
     named = dict(zip(variations, labels, strict=True))
     lines = [
-        f"**{title}** ({len(about['seeds'])} seeds, {about['date']}; {len(summary['failed'])} runs failed; row: {row}, where a "
-        "method has it)",
+        f"**{title}, {ADAPTERS[row]}** ({len(about['seeds'])} seeds, {about['date']}; {len(summary['failed'])} runs failed)",
         "",
         "| | " + " | ".join(measures) + " | bytes a client sends |",
         "| --- |" + " ---: |" * (len(measures) + 1),
@@ -70,7 +72,7 @@ def table(
         means = [variations[there[0]]["measures"].get(f"{control}.{measure}") for measure in measures]
         cells = ["" if one is None else f"{one['mean']:.3f}" for one in means]
         lines.append(f"| *{control}* | " + " | ".join([*cells, ""]) + " |")
-    return [*lines, "", *gains(summary, named), *way_to_oracle(summary, row, measures, named)]
+    return [*lines, "", *way_to_oracle(summary, row, measures, named)]
 
 
 def sent(summary: dict[str, Any], variation: str, folder: Path) -> str:
@@ -84,10 +86,10 @@ def sent(summary: dict[str, Any], variation: str, folder: Path) -> str:
     return ""
 
 
-def gains(summary: dict[str, Any], named: dict[str, str]) -> list[str]:
-    """What adapters bring over the backbone alone, paired by seed."""
+def gains(summary: dict[str, Any], labels: Sequence[str]) -> list[str]:
+    """What adapters bring over the backbone alone, paired by seed; ``labels`` of the variations, in their order."""
     lines = []
-    for name in summary["variations"]:
+    for name, label in zip(summary["variations"], labels, strict=True):
         runs = [run["measures"] for run in summary["runs"] if run["variation"] == name]
         parts = []
         for row in ("trained", "personal"):
@@ -99,7 +101,7 @@ def gains(summary: dict[str, Any], named: dict[str, str]) -> list[str]:
                     inside = f" [{found.low:+.3f}, {found.high:+.3f}]" if len(differences) > 1 else ""
                     parts.append(f"{row} {measure} {found.mean:+.3f}{inside}")
         if parts:
-            lines.append(f"- {named[name]} less no_adapter: " + "; ".join(parts))
+            lines.append(f"- {label} less no_adapter: " + "; ".join(parts))
     return [*lines, ""]
 
 

@@ -211,17 +211,27 @@ def test_test_writes_the_table_with_its_controls(finished: Path, capsys: pytest.
     assert table["copy_reference"]["flicker"] == table["grey"]["flicker"] == 0
     assert table["grey"]["mouth_corr"] == 0
     assert (finished / "contact_sheet.png").stat().st_size > 1000
-    assert list((finished / "videos").glob("*.mp4"))
+    worst = min(table["clips"], key=lambda clip: clip["dub"]["personal"]["psnr_mouth"])["client"]
+    shown = {path.name for path in (finished / "videos").glob("*.mp4")}
+    assert shown == {f"{worst}-truth-left-dubbed-right.mp4", f"{worst}-speaking-for-another.mp4"}
     assert "metrics, contact sheet and videos are in" in capsys.readouterr().out
 
 
 def test_test_without_videos_writes_the_table_alone(finished: Path, tmp_path: Path) -> None:
+    """And a client without a personal adapter has no place in that row, rather than the next client's."""
     folder, shown = tmp_path / "quiet", ("metrics.json", "contact_sheet.png", "videos")
     shutil.copytree(finished, folder, ignore=shutil.ignore_patterns(*shown))
     config = str(finished.parent / "through.yaml")
+    shutil.rmtree(folder / "adapters" / "personal" / "private-0000")
     quiet = [f"--trainer.default_root_dir={folder}", "--trainer.evaluation.videos=0"]
     assert main(["test", "--config", config, "--ckpt_path", "last", *quiet]) == 0
-    assert json.loads((folder / "metrics.json").read_text())["trained"]["psnr"] > 0
+    table = json.loads((folder / "metrics.json").read_text())
+    first, second = table["clips"]
+    assert table["trained"]["psnr"] > 0 and table["about"]["fewer_clips"] == {"personal": 1}
+    assert "personal" not in first["dub"] and second["dub"]["personal"]["psnr"] == pytest.approx(
+        table["personal"]["psnr"]
+    )
+    assert "trained - no_adapter" in table["comparisons"] and "personal - trained" not in table["comparisons"]
     assert [name for name in shown if (folder / name).exists()] == ["metrics.json"]
 
 

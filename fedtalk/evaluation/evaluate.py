@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fedtalk.data.provenance import EDITED, GENERATED, Provenance
 from fedtalk.data.source import ClipData
-from fedtalk.data.video_writer import VideoWriter
 from fedtalk.encoders.sync import SyncScorer
 from fedtalk.errors import ArtifactError
 from fedtalk.evaluation import metrics, pretrained
-from fedtalk.evaluation.contact_sheet import contact_sheet
-from fedtalk.evaluation.controls import Case, Row, adapter_states, cases, rows
+from fedtalk.evaluation.controls import adapter_states, cases, rows
 from fedtalk.evaluation.landmarks import LandmarkReader
 from fedtalk.evaluation.openness import openness_probe
 from fedtalk.evaluation.reading import GroundTruth, Instruments, Reading
 from fedtalk.evaluation.recognisers import default_recogniser
 from fedtalk.evaluation.settings import EvaluationSettings
+from fedtalk.evaluation.shown import provenance_of, show, worst_clips, write_video
 from fedtalk.evaluation.specs import METRICS, score
 from fedtalk.privacy.ledger_report import shown_epsilons
 from fedtalk.storage import write_json
@@ -39,20 +37,20 @@ PAIRS = (
     ("no_adapter", "copy_moved"),
 )
 
-Scores = dict[str, list[dict[str, float]]]
-"""By row, for each clip in the order of the cases, measures by name."""
+Scores = Mapping[str, Mapping[int, dict[str, float]]]
+"""By row and number of the case, measures by name; a client without a personal adapter has no case in that row."""
 
 
 def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: EvaluationSettings) -> dict[str, Any]:
     """Measure the talker as it stands and write ``metrics.json``, ``contact_sheet.png`` and ``videos/`` to the run's folder.
 
-    The latter two show ``settings.videos`` clients; with 0 neither is written.
+    The latter two show a clip of each of the ``settings.videos`` clients that came out worst; with 0 neither is written.
 
     Returns:
         the content of ``metrics.json``: for each row of `fedtalk.evaluation.controls.rows` the means over clips of the measures
         of `fedtalk.evaluation.specs.METRICS`; ``portrait`` the same for the portrait task; ``comparisons`` differences with
-        bootstrap intervals by client; ``clips`` every clip's own scores; ``about`` instruments, units and what was
-        unavailable; ``privacy`` the epsilons of a differentially private run, each with its adversary.
+        bootstrap intervals by client; ``clips`` every clip's own scores; ``about`` instruments, units, rows that not all clips
+        have and what was unavailable; ``privacy`` the epsilons of a differentially private run, each with its adversary.
     """
     found = list(cases(data, settings))
     synthtalk = settings.openness == "synthtalk"
@@ -62,36 +60,32 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
     )  # fmt: skip
     states = adapter_states(talker, run_dir, [case.client for case in found])
     tasks = ("dub", "portrait") if settings.portrait else ("dub",)
-    scores: dict[str, Scores] = {task: {} for task in tasks}
-    sets: dict[str, dict[str, list[Reading]]] = {task: {} for task in tasks}
-    sheet: dict[str, list[tuple[str, np.ndarray]]] = {}
+    scores: dict[str, dict[str, dict[int, dict[str, float]]]] = {task: {} for task in tasks}
+    readings: dict[str, dict[str, dict[int, Reading]]] = {task: {} for task in tasks}
     for number, case in enumerate(found):
         log.info("evaluating clip %d of %d (%s)", number + 1, len(found), case.client)
-        show = case.client not in sheet and len(sheet) < settings.videos
         reference = GroundTruth(case.clip, case.source, instruments)
         for task in tasks:
-            made = rows(talker, case, states, task, settings.controls)
-            for name, row in made.items():
+            for name, row in rows(talker, case, states, task, settings.controls).items():
                 reading = Reading(reference, row.frames, row.audio, row.donor, row.silent)
-                scores[task].setdefault(name, []).append(score(reading))
-                sets[task].setdefault(name, []).append(reading)
-            if show:
-                _show(sheet.setdefault(case.client, [("truth", case.clip.frames)]), task, made)
-                _write_videos(run_dir / "videos", case, task, made, talker)
+                scores[task].setdefault(name, {})[number] = score(reading)
+                readings[task].setdefault(name, {})[number] = reading
     states["trained"].put_on(talker)
-    if sheet:
-        contact_sheet(list(sheet.items()), run_dir / "contact_sheet.png")
     clients = [case.client for case in found]
-    table = {task: {name: _means(rows_) for name, rows_ in scores[task].items()} for task in tasks}
+    if shown := worst_clips(scores["dub"], clients)[: settings.videos]:
+        show(found, shown, readings, talker, run_dir)
+    table = {task: {name: _means(list(one.values())) for name, one in scores[task].items()} for task in tasks}
     for task in tasks:
-        for name, readings in sets[task].items():
-            table[task][name] |= _of_sets(readings)
+        for name, by_case in readings[task].items():
+            table[task][name] |= _of_sets(list(by_case.values()))
     result = {
         **table["dub"],
         "portrait": table.get("portrait", {}),
         "comparisons": _comparisons(scores["dub"], clients),
         "clips": [
-            {"client": client, **{task: {name: rows_[number] for name, rows_ in scores[task].items()} for task in tasks}}
+            {"client": client, **{
+                task: {name: one[number] for name, one in scores[task].items() if number in one} for task in tasks
+            }}
             for number, client in enumerate(clients)
         ],
         "about": {
@@ -102,6 +96,7 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
                 k: table["dub"]["truth"].get(k) if all(case.clip.openness is not None for case in found) else None
                 for k in ("mouth_corr", "mouth_distance")
             },
+            "fewer_clips": {name: len(one) for name, one in scores["dub"].items() if len(one) < len(found)},
             "measures": {spec.name: {"unit": spec.unit, "goal": spec.goal, "source": spec.source} for spec in METRICS},
             "unavailable": pretrained.unavailable(),
         },
@@ -119,58 +114,36 @@ def _of_sets(readings: Sequence[Reading]) -> dict[str, float]:
     found = {name: metrics.frechet_distance(made, truth)} if len(made) > 1 else {}
     found["mouth_corr_pooled"] = metrics.pooled_mouth_corr([(r.openness, r.true_openness) for r in readings])
     found |= pretrained.set_scores([r.frames for r in readings], [r.clip.frames for r in readings])
-    return {measure: round(value, 4) for measure, value in found.items()}
+    return {measure: _rounded(value) for measure, value in found.items()}
 
 
 def _means(clips: list[dict[str, float]]) -> dict[str, float]:
     names = {name: None for row in clips for name in row}
-    return {name: round(float(np.mean([row[name] for row in clips if name in row])), 4) for name in names}
+    return {name: _rounded(float(np.mean([row[name] for row in clips if name in row]))) for name in names}
+
+
+def _rounded(value: float) -> float:
+    """To a millionth: coarser, and the small differences of a sweep's seeds would seem all the same."""
+    return round(value, 6)
 
 
 def _comparisons(scores: Scores, clients: list[str]) -> dict[str, Any]:
-    """Differences of rows with 95 % bootstrap intervals, resampled by client."""
+    """Differences of rows over the clips that have both, with 95 % bootstrap intervals, resampled by client."""
     result: dict[str, Any] = {}
     for better, worse in PAIRS:
         if better not in scores or worse not in scores:
             continue
         entry = {}
+        common = sorted(scores[better].keys() & scores[worse].keys())
+        whose = [clients[number] for number in common]
         for name in COMPARED:
-            if all(name in row for row in scores[better] + scores[worse]):
-                a, b = (np.array([row[name] for row in scores[which]]) for which in (better, worse))
-                mean, low, high = metrics.bootstrap_interval(a - b, clients)
-                entry[name] = {"mean": round(mean, 4), "low": round(low, 4), "high": round(high, 4)}
-        result[f"{better} - {worse}"] = entry
+            if len(set(whose)) > 1 and all(name in scores[row][number] for row in (better, worse) for number in common):
+                a, b = (np.array([scores[row][number][name] for number in common]) for row in (better, worse))
+                mean, low, high = metrics.bootstrap_interval(a - b, whose)
+                entry[name] = {"mean": _rounded(mean), "low": _rounded(low), "high": _rounded(high)}
+        if entry:
+            result[f"{better} - {worse}"] = entry
     return result
-
-
-def _show(sheet: list[tuple[str, np.ndarray]], task: str, made: dict[str, Row]) -> None:
-    best = "personal" if "personal" in made else "trained"
-    sheet.append((f"{task}, {best}", made[best].frames))
-    if task == "dub":
-        controls = ("swapped_audio", "silence", "copy_reference")
-        sheet += [(name.replace("_", " "), made[name].frames) for name in controls if name in made]
-
-
-def _write_videos(folder: Path, case: Case, task: str, made: dict[str, Row], talker: Talker) -> None:
-    name = "personal" if "personal" in made else "trained"
-    best, provenance = made[name], _provenance(talker, task, name)
-    if task == "portrait":
-        _write_video(folder / f"{case.client}-portrait.mp4", best.audio, best.frames, provenance)
-        return
-    beside = np.concatenate([case.clip.frames, best.frames], 2)
-    _write_video(folder / f"{case.client}-truth-left-dubbed-right.mp4", best.audio, beside, provenance)
-    if (swapped := made.get("swapped_audio")) is not None:
-        _write_video(folder / f"{case.client}-speaking-for-another.mp4", swapped.audio, swapped.frames, provenance)
-
-
-def _provenance(talker: Talker, task: str, adapter: str) -> Provenance:
-    return Provenance(GENERATED if task == "portrait" else EDITED, talker.fingerprint(), {adapter: 1.0})
-
-
-def _write_video(path: Path, audio: np.ndarray, frames: np.ndarray, provenance: Provenance) -> None:
-    with VideoWriter(path, audio=audio, scale=max(1, 256 // frames.shape[1]), provenance=provenance) as writer:
-        for frame in frames:
-            writer.write(frame)
 
 
 def write_predictions(talker: Talker, data: ClipData, run_dir: Path) -> list[Path]:
@@ -186,8 +159,8 @@ def write_predictions(talker: Talker, data: ClipData, run_dir: Path) -> list[Pat
         states.get(f"personal/{client}", states["trained"]).put_on(talker)
         made = np.stack([frame.numpy() for frame in talker.dub(clip, reference.reference(0))])
         path = run_dir / "predictions" / f"{client}.mp4"
-        provenance = _provenance(talker, "dub", client if f"personal/{client}" in states else "trained")
-        _write_video(path, clip.audio, np.concatenate([clip.frames, made], 2), provenance)
+        provenance = provenance_of(talker, "dub", client if f"personal/{client}" in states else "trained")
+        write_video(path, clip.audio, np.concatenate([clip.frames, made], 2), provenance)
         written.append(path)
     states["trained"].put_on(talker)
     if not written:

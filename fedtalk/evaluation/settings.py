@@ -24,7 +24,7 @@ class EvaluationSettings:
     openness: Literal["synthtalk", "landmarks"] = "synthtalk"
     """How the opening of the mouth is read from frames: ``synthtalk`` (the shipped probe) or ``landmarks`` (dlib, real faces)."""
     videos: int = 4
-    """Clients whose clips are written as mp4 and shown on the contact sheet; 0 for neither."""
+    """Clients of whom a clip is written as mp4 and shown on the contact sheet, those that came out worst; 0 for neither."""
     controls: list[Control] = field(default_factory=lambda: list(get_args(Control)))
     """Which controls are measured; all of them by default. Two are generated, as each row of the talker is: ``swapped_audio``
     (somebody else's speech) and ``silence``."""

@@ -143,6 +143,22 @@ METRICS: tuple[MetricSpec, ...] = (
 """In the order in which tables show them."""
 
 
+OF_SETS = {
+    "mouth_corr_pooled": ("", HIGHER), "lpips": ("", LOWER), "fid": ("", LOWER), "kid": ("", LOWER), "frechet": ("", LOWER),
+}  # fmt: skip
+"""Unit and goal of measures of all clips together; ``frechet`` stands for all whose name begins with it."""
+
+
+def unit_and_goal(measure: str) -> tuple[str, str]:
+    """Of any measure in a table; empty for one that isn't known.
+
+    >>> unit_and_goal("psnr"), unit_and_goal("frechet_dlib")
+    (('dB', 'higher is better'), ('', 'lower is better'))
+    """
+    known = OF_SETS | {spec.name: (spec.unit, spec.goal) for spec in METRICS}
+    return known.get(measure) or known.get(measure.partition("_")[0], ("", ""))
+
+
 def score(reading: Reading) -> dict[str, float]:
     """All measures that a reading has, by name."""
     return {spec.name: spec.function(reading) for spec in METRICS if spec.when(reading)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,41 +13,83 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedtalk.report.collect import Curve
-from fedtalk.sweeps.statistics import estimate
+from fedtalk.sweeps.statistics import IntervalEstimate, estimate
 
 COLOURS = ("#1f6feb", "#d1495b", "#2a9d5c", "#8d5bd1", "#c77d0a", "#16828c", "#6b7280", "#b0417f")
+MOST_NAMED = 12
+"""Lines that a legend has room for."""
 
 
-def curves_chart(title: str, groups: Mapping[str, Sequence[Curve]]) -> str:
+def curves_chart(title: str, groups: Mapping[str, Sequence[Curve]], all_groups: Sequence[str] = ()) -> str:
     """Mean over the runs of each group by round, with Student's 95 % interval where a group has several.
 
     Args:
         title: of the chart.
         groups: curves by group.
+        all_groups: groups of all charts of the page, so that each keeps its colour; those of this one by default.
 
     Returns:
         an ``<svg>`` element.
     """
+    figure, axes, order = _by_round(title, all_groups or list(groups))
+    for name, curves in groups.items():
+        colour = COLOURS[order.index(name) % len(COLOURS)]
+        found = _means(curves)
+        steps, means = list(found), [one.mean for one in found.values()]
+        axes.plot(steps, means, color=colour, label=name, marker="o", markersize=3, linewidth=1.5)
+        if any(one.seeds > 1 for one in found.values()):
+            # A single seed has no interval; the band is as narrow as the line there.
+            low = [one.mean if np.isnan(one.low) else one.low for one in found.values()]
+            high = [one.mean if np.isnan(one.high) else one.high for one in found.values()]
+            axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    return _finish(figure, axes, len(order) > 1)
+
+
+def client_curves_chart(
+    title: str, groups: Mapping[str, Mapping[str, Sequence[Curve]]], all_groups: Sequence[str] = ()
+) -> str:
+    """A thin line a client and group, mean over the group's runs: coloured by group, or by client where there is one group.
+
+    Args:
+        title: of the chart.
+        groups: curves by group and client.
+        all_groups: as for `curves_chart`.
+
+    Returns:
+        an ``<svg>`` element.
+    """
+    several = len(all_groups or groups) > 1
+    clients = list(dict.fromkeys(client for one in groups.values() for client in one))
+    figure, axes, order = _by_round(title, (all_groups or list(groups)) if several else clients)
+    named = set[str]()
+    for group, by_client in groups.items():
+        for client, curves in by_client.items():
+            key = group if several else client
+            found = _means(curves)
+            axes.plot(
+                list(found), [one.mean for one in found.values()], color=COLOURS[order.index(key) % len(COLOURS)],
+                label="_nolegend_" if key in named else key, linewidth=1.2, alpha=0.6, marker="o", markersize=2,
+            )  # fmt: skip
+            named.add(key)
+    return _finish(figure, axes, 1 < len(named) <= MOST_NAMED)
+
+
+def _means(curves: Sequence[Curve]) -> dict[int, IntervalEstimate]:
+    steps = sorted({step for curve in curves for step in curve})
+    return {step: estimate([curve[step] for curve in curves if step in curve]) for step in steps}
+
+
+def _by_round(title: str, order: Sequence[str]) -> tuple[Figure, Any, list[str]]:
     figure = Figure(figsize=(5.2, 3.0), layout="constrained")
     axes = figure.subplots()
-    for number, (name, curves) in enumerate(groups.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        steps = sorted({step for curve in curves for step in curve})
-        found = [estimate([curve[step] for curve in curves if step in curve]) for step in steps]
-        axes.plot(steps, [one.mean for one in found], color=colour, label=name, marker="o", markersize=3, linewidth=1.5)
-        if any(one.seeds > 1 for one in found):
-            # A single seed has no interval; the band is as narrow as the line there.
-            low = [one.mean if np.isnan(one.low) else one.low for one in found]
-            high = [one.mean if np.isnan(one.high) else one.high for one in found]
-            axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xlabel("round", fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    return _finish(figure, axes, len(groups) > 1)
+    return figure, axes, list(order)
 
 
 def clients_chart(title: str, unit: str, rows: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Each client's clips as dots, a colour a row of the table, clients from the worst mean of the first row to the best.
+    """Each client's clips as dots, a colour a row of the table, the client of the lowest mean in the first row on top.
 
     Args:
         title: of the chart.
@@ -67,6 +110,7 @@ def clients_chart(title: str, unit: str, rows: Mapping[str, Mapping[str, Sequenc
         ]
         axes.scatter(x, y, s=14, color=COLOURS[number % len(COLOURS)], label=name, alpha=0.85)
     axes.set_yticks(range(len(clients)), clients, fontsize=8)
+    axes.invert_yaxis()
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xlabel(unit, fontsize=9)
     return _finish(figure, axes, len(rows) > 1)

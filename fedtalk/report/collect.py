@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fedtalk.errors import ArtifactError
+from fedtalk.privacy.ledger_report import shown_epsilons
+from fedtalk.sweeps.sweep import UNFINISHED
 
 Curve = dict[int, float]
 """Values by step (a round)."""
@@ -31,6 +33,10 @@ class RunRecord:
     """``metrics.json`` of `fedtalk test`."""
     videos: list[Path] = field(default_factory=list)
     contact_sheet: Path | None = None
+    epsilons: list[dict[str, Any]] = field(default_factory=list)
+    """What the ledger says by adversary; empty for a run that spent nothing."""
+    audit: dict[str, Any] | None = None
+    """``audit.json`` of `fedtalk audit`."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,11 @@ class Material:
 
     runs: list[RunRecord]
     sweep: dict[str, Any] | None = None
-    """``sweep.json``."""
+    """``sweep.json``, or ``unfinished.json`` of a sweep that goes on."""
+    folder: str = ""
+    """Name of the sweep's folder."""
+    lost: list[str] = field(default_factory=list)
+    """Finished runs of the sweep whose folders can't be read any more, each with the reason; its tables still have them."""
 
 
 def collect(folders: Sequence[Path]) -> Material:
@@ -56,7 +66,7 @@ def collect(folders: Sequence[Path]) -> Material:
     real = [folder.expanduser().resolve() for folder in folders]
     if len(set(real)) < len(real):
         raise ArtifactError(f"report: expected each folder once, got {', '.join(map(str, folders))}")
-    sweeps = [folder for folder in folders if (folder.expanduser() / "sweep.json").is_file()]
+    sweeps = [folder for folder in folders if _summary(folder.expanduser()) is not None]
     if sweeps:
         if len(folders) > 1:
             raise ArtifactError(f"report: a sweep makes a page of its own; give {sweeps[0]} alone, or runs without it")
@@ -65,14 +75,25 @@ def collect(folders: Sequence[Path]) -> Material:
     return Material([read_run(folder, name, name) for folder, name in zip(real, names, strict=True)])
 
 
+def _summary(folder: Path) -> Path | None:
+    """A sweep's summary; that of one that goes on before that of an earlier one in the same folder."""
+    return next((path for name in (UNFINISHED, "sweep.json") if (path := folder / name).is_file()), None)
+
+
 def _sweep(folder: Path) -> Material:
-    summary = _json(folder / "sweep.json")
-    runs = []
+    path = _summary(folder)
+    assert path is not None, "asked of a folder without a summary"
+    summary = _json(path)
+    if not {"about", "variations", "runs", "failed"} <= summary.keys():
+        raise ArtifactError(f"report: {path} is no summary of a sweep; run `fedtalk sweep` again to make it anew")
+    runs, lost = [], []
     for entry in summary["runs"]:
-        place = folder / "runs" / entry["folder"]
-        if place.is_dir():
-            runs.append(read_run(place, f"{entry['variation']}, seed {entry['seed']}", entry["variation"]))
-    return Material(runs, summary)
+        name = f"{entry['variation']}, seed {entry['seed']}"
+        try:
+            runs.append(read_run(folder / "runs" / entry["folder"], name, entry["variation"]))
+        except ArtifactError as error:
+            lost.append(f"{name}: {str(error).removeprefix('report: ')}")
+    return Material(runs, summary, folder.resolve().name, lost)
 
 
 def read_run(folder: Path, name: str, group: str) -> RunRecord:
@@ -84,16 +105,24 @@ def read_run(folder: Path, name: str, group: str) -> RunRecord:
     if not folder.is_dir():
         raise ArtifactError(f"report: {folder} is no folder; expected one in which `fedtalk fit` ran")
     config, metrics, curves = folder / "config.yaml", folder / "metrics.json", folder / "tensorboard"
+    if (folder / "runs").is_dir() and not config.exists():
+        raise ArtifactError(
+            f"report: {folder} is of a sweep that has no finished run yet, or one that ended without sweep.json; go on with its "
+            "command, or name folders of single runs below runs/"
+        )
     if not any(path.exists() for path in (config, metrics, curves)):
         raise ArtifactError(
             f"report: {folder} holds none of config.yaml, metrics.json and tensorboard/; expected a folder in which "
             "`fedtalk fit` or `fedtalk test` ran"
         )
-    sheet = folder / "contact_sheet.png"
+    sheet, audit = folder / "contact_sheet.png", folder / "audit" / "audit.json"
+    measured = _json(metrics) if metrics.exists() else None
+    # A run that trained on after it was tested has spent more since.
+    epsilons = shown_epsilons(folder) or (measured or {}).get("privacy", [])
     return RunRecord(
         name, folder, group, config.read_text(encoding="utf-8") if config.exists() else "",
-        read_curves(curves) if curves.is_dir() else {}, _json(metrics) if metrics.exists() else None,
-        sorted((folder / "videos").glob("*.mp4")), sheet if sheet.exists() else None,
+        read_curves(curves) if curves.is_dir() else {}, measured, sorted((folder / "videos").glob("*.mp4")),
+        sheet if sheet.exists() else None, epsilons, _json(audit) if audit.exists() else None,
     )  # fmt: skip
 
 

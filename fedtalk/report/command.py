@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedtalk.errors import ConfigurationError
 from fedtalk.report.page import write_report
 
 DESCRIPTION = """\
-Write one self-contained HTML page of runs or of a sweep: curves, tables with controls, privacy, spread over
-clients, videos.
+Write one self-contained HTML page of runs or of a sweep, finished or not: tables with controls, curves, privacy by
+adversary, spread over clients, worst clips, videos.
 
   fedtalk report runs/isfa runs/fedavg --out compare.html
   fedtalk report runs/sweep
@@ -42,6 +43,8 @@ def report(arguments: Sequence[str]) -> None:
         FedTalkError: a folder that holds no run, or a page that can't be written.
     """
     options = parser().parse_args(list(arguments))
+    if options.videos < 0:
+        raise ConfigurationError(f"report: expected --videos of 0 or more, got {options.videos}")
     out = (options.out or options.runs[0] / "report.html").expanduser()
     write_report(options.runs, out, options.videos)
     print(

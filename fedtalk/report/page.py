@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import base64
-import mimetypes
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
+import yaml
 
-from fedtalk.errors import ArtifactError
-from fedtalk.report.charts import clients_chart, curves_chart
+from fedtalk.evaluation.specs import unit_and_goal
+from fedtalk.report.charts import client_curves_chart, clients_chart, curves_chart
 from fedtalk.report.collect import Curve, Material, RunRecord, collect
-from fedtalk.report.grids import CONTROLS, Grid, sweep_grids
+from fedtalk.report.grids import Grid, named, plain, run_grids, sweep_grids
+from fedtalk.report.pictures import EmbeddedVideo, embedded_videos, picture_uri
+from fedtalk.report.privacy import privacy_grids, unbounded
 from fedtalk.storage import atomic_path
 from fedtalk.version import __version__
 
 FIRST_CURVES = ("held_out/loss", "held_out/diffusion", "train/loss", "round/update_norm", "privacy/epsilon_prv")
 """Curves that are shown at once; the others are behind a fold."""
+OF_CLIENTS = "client_"
+"""What tags begin with that have a client's name behind the stroke."""
 SPREAD_ROWS = ("personal", "trained", "no_adapter")
 SPREAD_MEASURES = ("psnr_mouth", "mouth_corr", "identity")
-LARGEST_VIDEO = 4_000_000
-"""Bytes; larger files are named and not embedded."""
-LARGEST_WIDTH = 1600
-"""Of a contact sheet, in pixels."""
-
-
-@dataclass(frozen=True)
-class EmbeddedVideo:
-    title: str
-    data: str
-    """A data URI; empty where the file is too large."""
-    note: str
 
 
 @dataclass(frozen=True)
@@ -44,6 +33,7 @@ class RunSection:
 
     name: str
     folder: str
+    what: str
     config: str
     grids: list[Grid] = field(default_factory=list)
     charts: list[str] = field(default_factory=list)
@@ -78,47 +68,47 @@ def render(material: Material, videos: int = 6) -> str:
         loader=PackageLoader("fedtalk.report", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    shown = _curves(material.runs)
+    shown, sweep = _curves(material.runs), material.sweep
     return environment.get_template("report.html.j2").render(
         title=_title(material),
         version=__version__,
         date=time.strftime("%Y-%m-%d"),
-        sweep=None if material.sweep is None else sweep_grids(material.sweep),
-        about=None if material.sweep is None else material.sweep["about"],
-        failed=[] if material.sweep is None else material.sweep["failed"],
+        sweep=None if sweep is None else sweep_grids(sweep),
+        about=None if sweep is None else sweep["about"],
+        failed=[] if sweep is None else sweep["failed"],
+        pending=0 if sweep is None else sweep.get("pending", 0),
+        lost=material.lost,
         first_curves=[chart for tag, chart in shown if tag in FIRST_CURVES],
         other_curves=[chart for tag, chart in shown if tag not in FIRST_CURVES],
-        privacy=_privacy(material.runs),
+        privacy=privacy_grids(material.runs),
+        unbounded=unbounded(material.runs),
         runs=_sections(material, videos),
     )
 
 
 def _title(material: Material) -> str:
     if material.sweep is not None:
-        return f"Sweep of {len(material.sweep['variations'])} variations"
+        count = len(material.sweep["variations"])
+        return f"{material.folder}: sweep of {count} variation{'' if count == 1 else 's'}"
     return material.runs[0].name if len(material.runs) == 1 else f"{len(material.runs)} runs"
 
 
 def _curves(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
+    """By tag, a line a group; what is logged of each client is a chart for all of them."""
     tags: dict[str, dict[str, list[Curve]]] = {}
+    of_clients: dict[str, dict[str, dict[str, list[Curve]]]] = {}
+    groups = list(dict.fromkeys(run.group for run in runs))
     for run in runs:
         for tag, curve in run.curves.items():
-            tags.setdefault(tag, {}).setdefault(run.group, []).append(curve)
+            kind, _, client = tag.partition("/")
+            if kind.startswith(OF_CLIENTS) and client:
+                of_clients.setdefault(kind, {}).setdefault(run.group, {}).setdefault(client, []).append(curve)
+            else:
+                tags.setdefault(tag, {}).setdefault(run.group, []).append(curve)
     order = [tag for tag in FIRST_CURVES if tag in tags] + [tag for tag in tags if tag not in FIRST_CURVES]
-    return [(tag, curves_chart(tag, tags[tag])) for tag in order]
-
-
-def _privacy(runs: Sequence[RunRecord]) -> Grid | None:
-    """The last value of what monitors logged below ``privacy/``, a column a run."""
-    names = list(dict.fromkeys(tag for run in runs for tag in run.curves if tag.startswith("privacy/")))
-    if not names:
-        return None
-    shown = [run for run in runs if any(tag in run.curves for tag in names)]
-    rows = []
-    for tag in names:
-        cells = [f"{list(run.curves[tag].values())[-1]:.4g}" if tag in run.curves else "" for run in shown]
-        rows.append((tag.removeprefix("privacy/").replace("_", " "), cells, ""))
-    return Grid("privacy after the last round", [run.name for run in shown], rows)
+    return [(tag, curves_chart(tag, tags[tag], groups)) for tag in order] + [
+        (kind, client_curves_chart(kind.replace("_", " "), found, groups)) for kind, found in of_clients.items()
+    ]
 
 
 def _sections(material: Material, videos: int) -> list[RunSection]:
@@ -132,114 +122,60 @@ def _sections(material: Material, videos: int) -> list[RunSection]:
 
 
 def _section(run: RunRecord, videos: int) -> RunSection:
-    grids: list[Grid] = []
-    charts: list[str] = []
-    if run.metrics is not None:
-        grids = [_metrics_grid(task, rows, run.metrics) for task, rows in _tasks(run.metrics).items()]
-        grids += [_comparisons(run.metrics)] if run.metrics.get("comparisons") else []
-        charts = _spread(run.metrics)
+    metrics = run.metrics or {}
     return RunSection(
-        run.name, str(run.folder.name), run.config, grids, charts, _videos(run, videos),
-        "" if run.contact_sheet is None else _picture_uri(run.contact_sheet),
-        {} if run.metrics is None else run.metrics.get("about", {}).get("unavailable", {}),
+        run.name, str(run.folder.name), what_was_run(run.config), run.config, run_grids(metrics) if metrics else [],
+        _spread(metrics), embedded_videos(run.videos, metrics.get("clips", []), videos),
+        "" if run.contact_sheet is None else picture_uri(run.contact_sheet),
+        metrics.get("about", {}).get("unavailable", {}),
     )  # fmt: skip
 
 
-def _tasks(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    dub = {name: row for name, row in metrics.items() if isinstance(row, dict) and "psnr" in row}
-    return {"dub": dub} | ({"portrait": metrics["portrait"]} if metrics.get("portrait") else {})
+def what_was_run(config: str) -> str:
+    """A run's config in a line; empty for one that says nothing of it.
+
+    >>> what_was_run("seed_everything: 3\\ntrainer: {rounds: 9, aggregation: {class_path: fedtalk.ISFA}, privacy: null}")
+    'ISFA, 9 rounds, without noise, seed 3'
+    """
+    try:
+        read = yaml.safe_load(config)
+    except yaml.YAMLError:
+        return ""
+    settings: dict[str, Any] = read if isinstance(read, dict) else {}
+    trainer = settings.get("trainer") or {}
+    parts = [_class(settings.get("model")), _class(settings.get("data")), _class(trainer.get("aggregation"))]
+    if "rounds" in trainer:
+        parts.append(f"{trainer['rounds']} rounds")
+    if "privacy" in trainer:
+        parts.append("private" if trainer["privacy"] else "without noise")
+    if "seed_everything" in settings:
+        parts.append(f"seed {settings['seed_everything']}")
+    return ", ".join(part for part in parts if part)
 
 
-def _metrics_grid(task: str, rows: Mapping[str, Mapping[str, float]], metrics: Mapping[str, Any]) -> Grid:
-    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-    lines = [
-        (
-            name,
-            [f"{row[column]:.3f}" if column in row else "" for column in columns],
-            "control" if name in CONTROLS else "",
-        )
-        for name, row in rows.items()
-    ]
-    about = metrics.get("about", {})
-    note = (
-        f"means over {about.get('clips', '?')} held-out clips of {about.get('clients', '?')} clients; identity by "
-        f"{about.get('identity', '?')}, opening by {about.get('openness', '?')}"
+def _class(entry: Any) -> str:
+    """The name of a class in a config, with its few numbers that say how large it is."""
+    if not isinstance(entry, dict) or "class_path" not in entry:
+        return ""
+    name, given = str(entry["class_path"]).rpartition(".")[2], entry.get("init_args") or {}
+    size = [f"{given[key]} {key}" for key in ("speakers", "clips", "frames") if isinstance(given.get(key), int)]
+    size += (
+        [f"rank {given['adapter']['rank']}"]
+        if isinstance(given.get("adapter"), dict) and "rank" in given["adapter"]
+        else []
     )
-    return Grid(task, [column.replace("_", " ") for column in columns], lines, note)
-
-
-def _comparisons(metrics: Mapping[str, Any]) -> Grid:
-    measures = list(dict.fromkeys(name for entry in metrics["comparisons"].values() for name in entry))
-    lines = []
-    for pair, entry in metrics["comparisons"].items():
-        cells = []
-        for name in measures:
-            found = entry.get(name)
-            mark = "*" if found and (found["low"] > 0 or found["high"] < 0) else ""
-            cells.append(f"{mark}{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]" if found else "")
-        lines.append((pair, cells, ""))
-    return Grid(
-        "differences", [name.replace("_", " ") for name in measures], lines,
-        "mean over clips [95 % bootstrap interval over clients], bold where it excludes 0",
-    )  # fmt: skip
+    return name + (f" ({', '.join(size)})" if size else "")
 
 
 def _spread(metrics: Mapping[str, Any]) -> list[str]:
-    clips, units = metrics.get("clips", []), metrics.get("about", {}).get("measures", {})
     charts = []
     for measure in SPREAD_MEASURES:
         rows: dict[str, dict[str, list[float]]] = {}
-        for clip in clips:
+        for clip in metrics.get("clips", []):
             for row in SPREAD_ROWS:
                 value = clip.get("dub", {}).get(row, {}).get(measure)
                 if value is not None:
-                    rows.setdefault(row, {}).setdefault(clip["client"], []).append(value)
+                    rows.setdefault(plain(row), {}).setdefault(clip["client"], []).append(value)
         if rows:
-            unit = units.get(measure, {}).get("unit", "")
-            charts.append(clients_chart(f"{measure.replace('_', ' ')} by client", unit, rows))
+            charts.append(clients_chart(named(measure), unit_and_goal(measure)[0], rows))
     return charts
-
-
-def _videos(run: RunRecord, most: int) -> list[EmbeddedVideo]:
-    """Videos of the clients that came out worst first."""
-    clips = [] if run.metrics is None else run.metrics.get("clips", [])
-    worth = {clip["client"]: _worth(clip) for clip in reversed(clips)}
-    order = sorted(run.videos, key=lambda path: (_client_worth(path.name, worth), path.name))
-    found = []
-    for path in order[:most]:
-        size = path.stat().st_size
-        value = _client_worth(path.name, worth)
-        note = f"mouth {value:.1f} dB" if value != float("inf") else ""
-        if size > LARGEST_VIDEO:
-            note = f"{size / 1e6:.1f} MB, too large for the page: {path}"
-        found.append(EmbeddedVideo(path.stem, "" if size > LARGEST_VIDEO else _data_uri(path), note))
-    return found
-
-
-def _worth(clip: Mapping[str, Any]) -> float:
-    rows = clip.get("dub", {})
-    best: Mapping[str, float] = next((rows[name] for name in SPREAD_ROWS if name in rows), {})
-    return float(best.get("psnr_mouth", float("inf")))
-
-
-def _client_worth(file_name: str, worth: Mapping[str, float]) -> float:
-    """Of the client whose name begins the file's; the longest that fits."""
-    fitting = [client for client in worth if file_name.startswith(client)]
-    return worth[max(fitting, key=len)] if fitting else float("inf")
-
-
-def _picture_uri(path: Path) -> str:
-    """A picture as a page needs it: JPEG, at most `LARGEST_WIDTH` wide."""
-    picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise ArtifactError(f"report: {path} is no picture; run `fedtalk test` again to make it anew")
-    factor = LARGEST_WIDTH / picture.shape[1]
-    if factor < 1:
-        picture = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    _, made = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
-    return f"data:image/jpeg;base64,{base64.b64encode(made.tobytes()).decode()}"
-
-
-def _data_uri(path: Path) -> str:
-    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

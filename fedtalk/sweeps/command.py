@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +15,12 @@ DESCRIPTION = """\
 Run an experiment with several seeds and variations, and say what differs by more than chance.
 
 Each run is `fedtalk fit` and `fedtalk test` in a folder of its own below FOLDER/runs. A run that is finished is kept by the hash
-of its config, seed and code: the same command goes on where it was stopped, and runs only what changed. FOLDER gets sweep.json,
-sweep.csv and TensorBoard's hparams; `fedtalk report FOLDER` makes a page of it.
+of its config, seed, threads and code: the same command goes on where it was stopped, and runs only what changed. Clips or a
+backbone that a config names by path are not looked into: give another --folder when those change. FOLDER gets sweep.json,
+sweep.csv and TensorBoard's hparams (unfinished.json while runs are missing); `fedtalk report FOLDER` makes a page of any of it.
+
+Means have Student's 95 % interval over seeds; variations are compared with the first one seed by seed, by the paired t test,
+uncorrected: of twenty differences that are none, one is starred by chance.
 
   fedtalk sweep --config configs/isfa.yaml --seeds 0-4 --vary model.adapter.rank=2,8
   fedtalk sweep --config configs/isfa.yaml --seeds 0-4 --vary config=base,configs/fedavg.yaml
@@ -66,6 +71,12 @@ def sweep(arguments: Sequence[str]) -> None:
     if options.json:
         print(json.dumps(summary))
     else:
+        measured = {name for entry in summary["variations"].values() for name in entry["measures"]}
+        if unknown := [name for name in options.measures if name not in measured]:
+            print(
+                f"fedtalk sweep: no run has the measure {', '.join(unknown)}; there are {', '.join(sorted(measured))}",
+                file=sys.stderr,
+            )
         print_summary(summary, options.measures)
         print(f"{folder}/sweep.json, sweep.csv and tensorboard/ have all of it; a page: fedtalk report {folder}")
     if failed := len(summary["failed"]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 import threading
 import time
@@ -103,7 +104,7 @@ class Sweep:
             ConfigurationError: ``jobs`` or ``threads`` below 1, or more runs at once than GPUs.
         """
         if jobs < 1 or threads < 1:
-            raise ConfigurationError(f"sweep: expected jobs and threads of at least 1, got {jobs} and {threads}")
+            raise ConfigurationError(f"sweep: expected --jobs and --threads of at least 1, got {jobs} and {threads}")
         if gpus and jobs > len(gpus):
             raise ConfigurationError(f"sweep.jobs: expected at most one run a GPU, {len(gpus)}, got {jobs}")
         self.folder, self.configs, self.jobs, self.threads = folder, list(configs), jobs, threads
@@ -124,13 +125,13 @@ class Sweep:
         folder = self.folder_of(run)
         try:
             known = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+            return Finished(run, known["metrics"], known["seconds"], folder) if known["key"] == run.key else None
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
-                f"{folder / RESULT}: can't be read ({error}); remove the folder to run it again"
+                f"{folder / RESULT}: can't be read ({error!r}); remove the folder to run it again"
             ) from error
-        return Finished(run, known["metrics"], known["seconds"], folder) if known.get("key") == run.key else None
 
     def execute(self, runs: Sequence[PlannedRun], on_change: Callable[[SweepOutcome, list[str]], None]) -> SweepOutcome:
         """Run what is missing.
@@ -188,7 +189,7 @@ class Sweep:
             command = self._command(run, folder)
             code = self._on_ray(command, folder) if self.on_ray else self._here(command, folder, gpu)
             if code:
-                return Failed(run, last_line(folder / LOG) or f"ended with {code}", folder)
+                return Failed(run, _why(code, folder / LOG), folder)
             metrics = flatten(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
             seconds = time.monotonic() - begun
             write_json(
@@ -199,6 +200,9 @@ class Sweep:
             return Finished(run, metrics, seconds, folder)
         except (OSError, OutputError) as error:
             return Failed(run, f"its folder can't be used: {error}", folder)
+        except Exception as error:  # a run's trouble is its own
+            log.debug("run %s", run.name, exc_info=True)
+            return Failed(run, f"what it left can't be read: {error!r}", folder)
         finally:
             if gpu is not None:
                 self._gpus.put(gpu)
@@ -224,9 +228,9 @@ class Sweep:
                 self._processes.discard(process)
 
     def _on_ray(self, command: Sequence[str], folder: Path) -> int:
-        from fedtalk.sweeps.ray_nodes import run_on_a_node
+        from fedtalk.sweeps.ray_nodes import gpus_of_a_run, run_on_a_node
 
-        return run_on_a_node(list(command), str(folder / LOG), self.threads, self._stopping)
+        return run_on_a_node(list(command), str(folder / LOG), self.threads, gpus_of_a_run(), self._stopping)
 
     def _stop(self, running: Mapping[Future, str]) -> None:
         """Ask all runs to stop, and end those that don't."""
@@ -241,6 +245,16 @@ class Sweep:
             deadline = time.monotonic() + GRACE_SECONDS
             while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
                 time.sleep(0.1)
+
+
+def _why(code: int, path: Path) -> str:
+    """What a run says about its end, or the signal that ended it before it could say anything."""
+    said = last_line(path)
+    if code >= 0:
+        return said or f"ended with {code}"
+    name = signal.Signals(-code).name
+    memory = ", as the system does where memory runs out" if name == "SIGKILL" else ""
+    return f"killed by {name}{memory}" + (f"; its last line: {said}" if said else "")
 
 
 def last_line(path: Path) -> str:

@@ -24,6 +24,11 @@ CONFIG = "config"
 """Varied like a key: names config files that are stacked behind the sweep's own."""
 BASE = "base"
 """The variation that changes nothing."""
+OWN = {
+    "seed_everything": "--seeds", "trainer.threads": "--threads", "trainer.default_root_dir": "--folder",
+    "trainer.cache_dir": "a config file", "ckpt_path": "nothing: runs go on where they stopped",
+}  # fmt: skip
+"""Keys that a sweep sets itself or that change no result, and what to use for them."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class PlannedRun:
     variation: Variation
     seed: int
     key: str
-    """Hash of the resolved config, the seed and the code: a run with the same key gives the same bits on the same machine."""
+    """Hash of the resolved config, the seed, the threads and the code: what a run's bits depend on on one machine, but for
+    files that the config names (clips, a backbone), of which it has the paths alone."""
 
     @property
     def name(self) -> str:
@@ -94,7 +100,10 @@ def parse_choices(text: str) -> tuple[str, list[str]]:
             parts.append("")
         else:
             parts[-1] += letter
-    return key.strip(), [part.strip() for part in parts]
+    found = [part.strip() for part in parts]
+    if not all(found):
+        raise ConfigurationError(f"vary: expected a value between any two commas, got {text!r}")
+    return key.strip(), found
 
 
 def variations(vary: Sequence[str]) -> list[Variation]:
@@ -104,7 +113,8 @@ def variations(vary: Sequence[str]) -> list[Variation]:
     with the overlay; several overlays of one variation are joined by ``+``.
 
     Raises:
-        ConfigurationError: a text that can't be read, a key given twice, two variations of one name, a missing file.
+        ConfigurationError: a text that can't be read, a key given twice or set by the sweep itself, two variations of one name, a
+            missing file.
 
     >>> [variation.name for variation in variations(["trainer.local.steps=4,8"])]
     ['trainer.local.steps=4', 'trainer.local.steps=8']
@@ -113,6 +123,9 @@ def variations(vary: Sequence[str]) -> list[Variation]:
     keys = [key for key, _ in choices]
     if len(set(keys)) < len(keys):
         raise ConfigurationError(f"vary: expected each key once, got {', '.join(keys)}")
+    for key in keys:
+        if key in OWN:
+            raise ConfigurationError(f"vary: {key} would change nothing, a sweep sets it itself; use {OWN[key]}")
     found = []
     for combination in itertools.product(*(values for _, values in choices)):
         names, arguments = [], []
@@ -139,7 +152,7 @@ def _overlays(value: str) -> list[str]:
 
 
 def resolve(configs: Sequence[str], variation: Variation) -> str:
-    """The full config of a variation as YAML, as `fedtalk fit` reads it, without the folders it writes to.
+    """The full config of a variation as YAML, as `fedtalk fit` reads it, without what the sweep sets itself (`OWN`).
 
     Raises:
         ConfigurationError: `fedtalk fit` refuses it; with its own words.
@@ -157,8 +170,9 @@ def resolve(configs: Sequence[str], variation: Variation) -> str:
     except (ValueError, FedTalkError) as error:
         raise ConfigurationError(f"variation {variation.name}: {own_error(error)}") from error
     settings = yaml.safe_load(printed.getvalue())
-    for key in ("default_root_dir", "cache_dir"):
-        settings.get("trainer", {}).pop(key, None)
+    for key in OWN:
+        place = settings.get("trainer", {}) if key.startswith("trainer.") else settings
+        place.pop(key.removeprefix("trainer."), None)
     return yaml.safe_dump(settings, sort_keys=True)
 
 
@@ -166,21 +180,32 @@ def _stacked(configs: Sequence[str]) -> list[str]:
     return [argument for config in configs for argument in ("--config", config)]
 
 
-def plan(configs: Sequence[str], seeds: Sequence[int], vary: Sequence[str]) -> list[PlannedRun]:
+def plan(configs: Sequence[str], seeds: Sequence[int], vary: Sequence[str], threads: int = 1) -> list[PlannedRun]:
     """All runs, by variation and then by seed; every config is read before anything starts.
 
+    Args:
+        configs: config files, stacked.
+        seeds: of each variation's runs.
+        vary: see `variations`.
+        threads: CPU threads of each run.
+
     Raises:
-        ConfigurationError: something that `fedtalk fit` would refuse.
+        ConfigurationError: something that `fedtalk fit` would refuse, or two variations that come to the same config.
     """
-    runs = []
+    runs: list[PlannedRun] = []
+    known: dict[str, str] = {}
     for variation in variations(vary):
         text = resolve(configs, variation)
-        runs += [PlannedRun(variation, seed, _key(text, seed)) for seed in seeds]
+        if (other := known.setdefault(text, variation.name)) != variation.name:
+            raise ConfigurationError(
+                f"vary: {other!r} and {variation.name!r} come to the same config, so that nothing would differ; leave out one"
+            )
+        runs += [PlannedRun(variation, seed, _key(text, seed, threads)) for seed in seeds]
     return runs
 
 
-def _key(config: str, seed: int) -> str:
-    return hashlib.sha256(f"{config}\0{seed}\0{code_version()}".encode()).hexdigest()
+def _key(config: str, seed: int, threads: int) -> str:
+    return hashlib.sha256(f"{config}\0{seed}\0{threads}\0{code_version()}".encode()).hexdigest()
 
 
 @cache

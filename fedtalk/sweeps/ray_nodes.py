@@ -22,13 +22,13 @@ def connect() -> None:
         import ray
     except ImportError as error:
         raise ConfigurationError(
-            "sweep on Ray: the package ray is missing; install fedtalk[ray], or leave out --ray true to use this machine"
+            "sweep on Ray: the package ray is missing; install fedtalk[ray], or leave out --ray to use this machine"
         ) from error
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         raise ConfigurationError(
             "sweep on Ray: expected RAY_ADDRESS to name the cluster's head, such as 10.0.0.1:6379, got nothing; on this machine "
-            "alone leave out --ray true, several runs at a time need no cluster"
+            "alone leave out --ray, several runs at a time need no cluster"
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -37,25 +37,35 @@ def connect() -> None:
         raise ConfigurationError(f"sweep on Ray: nobody answers at RAY_ADDRESS={address} ({error})") from error
 
 
-def usable_runs(threads: int) -> int:
-    """How many runs of ``threads`` CPU threads the cluster takes at the same time."""
+def gpus_of_a_run() -> int:
+    """1 where the cluster has GPUs, which each run then has one of to itself; else 0."""
     import ray
 
-    return max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
+    return int(ray.cluster_resources().get("GPU", 0) >= 1)
 
 
-def run_on_a_node(command: Sequence[str], log: str, threads: int, stopping: threading.Event) -> int:
-    """Run a command on whichever node has ``threads`` processors free; its exit status.
+def usable_runs(threads: int) -> int:
+    """How many runs of ``threads`` CPU threads the cluster takes at the same time; one a GPU where it has any."""
+    import ray
+
+    there = ray.cluster_resources()
+    by_cores = int(there.get("CPU", 1)) // threads
+    return max(1, min(by_cores, int(there["GPU"])) if gpus_of_a_run() else by_cores)
+
+
+def run_on_a_node(command: Sequence[str], log: str, threads: int, gpus: int, stopping: threading.Event) -> int:
+    """Run a command on whichever node has ``threads`` processors and ``gpus`` GPUs free; its exit status.
 
     Args:
         command: absolute, and valid on every node (same environment, shared folder).
         log: file that its output is appended to.
         threads: CPU threads.
+        gpus: GPUs; a run without one sees none, whatever its node has.
         stopping: once set, the run is asked to stop.
     """
     import ray
 
-    task = ray.remote(_run).options(num_cpus=threads, max_retries=0).remote(list(command), log, threads)
+    task = ray.remote(_run).options(num_cpus=threads, num_gpus=gpus, max_retries=0).remote(list(command), log, threads)
     while True:
         done, _ = ray.wait([task], timeout=1.0)
         if done:

@@ -81,6 +81,8 @@ def compare(values: Mapping[int, float], first: Mapping[int, float], confidence:
     difference = estimate(list(one - other), confidence)
     if len(common) < 2:
         return Comparison(difference, math.nan)
-    if np.ptp(one - other) == 0:  # scipy divides by zero where all differences are the same
-        return Comparison(difference, 1.0 if one[0] == other[0] else 0.0)
+    if (
+        np.ptp(one - other) <= 1e-12 * np.abs([one, other]).max()
+    ):  # all the same but for rounding: scipy divides by zero
+        return Comparison(difference, 1.0 if np.allclose(one, other, rtol=1e-12, atol=0) else 0.0)
     return Comparison(difference, float(stats.ttest_rel(one, other).pvalue))

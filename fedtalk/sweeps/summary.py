@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fedtalk.storage import atomic_path, write_json
+from fedtalk.sweeps.cells import difference_text, estimate_text
 from fedtalk.sweeps.execution import Finished, SweepOutcome
 from fedtalk.sweeps.plan import PlannedRun
 from fedtalk.sweeps.statistics import Comparison, IntervalEstimate, compare, estimate
@@ -32,7 +34,8 @@ def summarise(runs: Sequence[PlannedRun], outcome: SweepOutcome, about: dict[str
 
     Returns:
         ``about``; ``variations``: by name the arguments, seeds, and by measure mean, low, high, seeds and (but for the first
-        variation) the paired difference with its interval and p value; ``runs``: every run with its measures; ``failed``.
+        variation) the paired difference with its interval and p value; ``runs``: every run with its measures; ``failed``; and how
+        many are ``pending``.
     """
     names = list(dict.fromkeys(run.variation.name for run in runs))
     by_variation = {name: _by_measure([f for f in outcome.finished if f.run.variation.name == name]) for name in names}
@@ -59,6 +62,7 @@ def summarise(runs: Sequence[PlannedRun], outcome: SweepOutcome, about: dict[str
             {"variation": f.run.variation.name, "seed": f.run.seed, "folder": f.folder.name, "reason": f.reason}
             for f in outcome.failed
         ],
+        "pending": len(runs) - len(outcome.finished) - len(outcome.failed),
     }  # fmt: skip
 
 
@@ -100,24 +104,47 @@ def write(summary: dict[str, Any], folder: Path) -> None:
 
 
 def _write_hparams(summary: dict[str, Any], folder: Path) -> None:
-    """One session a run, so that TensorBoard's hparams page sorts and plots them; written anew with every sweep."""
+    """One session a run, so that TensorBoard's hparams page sorts and plots them; written anew with every sweep, and those of
+    runs that are not in it are removed.
+    """
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
+    for old in folder.glob("*/events.*"):
+        old.unlink()
+    for emptied in folder.glob("*"):
+        with contextlib.suppress(OSError):  # not empty: somebody else's
+            emptied.rmdir()
+    varied = _varied(summary["variations"])
     for run in summary["runs"]:
-        place = folder / run["folder"]
-        for old in place.glob("events.*"):
-            old.unlink()
-        settings = {"variation": run["variation"], "seed": run["seed"]}
-        for argument in summary["variations"][run["variation"]]["arguments"]:
-            if argument.startswith("--") and "=" in argument:
-                key, _, value = argument[2:].partition("=")
-                settings[key] = value
-        with SummaryWriter(str(place)) as writer:
+        settings = {"variation": run["variation"], "seed": run["seed"], **varied[run["variation"]]}
+        with SummaryWriter(str(folder / run["folder"])) as writer:
             for part in hparams(settings, {f"sweep/{name}": 0.0 for name in run["measures"]}):
                 writer._get_file_writer().add_summary(part)  # type: ignore[no-untyped-call]
             for name, value in run["measures"].items():
                 writer.add_scalar(f"sweep/{name}", value)
+
+
+def _varied(variations: dict[str, Any]) -> dict[str, dict[str, str | float]]:
+    """Values of varied keys by variation; numbers where all of a key's are, or TensorBoard would sort 10 before 2."""
+    texts = {
+        name: dict(
+            argument[2:].split("=", 1)
+            for argument in entry["arguments"]
+            if argument.startswith("--") and "=" in argument
+        )
+        for name, entry in variations.items()
+    }
+    found: dict[str, dict[str, str | float]] = {name: {} for name in variations}
+    for key in {key for values in texts.values() for key in values}:
+        values = {name: one[key] for name, one in texts.items() if key in one}
+        try:
+            chosen: dict[str, str | float] = {name: float(text) for name, text in values.items()}
+        except ValueError:
+            chosen = dict(values)
+        for name, value in chosen.items():
+            found[name][key] = value
+    return found
 
 
 def tables(summary: dict[str, Any], measures: Sequence[str] = ()) -> list[Any]:
@@ -133,15 +160,18 @@ def tables(summary: dict[str, Any], measures: Sequence[str] = ()) -> list[Any]:
     from rich.table import Table
     from rich.text import Text
 
-    variations = summary["variations"]
+    variations, counts = summary["variations"], seed_counts(summary)
     known = dict.fromkeys(name for entry in variations.values() for name in entry["measures"])
     rows = [name for name in (measures or SHOWN) if name in known] or list(known)
-    table = Table(title="mean [95 % interval over seeds]; second line: less the first variation, * interval excludes 0")
+    table = Table(
+        title="mean [95 % interval over seeds]; second line: less the first variation, seed by seed; * interval excludes 0, "
+        "as one of twenty does by chance"
+    )
     table.add_column("")
     for name in variations:
-        table.add_column(Text(name), justify="right")
+        table.add_column(Text(titled(name, summary)), justify="right")
     for measure in rows:
-        cells = [Text(_cell(entry["measures"].get(measure))) for entry in variations.values()]
+        cells = [Text(cell(entry["measures"].get(measure), *counts[name])) for name, entry in variations.items()]
         table.add_row(Text(measure), *cells)
     shown: list[Any] = [table]
     if summary["failed"]:
@@ -154,16 +184,32 @@ def tables(summary: dict[str, Any], measures: Sequence[str] = ()) -> list[Any]:
     return shown
 
 
-def _cell(row: dict[str, Any] | None) -> str:
+def seed_counts(summary: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """By variation, how many seeds it has finished runs of, and how many of them the first variation has too."""
+    seeds: dict[str, set[int]] = {name: set() for name in summary["variations"]}
+    for run in summary["runs"]:
+        seeds[run["variation"]].add(run["seed"])
+    first = next(iter(seeds.values()), set())
+    return {name: (len(own), len(own & first)) for name, own in seeds.items()}
+
+
+def titled(variation: str, summary: Mapping[str, Any]) -> str:
+    """A variation's name above its column, with its seeds where some are missing."""
+    own, pairs = seed_counts(summary)[variation]
+    asked = len(summary["about"]["seeds"])
+    both = "" if pairs == own else f", {pairs} of them the first's too"
+    return variation if own == asked == pairs else f"{variation} ({own} of {asked} seeds{both})"
+
+
+def cell(row: Mapping[str, Any] | None, seeds: int, pairs: int) -> str:
+    """A measure of a variation, and in a second line how it differs from the first variation's; empty where it has none.
+
+    Args:
+        row: of ``sweep.json``.
+        seeds: that the variation has runs of; fewer than these are named.
+        pairs: that the first variation has runs of too; fewer than these are named.
+    """
     if row is None:
         return ""
-    text = f"{row['mean']:.3f}"
-    if row["low"] is not None:
-        text += f" [{row['low']:.3f}, {row['high']:.3f}]"
     other = row.get("against_first")
-    if other is not None:
-        text += f"\n{other['mean']:+.3f}"
-        if other["low"] is not None:
-            star = "*" if other["excludes_zero"] else ""
-            text += f" [{other['low']:+.3f}, {other['high']:+.3f}]{star} p={other['p_value']:.2g}"
-    return text
+    return estimate_text(row, seeds) + ("" if other is None else f"\n{difference_text(other, pairs)}")

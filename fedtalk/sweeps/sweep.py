@@ -15,13 +15,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fedtalk.errors import FedTalkError
+from fedtalk.errors import ConfigurationError, FedTalkError
 from fedtalk.machine import usable_cores
 from fedtalk.run_lock import run_lock
+from fedtalk.storage import write_json
 from fedtalk.sweeps.execution import Sweep, SweepOutcome
 from fedtalk.sweeps.plan import code_version, parse_seeds, plan
 from fedtalk.sweeps.summary import summarise, tables, write
 from fedtalk.version import __version__
+
+UNFINISHED = "unfinished.json"
+"""Beside sweep.json and of the same form, while runs are missing: what the finished ones say so far."""
 
 OnChange = Callable[[SweepOutcome, list[str]], None]
 
@@ -54,7 +58,9 @@ def run_sweep(
         FedTalkError: no run came to an end.
         Interrupted: stopped by a signal; the same command goes on.
     """
-    runs = plan(configs, parse_seeds(seeds), vary)
+    if threads < 1 or (jobs is not None and jobs < 1):
+        raise ConfigurationError(f"sweep: expected --jobs and --threads of at least 1, got {jobs} and {threads}")
+    runs = plan(configs, parse_seeds(seeds), vary, threads)
     gpus = _gpus()
     if on_ray:
         from fedtalk.sweeps import ray_nodes
@@ -64,23 +70,38 @@ def run_sweep(
     jobs = jobs or (len(gpus) if gpus else max(1, usable_cores() // threads))
     sweep = Sweep(folder, configs, jobs, threads, gpus, on_ray)
     began = time.monotonic()
+
+    def summary_of(outcome: SweepOutcome) -> dict[str, Any]:
+        about = {
+            "configs": list(configs), "seeds": parse_seeds(seeds), "vary": list(vary), "threads": threads,
+            "fedtalk": __version__, "torch": torch.__version__, "code": code_version()[:16], "kept": outcome.kept,
+            "seconds": round(time.monotonic() - began, 1), "date": time.strftime("%Y-%m-%d"),
+        }  # fmt: skip
+        return summarise(runs, outcome, about)
+
     with (
         run_lock(folder, "sweep", "give this one its own folder with --folder"),
-        _progress(len(runs), jobs) as on_change,
+        _progress(len(runs), jobs) as show,
     ):
+        ended = 0
+
+        def on_change(outcome: SweepOutcome, started: list[str]) -> None:
+            nonlocal ended
+            show(outcome, started)
+            done = len(outcome.finished) + len(outcome.failed)
+            if outcome.finished and ended != done < len(runs):
+                write_json(folder / UNFINISHED, summary_of(outcome))
+            ended = done
+
         outcome = sweep.execute(runs, on_change)
         if not outcome.finished:
             raise FedTalkError(
                 f"sweep: none of {len(runs)} runs came to an end. The first one: {outcome.failed[0].reason} "
                 f"(all of it in {outcome.failed[0].folder}/log.txt)"
             )
-        about = {
-            "configs": list(configs), "seeds": parse_seeds(seeds), "vary": list(vary), "threads": threads,
-            "fedtalk": __version__, "torch": torch.__version__, "code": code_version()[:16], "kept": outcome.kept,
-            "seconds": round(time.monotonic() - began, 1), "date": time.strftime("%Y-%m-%d"),
-        }  # fmt: skip
-        summary = summarise(runs, outcome, about)
+        summary = summary_of(outcome)
         write(summary, folder)
+        (folder / UNFINISHED).unlink(missing_ok=True)
     return summary
 
 

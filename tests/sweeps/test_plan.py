@@ -23,6 +23,19 @@ def test_choices_without_key_or_value_are_refused(text: str) -> None:
         parse_choices(text)
 
 
+@pytest.mark.parametrize("text", ["rank=2,", "rank=,2", "rank=2,,8"])
+def test_commas_without_a_value_are_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="between any two commas"):
+        parse_choices(text)
+
+
+@pytest.mark.parametrize("key", plan.OWN)
+def test_what_the_sweep_sets_itself_is_not_varied(key: str) -> None:
+    """A run's own seed, folder and threads stand behind its variation on its command line: such a one would be a name alone."""
+    with pytest.raises(ConfigurationError, match=f"{key} would change nothing"):
+        variations([f"{key}=1,2"])
+
+
 def test_variations_are_all_combinations_and_the_first_is_the_first() -> None:
     found = variations(["a.b=1,2", "c=[x,y],{z: 1, w: 2}"])
     assert [v.arguments for v in found] == [
@@ -57,8 +70,26 @@ def test_a_run_is_named_by_config_seed_and_code(monkeypatch: pytest.MonkeyPatch)
     texts["x=1"] = "changed"
     changed = {(r.variation.name, r.seed): r.key for r in plan.plan([], [0, 1], ["x=1,2"])}
     assert changed["x=1", 0] != keys["x=1", 0] and changed["x=2", 0] == keys["x=2", 0]
+    assert plan.plan([], [0], ["x=2"], threads=2)[0].key != keys["x=2", 0], "bits depend on threads"
     monkeypatch.setattr(plan, "code_version", lambda: "another")
     assert plan.plan([], [0], ["x=2"])[0].key != keys["x=2", 0]
+
+
+def test_two_names_of_one_config_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "resolve", lambda configs, variation: str(float(variation.name.partition("=")[2])))
+    with pytest.raises(ConfigurationError, match=r"'x=1' and 'x=1\.0' come to the same config"):
+        plan.plan([], [0], ["x=1,2,1.0"])
+
+
+def test_a_key_has_nothing_of_what_the_sweep_sets_itself(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    texts = []
+    for seed, threads in ((0, 1), (7, 2)):
+        config.write_text(
+            f"seed_everything: {seed}\ntrainer: {{threads: {threads}, cache_dir: {tmp_path / str(seed)}}}\n"
+        )
+        texts.append(plan.resolve(["configs/isfa.yaml", str(config)], Variation("base", ())))
+    assert texts[0] == texts[1] and "rounds:" in texts[0]
 
 
 def test_the_code_version_follows_sources_and_weights() -> None:

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from fedtalk.errors import ArtifactError
+from fedtalk.sweeps.cells import difference_text, estimate_text
 from fedtalk.sweeps.statistics import compare, estimate
 
 
@@ -51,7 +52,23 @@ def test_single_seeds_have_no_interval_and_equal_runs_no_difference() -> None:
     assert same.p_value == 1.0 and not same.excludes_zero
 
 
+def test_differences_that_are_one_but_for_rounding_need_no_warning() -> None:
+    """0.3 - 0.2 is not 0.2 - 0.1 in floating point; scipy warns of such a variance, and warnings are errors here."""
+    steady = compare({0: 0.3, 1: 0.2}, {0: 0.2, 1: 0.1})
+    assert steady.p_value == 0.0 and steady.difference.mean == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])
 def test_what_is_no_number_is_refused(values: list[float]) -> None:
     with pytest.raises(ArtifactError, match="finite"):
         estimate(values)
+
+
+def test_what_is_shown_says_which_seeds_are_missing_and_never_stars_a_zero() -> None:
+    row = {"mean": 1.5, "low": None, "high": None, "seeds": 1, "p_value": None, "excludes_zero": False}
+    assert estimate_text(row, 1) == "1.500" and estimate_text(row, 3) == "1.500, 1 of 3 seeds"
+    assert difference_text(row, 3) == "+1.500, 1 of 3 pairs"
+    small = {"mean": 0.0004, "low": 0.0001, "high": 0.0007, "seeds": 5, "p_value": 1e-5, "excludes_zero": True}
+    assert difference_text(small, 5) == "+0.00040 [+0.00010, +0.00070]* p<0.001"
+    none = {"mean": 0.0, "low": 0.0, "high": 0.0, "seeds": 2, "p_value": 1.0, "excludes_zero": False}
+    assert difference_text(none, 5) == "the same, 2 of 5 pairs"

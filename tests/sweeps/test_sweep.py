@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,15 +11,17 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from fedtalk.cli import main
 from fedtalk.errors import ConfigurationError
 from fedtalk.interruption import Interrupted
-from fedtalk.sweeps import processes
+from fedtalk.sweeps import processes, sweep
 from fedtalk.sweeps.environment import run_environment
 from fedtalk.sweeps.execution import RESULT, Finished, Sweep, SweepOutcome, last_line
 from fedtalk.sweeps.plan import PlannedRun, Variation
-from fedtalk.sweeps.summary import summarise
+from fedtalk.sweeps.summary import summarise, write
+from fedtalk.sweeps.sweep import OnChange
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -140,14 +143,14 @@ def test_a_signal_stops_the_runs_and_nothing_stays_behind(tmp_path: Path, monkey
         Sweep, "_command", lambda self, run, folder: [sys.executable, "-c", script.format(folder / "pid")]
     )
     runs = [PlannedRun(Variation(name, ()), 0, name * 64) for name in "ab"]
-    sweep = Sweep(tmp_path, [], jobs=2)
+    both = Sweep(tmp_path, [], jobs=2)
 
     def stop_once_both_run(outcome: SweepOutcome, started: list[str]) -> None:
         if len(list(tmp_path.glob("runs/*/pid"))) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        sweep.execute(runs, stop_once_both_run)
+        both.execute(runs, stop_once_both_run)
     for path in tmp_path.glob("runs/*/pid"):
         with pytest.raises(ProcessLookupError):
             os.kill(int(path.read_text()), 0)
@@ -165,6 +168,84 @@ def test_variations_are_compared_with_the_first_by_seed() -> None:
     assert row["against_first"]["mean"] == pytest.approx(0.5) and row["against_first"]["excludes_zero"]
     assert "against_first" not in summary["variations"]["a"]["measures"]["trained.psnr"]
     assert [run["seed"] for run in summary["runs"]] == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        (
+            "import os, signal; print('round 3', flush=True); os.kill(os.getpid(), signal.SIGKILL)",
+            "killed by SIGKILL.*round 3",
+        ),
+        (
+            "import pathlib, sys; pathlib.Path(sys.argv[1], 'metrics.json').write_text('{')",
+            "what it left can't be read",
+        ),
+        ("pass", "metrics.json"),
+        ("import sys; sys.exit(3)", "ended with 3"),
+    ],
+)
+def test_however_a_run_ends_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, says: str
+) -> None:
+    well = "import pathlib, sys; pathlib.Path(sys.argv[1], 'metrics.json').write_text('{\"trained\": {\"psnr\": 1}}')"
+    monkeypatch.setattr(
+        Sweep,
+        "_command",
+        lambda self, run, folder: [sys.executable, "-c", script if run.seed == 0 else well, str(folder)],
+    )
+    runs = [PlannedRun(Variation("x", ()), seed, str(seed) * 64) for seed in (0, 1)]
+    outcome = Sweep(tmp_path, [], jobs=1).execute(runs, lambda outcome, started: None)
+    (failed,), (finished,) = outcome.failed, outcome.finished
+    assert re.search(says, failed.reason), failed.reason
+    assert finished.metrics == {"trained.psnr": 1.0}
+
+
+def test_what_is_finished_can_be_read_before_all_of_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Path
+) -> None:
+    seen = []
+
+    def execute(self: Sweep, runs: list[PlannedRun], on_change: OnChange) -> SweepOutcome:
+        outcome = SweepOutcome()
+        for run in runs:
+            outcome.finished.append(Finished(run, {"trained.psnr": float(run.seed)}, 1.0, tmp_path / run.folder_name))
+            on_change(outcome, [])
+            there = tmp_path / sweep.UNFINISHED
+            seen.append(json.loads(there.read_text())["pending"] if there.exists() else None)
+        return outcome
+
+    monkeypatch.setattr(Sweep, "execute", execute)
+    summary = sweep.run_sweep([str(config / "run.yaml")], "0-2", folder=tmp_path, jobs=1)
+    assert seen == [2, 1, 1] and summary["pending"] == 0
+    assert (tmp_path / "sweep.json").exists() and not (tmp_path / sweep.UNFINISHED).exists()
+
+
+@pytest.mark.parametrize("options", [["--threads", "0"], ["--jobs", "0"], ["--jobs", "-1"]])
+def test_no_threads_and_no_jobs_are_refused(
+    config: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    assert main(["sweep", "--config", str(config / "run.yaml"), *options]) == 1
+    assert "at least 1" in capsys.readouterr().err
+
+
+def test_hparams_have_the_runs_of_the_sweep_alone_and_numbers_as_numbers(tmp_path: Path) -> None:
+    def summary(values: list[str]) -> dict:
+        return {
+            "variations": {f"a.b={v}": {"arguments": [f"--a.b={v}"], "measures": {}} for v in values},
+            "runs": [
+                {"variation": f"a.b={v}", "seed": 0, "folder": f"run-{v}", "measures": {"trained.psnr": 1.0}}
+                for v in values
+            ],
+        }
+
+    for values in (["2", "x"], ["2", "10"]):
+        write(summary(values), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "tensorboard").iterdir()) == ["run-10", "run-2"]
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "run-10"))
+    events.Reload()
+    start = HParamsPluginData.FromString(events.PluginTagToContent("hparams")["_hparams_/session_start_info"])
+    assert start.session_start_info.hparams["a.b"].number_value == 10.0
 
 
 def test_more_runs_at_once_than_gpus_are_refused(tmp_path: Path) -> None:

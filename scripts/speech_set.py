@@ -31,8 +31,8 @@ PLACES = 3
 """Turns of a window, by a third of it each, over which the teacher's features are averaged."""
 FIRST = 60
 """Windows from which the mean feature of each place is taken."""
-MOST = 90
-"""Windows of one recording at most, spread over it."""
+MOST = 24
+"""Windows of one voice at most, spread over it."""
 
 
 class Teacher:
@@ -166,7 +166,12 @@ def main() -> None:
             at += count + int(generator.integers(8))
         drawn.append((clean, lips, seen))
     teacher.settle([clean for clean, _, _ in drawn[:FIRST]])
-    windows = [(disturbed(clean, generator), teacher(clean), lips, seen) for clean, lips, seen in drawn]
+    print(f"{len(drawn)} windows", flush=True)
+    windows = []
+    for clean, lips, seen in drawn:
+        windows.append((disturbed(clean, generator).astype(np.float16), teacher(clean), lips, seen))
+        if len(windows) % 100 == 0:
+            print(f"heard {len(windows)}", flush=True)
     rows = np.concatenate([features[::7] for _, features, _, _ in windows]).astype(np.float64)
     average = rows.mean(0)
     _, spread, axes = np.linalg.svd(rows - average, full_matrices=False)

@@ -88,13 +88,16 @@ class ShippedNetwork(nn.Module):
         return {row[0]: {name: float(value) for name, value in zip(names, row[1:], strict=True)} for row in rows}
 
     @classmethod
-    def shipped(cls) -> Self:
+    def shipped(cls, name: str | None = None) -> Self:
         """The trained network that comes with the package.
+
+        Args:
+            name: of its file, where it isn't the network's kind.
 
         Raises:
             ArtifactError: the package was installed without its weights, or they are damaged.
         """
-        source = resources.files("fedtalk.weights") / f"{cls.kind}.safetensors"
+        source = resources.files("fedtalk.weights") / f"{name or cls.kind}.safetensors"
         if not source.is_file():
             raise ArtifactError(
                 f"the package holds no {source.name}; expected it in fedtalk/weights. Install fedtalk again, or train "

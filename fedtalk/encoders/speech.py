@@ -61,7 +61,7 @@ class MelFeatures(SpeechFeatures):
 
 
 class ShippedFeatures(SpeechFeatures):
-    """What the shipped network hears: 2 vectors a video frame, and in each what the lips do at that frame."""
+    """What the shipped networks hear: 2 vectors a video frame, and in each what the lips do at that frame."""
 
     per_frame, name = PER_FRAME, "shipped"
 
@@ -71,21 +71,33 @@ class ShippedFeatures(SpeechFeatures):
 
     @torch.no_grad()
     def _features(self, audio: Tensor) -> Tensor:
+        features, lips = _heard(log_mel(audio))
         network = speech_network()
-        features, lips = network(log_mel(audio)[None])
         normal = (lips - network.lip_mean) / network.lip_deviation
-        return torch.cat([features[0], normal[0].repeat_interleave(PER_FRAME, 0)], 1)
+        return torch.cat([features, normal.repeat_interleave(PER_FRAME, 0)], 1)
 
 
 @lru_cache(maxsize=1)
 def speech_network() -> SpeechNetwork:
-    """The shipped network, read once."""
+    """The shipped network whose features backbones know, read once."""
     return SpeechNetwork.shipped().requires_grad_(False)
+
+
+@lru_cache(maxsize=1)
+def lips_network() -> SpeechNetwork:
+    """The shipped network that has heard more voices, read once: for its lips alone, its features are its own."""
+    return SpeechNetwork.shipped("lips").requires_grad_(False)
+
+
+def _heard(mel: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (2 F, 96) of log-mel (4 F, 64), and lips (F, 3): the mean of both networks'."""
+    features, lips = speech_network()(mel[None])
+    return features[0], (lips[0] + lips_network()(mel[None])[1][0]) / 2
 
 
 @torch.no_grad()
 def heard_lips(audio: Tensor) -> Tensor:
-    """What lips do to make such a sound, by the shipped network.
+    """What lips do to make such a sound, by the shipped networks.
 
     Args:
         audio: (640 F,) float32, 16 kHz.
@@ -94,7 +106,7 @@ def heard_lips(audio: Tensor) -> Tensor:
         (F, 3) float32, see `fedtalk.encoders.speech_network.LIPS`.
     """
     level = audio.square().mean().sqrt().clamp_min(1e-4)
-    return speech_network()(log_mel(audio * (0.1 / level))[None])[1][0]
+    return _heard(log_mel(audio * (0.1 / level)))[1]
 
 
 def lips_in(windows: Tensor) -> Tensor:

@@ -127,8 +127,8 @@ class SpeechModule(FederatedModule):
         return {"explained": sum(explained) / len(explained), **dict(zip(LIPS, means, strict=False))}
 
     def export(self, folder: Path, clips: Sequence[Prepared]) -> None:
-        """Write the network."""
-        self.network.save(folder / f"{SpeechNetwork.kind}.safetensors")
+        """Write the network as the one that ships for its lips."""
+        self.network.save(folder / "lips.safetensors")
 
 
 def _cut(clip: Prepared, start: int, frames: int) -> Prepared:

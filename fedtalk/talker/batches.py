@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from fedtalk.data.clip import Clip
 from fedtalk.data.lips import OPENEST
 from fedtalk.data.pixels import to_unit
-from fedtalk.encoders.speech import frame_windows, lips_in, speech_network
+from fedtalk.encoders.speech import frame_windows, lips_in, lips_network, speech_network
 from fedtalk.errors import ConfigurationError
 from fedtalk.talker.backbone import Backbone
 from fedtalk.talker.masks import lower_face
@@ -27,14 +27,14 @@ from fedtalk.training.module import Prepared
 def cache_key(backbone: Backbone, looks: MouthLooks | None = None) -> str:
     """Changes whenever `prepare_clip` would give another result."""
     digest = hashlib.sha256()
-    for network in (backbone.codec, mouth_probe(), speech_network(), identity_encoder()):
+    for network in (backbone.codec, mouth_probe(), speech_network(), lips_network(), identity_encoder()):
         for value in network.state_dict().values():
             digest.update(value.detach().cpu().half().contiguous().numpy().tobytes())
     architecture = backbone.architecture
     speech = f"{architecture.speech}/{architecture.speech_path}"
     if looks is not None:
         digest.update(looks.to_bytes())
-    return f"talker-9/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{backbone.codec.pack}"
+    return f"talker-10/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{backbone.codec.pack}"
 
 
 @torch.no_grad()

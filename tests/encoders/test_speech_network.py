@@ -10,7 +10,16 @@ import torch
 
 from fedtalk.data.sound_data import SoundData
 from fedtalk.data.synthtalk import Speaker, make_clip
-from fedtalk.encoders.speech import MARGIN, ShippedFeatures, heard_lips
+from fedtalk.encoders.mel import log_mel
+from fedtalk.encoders.speech import (
+    MARGIN,
+    ShippedFeatures,
+    frame_windows,
+    heard_lips,
+    lips_in,
+    lips_network,
+    speech_network,
+)
 from fedtalk.encoders.speech_module import SpeechModule
 from fedtalk.encoders.speech_network import LIPS, SpeechNetwork
 from fedtalk.errors import ArtifactError
@@ -22,6 +31,18 @@ def test_features_and_lips_have_their_rates_and_loudness_does_not_matter() -> No
     made = features(audio)
     assert made.shape == (50, features.dimension) and heard_lips(audio).shape == (25, len(LIPS))
     torch.testing.assert_close(features(0.3 * audio), made, atol=1e-3, rtol=1e-3)
+
+
+def test_lips_in_features_are_those_heard_by_both_networks() -> None:
+    audio = torch.from_numpy(make_clip(Speaker.draw(0, "private", 3), 0, 25, 32).audio)
+    features, heard = ShippedFeatures(), heard_lips(audio)
+    torch.testing.assert_close(lips_in(frame_windows(features(audio), features.per_frame)), heard, atol=1e-5, rtol=1e-4)
+    mel = log_mel(audio * (0.1 / audio.square().mean().sqrt()))[None]
+    with torch.no_grad():
+        known, other = speech_network()(mel), lips_network()(mel)[1]
+    torch.testing.assert_close(features(audio)[:, : -len(LIPS)], known[0][0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close((known[1] + other)[0] / 2, heard, atol=1e-5, rtol=1e-4)
+    assert (known[1] - other).abs().mean() > 0.001  # two networks, not one twice
 
 
 def test_lips_of_speakers_never_heard_are_heard() -> None:
@@ -72,14 +93,15 @@ def test_training_teaches_lips_and_writes_what_ships(sounds: Path, tmp_path: Pat
     heard = module.held_out_metrics(prepared, torch.Generator())
     assert heard["opening"] > 0.5  # from the sound alone
     module.export(tmp_path, prepared)
-    network = SpeechNetwork.load(tmp_path / "speech.safetensors")
+    network = SpeechNetwork.load(tmp_path / "lips.safetensors")
     features, lips = network(prepared[0]["mel"].float()[None])
     assert features.shape == (1, 50, 8) and lips.shape == (1, 25, 3)
 
 
-def test_lips_are_what_belongs_to_the_features() -> None:
+@pytest.mark.parametrize("name", ["speech", "lips"])
+def test_lips_are_what_belongs_to_the_features(name: str) -> None:
     """Nothing reaches the lips beside the features, and what is more than a second away reaches neither."""
-    network = SpeechNetwork.shipped()
+    network = SpeechNetwork.shipped(name)
     mel = torch.randn(1, 4 * 80, 64, generator=torch.Generator().manual_seed(0))
     changed = mel.clone()
     changed[:, : 4 * 20] += 1.0

@@ -77,6 +77,17 @@ class ShippedNetwork(nn.Module):
         return network.eval()
 
     @classmethod
+    def held_out_figures(cls) -> dict[str, dict[str, float]]:
+        """What the shipped network was measured to do on people it did not learn from, by whom and measure: of the model card."""
+        card = (resources.files("fedtalk.weights") / "README-small.md").read_text(encoding="utf-8")
+        section = card.partition(f"\n## {cls.kind}\n")[2].partition("\n## ")[0]
+        table = [
+            [cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"
+        ]
+        names, rows = (table[0][1:], table[2:]) if table and table[0][0] == "measured on" else ([], [])
+        return {row[0]: {name: float(value) for name, value in zip(names, row[1:], strict=True)} for row in rows}
+
+    @classmethod
     def shipped(cls, name: str | None = None) -> Self:
         """The trained network that comes with the package.
 

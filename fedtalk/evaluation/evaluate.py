@@ -21,6 +21,7 @@ from fedtalk.evaluation.recognisers import default_recogniser
 from fedtalk.evaluation.settings import EvaluationSettings
 from fedtalk.evaluation.shown import provenance_of, show, worst_clips, write_video
 from fedtalk.evaluation.specs import METRICS, score
+from fedtalk.evaluation.syncnet import syncnet
 from fedtalk.privacy.ledger_report import shown_epsilons
 from fedtalk.storage import write_json
 from fedtalk.talker.module import Talker
@@ -56,7 +57,7 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
     synthtalk = settings.openness == "synthtalk"
     instruments = Instruments(
         openness_probe(settings.openness), default_recogniser(real=not synthtalk), LandmarkReader(),
-        SyncScorer.shipped().eval() if synthtalk else None,
+        SyncScorer.shipped().eval() if synthtalk else None, syncnet(),
     )  # fmt: skip
     states = adapter_states(talker, run_dir, [case.client for case in found])
     tasks = ("dub", "portrait") if settings.portrait else ("dub",)
@@ -92,6 +93,7 @@ def evaluate(talker: Talker, data: ClipData, run_dir: Path, settings: Evaluation
             "clips": len(found), "clients": len(set(clients)), "frames": [len(case.clip) for case in found],
             "identity": instruments.recogniser.name, "openness": instruments.probe.name,
             "landmarks": instruments.landmarks.name, "sync": None if instruments.sync is None else instruments.sync.name,
+            "sync_held_out": None if instruments.sync is None else instruments.sync.held_out_figures(),
             "probe_error": {
                 k: table["dub"]["truth"].get(k) if all(case.clip.openness is not None for case in found) else None
                 for k in ("mouth_corr", "mouth_distance")

@@ -6,11 +6,14 @@ Nothing is downloaded: weights are taken from torch hub's checkpoint folder, whe
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from fedtalk.evaluation.syncnet import VARIABLE
 
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 """torch-fidelity's Inception network."""
@@ -26,13 +29,21 @@ def _missing(package: str, weights: str) -> str | None:
     return None if path.is_file() else f"its weights are not at {path}"
 
 
+def _without_syncnet() -> str | None:
+    if os.environ.get(VARIABLE):
+        return None
+    return (
+        f"{VARIABLE} names no weights of SyncNet (syncnet_v2.model); `sync` is fedtalk's own network under its own name"
+    )
+
+
 def unavailable() -> dict[str, str]:
     """Measures that can't be taken here, each with the reason."""
     reasons = {
         "lpips": _missing("torchvision", ALEXNET),
         "fid": _missing("torch_fidelity", INCEPTION),
         "kid": _missing("torch_fidelity", INCEPTION),
-        "lse_c": "it needs the real SyncNet; `sync` is fedtalk's own network under its own name",
+        **dict.fromkeys(("lse_d", "lse_c"), _without_syncnet()),
     }
     return {name: reason for name, reason in reasons.items() if reason is not None}
 

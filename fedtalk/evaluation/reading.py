@@ -13,6 +13,7 @@ from fedtalk.evaluation.landmarks import LandmarkReader
 from fedtalk.evaluation.metrics.motion import TrueMotion
 from fedtalk.evaluation.openness import OpennessProbe
 from fedtalk.evaluation.recognisers import Recogniser
+from fedtalk.evaluation.syncnet import SyncNet
 
 EMBEDDED_EVERY = 4
 """Every n-th frame is embedded: it is slow, and changes little from frame to frame."""
@@ -27,6 +28,8 @@ class Instruments:
     landmarks: LandmarkReader
     sync: SyncScorer | None
     """Only for SynthTalk, which it was trained on."""
+    syncnet: SyncNet | None = None
+    """The published one, where the user has its weights."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,12 @@ class Reading:
     def openness(self) -> np.ndarray:
         """(F,) in the probe's unit."""
         return self.reference.instruments.probe.measure(self.frames, self.clip.mouth, self.clip.eyes)
+
+    @cached_property
+    def lse(self) -> tuple[float, float]:
+        """LSE-D and LSE-C; only where there is a SyncNet."""
+        assert self.reference.instruments.syncnet is not None, "asked without a SyncNet"
+        return self.reference.instruments.syncnet.scores(self.frames, self.audio, self.clip.eyes)
 
     @cached_property
     def landmarks(self) -> np.ndarray:

@@ -13,6 +13,7 @@ from torchmetrics import Metric
 
 from fedtalk.evaluation import metrics
 from fedtalk.evaluation.reading import Reading
+from fedtalk.evaluation.syncnet import SPAN
 
 HIGHER, LOWER, ONE = "higher is better", "lower is better", "1 is right"
 
@@ -80,6 +81,10 @@ def _has_donor(reading: Reading) -> bool:
     return reading.donor is not None and _moves(reading.donor_openness, reading.donor.openness)
 
 
+def _has_syncnet(reading: Reading) -> bool:
+    return reading.reference.instruments.syncnet is not None and len(reading.frames) > SPAN
+
+
 INFINITY = float("inf")
 LEAST_MOTION = 1e-3
 """Range of an opening that was read, below which the mouth is still."""
@@ -139,6 +144,8 @@ METRICS: tuple[MetricSpec, ...] = (
         lambda r: r.reference.instruments.sync.score(r.frames, r.audio, r.clip.mouth, r.clip.eyes),  # type: ignore[union-attr]
         lambda r: r.reference.instruments.sync is not None,
     ),
+    MetricSpec("lse_d", "", LOWER, (0, INFINITY), lambda r: r.lse[0], _has_syncnet, "Prajwal et al. 2020"),
+    MetricSpec("lse_c", "", HIGHER, (0, INFINITY), lambda r: r.lse[1], _has_syncnet, "Prajwal et al. 2020"),
 )  # fmt: skip
 """In the order in which tables show them."""
 

@@ -117,3 +117,9 @@ def test_measures_without_their_weights_are_named(monkeypatch: pytest.MonkeyPatc
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / pretrained.INCEPTION).touch()
     assert "fid" not in pretrained.unavailable() and "lpips" in pretrained.unavailable()
+
+
+def test_the_own_sync_network_has_its_held_out_accuracy() -> None:
+    figures = SyncScorer.held_out_figures()
+    assert set(figures) == {"unseen public people", "private people"}
+    assert all(0.5 < row["offset_accuracy_window"] <= row["offset_accuracy"] <= 1 for row in figures.values())

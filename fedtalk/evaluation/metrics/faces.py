@@ -18,7 +18,11 @@ def identity(
     reference_eyes: np.ndarray,
     reference_mouth: np.ndarray,
 ) -> float:
-    """Mean cosine of all pairs of a generated and a reference frame (CSIM), in [-1, 1]; report it with ``embedder.name``.
+    """Mean cosine of all pairs of a generated and a reference frame (CSIM), in [-1, 1], higher is better.
+
+    Cosines of two embedders are on two scales: report it with ``embedder.name``, beside what the truth has.
+
+    Source: Zakharov et al., "Few-Shot Adversarial Learning of Realistic Neural Talking Head Models", 2019, section 4.
 
     Args:
         embedder: one of `fedtalk.evaluation.recognisers`.
@@ -43,7 +47,7 @@ def landmark_distance(generated: np.ndarray, truth: np.ndarray) -> float:
         truth: (F, 68, 2) those of the true frames.
 
     Returns:
-        0 or more; 0 is right, a share of the distance between the eyes.
+        0 or more, lower is better; 0 is right, a share of the distance between the eyes.
 
     Raises:
         ArtifactError: other shapes, or eyes in one place.
@@ -58,6 +62,8 @@ def landmark_distance(generated: np.ndarray, truth: np.ndarray) -> float:
 
 def mouth_landmark_distance(generated: np.ndarray, truth: np.ndarray) -> float:
     """`landmark_distance` of the mouth's twenty landmarks (48-67), each face's mouth centred first: shape, not place.
+
+    0 or more, lower is better.
 
     >>> points = np.random.default_rng(0).random((3, 68, 2)); points[:, 36:42] = 0; points[:, 42:48] = (2, 0)
     >>> round(mouth_landmark_distance(points + (0.5, 0), points), 6)

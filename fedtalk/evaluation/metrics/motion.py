@@ -15,7 +15,7 @@ from fedtalk.evaluation.metrics.checks import check_pair
 def flicker(truth: np.ndarray, generated: np.ndarray) -> float:
     """Frame-to-frame change relative to the truth's: ``mean|g[t]-g[t-1]| / mean|x[t]-x[t-1]|``.
 
-    1 is right, 0 is a frozen video, above 1 flickers.
+    0 or more: 1 is right, 0 is a frozen video, above 1 flickers.
 
     Raises:
         ArtifactError: as for `psnr`; fewer than two frames, or a truth that does not move.
@@ -33,6 +33,9 @@ def flicker(truth: np.ndarray, generated: np.ndarray) -> float:
 
 def jitter(points: np.ndarray, unit: float) -> float:
     """Mean length of the second difference of points over frames, in units of ``unit``; 0 for uniform motion.
+
+    ``mean |p[t+1] - 2 p[t] + p[t-1]| / unit``, 0 or more. Tables have it over the truth's own: 1 is right there, above 1
+    trembles.
 
     Args:
         points: (F, P, 2) in pixels, F at least 3.

@@ -10,9 +10,10 @@ from fedtalk.errors import ArtifactError
 
 
 def mouth_corr(openness_generated: np.ndarray, openness_true: np.ndarray) -> float:
-    """Pearson correlation of two tracks of the lips' opening, in [-1, 1].
+    """Pearson correlation of two tracks of the lips' opening, in [-1, 1], higher is better.
 
-    0 where the generated mouth does not move: a frozen mouth follows nothing.
+    Against the truth of the same speech, or against the donor of speech that was swapped in. 0 where the generated mouth does
+    not move: a frozen mouth follows nothing.
 
     Args:
         openness_generated: (F,), as a probe reads it.
@@ -47,6 +48,8 @@ def mouth_corr(openness_generated: np.ndarray, openness_true: np.ndarray) -> flo
 def pooled_mouth_corr(tracks: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
     """Pearson correlation of the lips' opening over all frames of several clips, each clip's own means removed, in [-1, 1].
 
+    Higher is better.
+
     A clip counts by how far its lips move. The mean of clips' own correlations gives a clip in which they hardly move, and
     whose correlation is mostly the probe's error, the same say as one in which somebody talks.
 
@@ -71,7 +74,7 @@ def pooled_mouth_corr(tracks: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
 def mouth_distance(openness_generated: np.ndarray, openness_true: np.ndarray) -> float:
     """Mean absolute difference of two tracks of the lips' opening, in the probe's unit (share of the inter-ocular distance).
 
-    0 is right; a mouth that stays closed has the mean opening of the truth.
+    ``mean |g - x|``, 0 or more, lower is better; a mouth that stays closed has the mean opening of the truth.
 
     Raises:
         ArtifactError: tracks that differ in length or hold values that are not finite.
@@ -85,6 +88,8 @@ def mouth_distance(openness_generated: np.ndarray, openness_true: np.ndarray) ->
 
 def mouth_amplitude(openness_generated: np.ndarray, openness_true: np.ndarray) -> float:
     """Standard deviation of the opening over the truth's: 1 is right, 0 is a frozen mouth, above 1 exaggerates.
+
+    ``std(g) / std(x)``, 0 or more.
 
     Raises:
         ArtifactError: as for `mouth_corr`.

@@ -17,7 +17,10 @@ MOUTH_WIDTH, MOUTH_HEIGHT = 1.2, 0.95
 
 
 def psnr(truth: np.ndarray, generated: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB: mean over frames of ``10 log10(255^2 / MSE)``, at most 100 a frame.
+    """Peak signal-to-noise ratio in dB: mean over frames of ``10 log10(255^2 / MSE)``, in [0, 100], higher is better.
+
+    100 is a frame without any error, for which the formula has no value. The mean over frames is what
+    `torchmetrics.functional.image.peak_signal_noise_ratio` gives with ``dim`` and ``reduction="elementwise_mean"``.
 
     Raises:
         ArtifactError: clips that differ in shape, or are not uint8 frames.
@@ -34,7 +37,7 @@ def psnr(truth: np.ndarray, generated: np.ndarray) -> float:
 def psnr_mouth(truth: np.ndarray, generated: np.ndarray, mouth: np.ndarray, eyes: np.ndarray) -> float:
     """`psnr` inside a box around the true mouth: 1.2 inter-ocular distances wide and 0.95 high, upright, cut at the frame.
 
-    A pixel belongs to the box if its middle does.
+    A pixel belongs to the box if its middle does. In [0, 100] dB, higher is better.
 
     Args:
         mouth: (F, 2) true mouth centres, (x, y) in pixels with the middle of the first pixel at 0.5.
@@ -59,7 +62,8 @@ def psnr_mouth(truth: np.ndarray, generated: np.ndarray, mouth: np.ndarray, eyes
 def ssim(truth: np.ndarray, generated: np.ndarray) -> float:
     """Structural similarity (Wang et al. 2004), Gaussian window of 11 pixels, mean over all pixels, channels and frames.
 
-    At most 1; borders are mirrored.
+    ``(2 m_x m_y + c1) (2 s_xy + c2) / ((m_x^2 + m_y^2 + c1) (s_x^2 + s_y^2 + c2))`` with ``c = (0.01 * 255)^2, (0.03 * 255)^2``.
+    In [-1, 1], higher is better; borders are mirrored and count, as in torchmetrics' full image (its mean leaves them out).
 
     Raises:
         ArtifactError: as for `psnr`.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -29,10 +29,9 @@ Areas = dict[tuple[int, str, str], list[float]]
 """By round, part and fault, the area of each run."""
 
 
-def faults_of(data: SynthTalkData) -> dict[str, str]:
+def faults_of(data: SynthTalkData, turn: Sequence[str]) -> dict[str, str]:
     """By client that was made faulty, its fault: in turn, from the last one backwards."""
-    unreliable = reversed(data.unreliable_clients)
-    return {client: ALL_FAULTS[place % len(ALL_FAULTS)] for place, client in enumerate(unreliable)}
+    return {client: turn[place % len(turn)] for place, client in enumerate(reversed(data.unreliable_clients))}
 
 
 def areas_of_run(folder: Path, alpha: float) -> Areas:
@@ -40,7 +39,8 @@ def areas_of_run(folder: Path, alpha: float) -> Areas:
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     data = SynthTalkData(**config["data"]["init_args"])
     data.follow_seed(config["seed_everything"])
-    curves, faults = read_curves(folder / "tensorboard"), faults_of(data)
+    curves = read_curves(folder / "tensorboard")
+    faults = faults_of(data, config["data"]["init_args"].get("faults", ALL_FAULTS))
     rounds = sorted({step for tag, curve in curves.items() if tag.startswith("client_identity/") for step in curve})
     found: Areas = {}
     for number in rounds:

@@ -184,7 +184,7 @@ class Experiment:
         return list(self.labels or (variation.replace("base", "isfa") for variation in self.variations))
 
 
-METHODS = ("fedavg", "base", "fedavg+fedprox", "local_only", "centralised", "fedavg+ditto", "fedavg+fedper")
+METHODS = ("fedavg", "base", "fedavg+fedprox", "local_only", "centralised", "fedavg+ditto", "fedavg+fedper", "oracle")
 RULES = ("fedavg", "base", "isfa_paper", "median", "trimmed_mean", "krum", "oracle")
 """Without ``uniform``, which is FedAvg where all clients have as many clips."""
 TOOK_NO_PART = ("community", "outsiders", "released")

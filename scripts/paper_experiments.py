@@ -215,7 +215,7 @@ EXPERIMENTS = {
     ),
     "people": Experiment(
         "Real people, 30 % unreliable: the clients themselves", ("unreliable",),
-        ("fedavg", "base", "local_only", "oracle"), configs=("isfa", "people"),
+        ("fedavg", "base", "local_only"), configs=("isfa", "people"),
     ),
     "lora": Experiment(
         "LoRA by rank and targets: people who took no part", ("reliable", *TOOK_NO_PART),

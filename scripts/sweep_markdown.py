@@ -106,22 +106,26 @@ def gains(summary: dict[str, Any], labels: Sequence[str]) -> list[str]:
 
 
 def way_to_oracle(summary: dict[str, Any], row: str, measures: Sequence[str], named: dict[str, str]) -> list[str]:
-    """Which share of the way from FedAvg to oracle weights each rule goes."""
-    if "oracle" not in summary["variations"]:
+    """Which share of the way from FedAvg to oracle weights each rule goes, where there is such a way."""
+    if not {"oracle", "fedavg"} <= summary["variations"].keys():
         return []
     lines = []
     for measure in measures[:3]:
-        means = {
-            name: entry["measures"][f"{row}.{measure}"]["mean"]
-            for name, entry in summary["variations"].items()
-            if f"{row}.{measure}" in entry["measures"]
-        }
-        if {"oracle", "fedavg"} <= means.keys() and abs(means["oracle"] - means["fedavg"]) > 1e-9:
-            way = means["oracle"] - means["fedavg"]
-            shares = ", ".join(
-                f"{named[name]} {(value - means['fedavg']) / way:+.2f}"
-                for name, value in means.items()
-                if name not in ("oracle", "fedavg")
+        values = {name: by_seed(summary, name, row, measure) for name in summary["variations"]}
+        first, best = values["fedavg"], values["oracle"]
+        if not first.keys() & best.keys():
+            continue
+        found = compare(best, first)
+        way, seeds = found.difference, sorted(first.keys() & best.keys())
+        if way.seeds > 1 and not found.excludes_zero:
+            lines.append(
+                f"- {measure}: no way from fedavg to oracle, {way.mean:+.4f} [{way.low:+.4f}, {way.high:+.4f}]"
             )
-            lines.append(f"- {measure}, share of the way from fedavg to oracle ({way:+.4f}): {shares}")
+        elif abs(way.mean) > 1e-9:
+            shares = ", ".join(
+                f"{named[name]} {sum(of[seed] - first[seed] for seed in seeds) / len(seeds) / way.mean:+.2f}"
+                for name, of in values.items()
+                if name not in ("oracle", "fedavg") and of.keys() >= set(seeds)
+            )
+            lines.append(f"- {measure}, share of the way from fedavg to oracle ({way.mean:+.4f}): {shares}")
     return [*lines, ""]

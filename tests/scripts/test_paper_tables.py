@@ -52,6 +52,12 @@ def test_a_table_says_what_differs_and_how_far_it_is_to_the_oracle(script, tmp_p
     assert "psnr_mouth, share of the way from fedavg to oracle (+2.0000): isfa +0.50" in text
 
 
+def test_where_the_oracle_is_no_better_there_is_no_way_to_go_shares_of(script, tmp_path: Path) -> None:
+    values = {"fedavg": [20.0, 21.0, 22.0], "base": [21.0, 22.1, 22.9], "oracle": [20.5, 20.5, 22.0]}
+    lines = script.table(_summary(values), tmp_path, "Rules", "trained", ("psnr_mouth",), ["fedavg", "isfa", "oracle"])
+    assert "- psnr_mouth: no way from fedavg to oracle, +0.0000 [-1.2421, +1.2421]" in lines
+
+
 def test_an_interval_that_holds_0_has_no_star(script, tmp_path: Path) -> None:
     values = {"fedavg": [20.0, 21.0, 22.0], "base": [21.0, 20.5, 22.0]}
     lines = script.table(_summary(values), tmp_path, "Rules", "trained", ("psnr_mouth",), ["fedavg", "isfa"])

@@ -80,8 +80,11 @@ def write_tables(folder: Path, how: str = "") -> Path:
     ]
     for name, experiment in EXPERIMENTS.items():
         path = folder / name / "sweep.json"
-        if path.exists():
-            summary, shown = json.loads(path.read_text()), (experiment.measures, experiment.names)
+        summary = json.loads(path.read_text()) if path.exists() else None
+        if summary is not None and len(summary["variations"]) != len(experiment.names):
+            lines += [f"**{experiment.title}**: {path} is of other variations; run it again.", ""]
+        elif summary is not None:
+            shown = experiment.measures, experiment.names
             for row in experiment.rows:
                 lines += table(summary, folder / name, experiment.title, row, *shown)
             lines += gains(summary, experiment.names)

@@ -82,6 +82,15 @@ def test_what_was_not_run_is_named(script, tmp_path: Path) -> None:
     assert text.count("not run.") == len(script.EXPERIMENTS)
 
 
+def test_a_sweep_of_other_variations_is_named(script, tmp_path: Path) -> None:
+    (tmp_path / "tdc").mkdir()
+    (tmp_path / "tdc" / "sweep.json").write_text(json.dumps(_summary({"fedavg": [20.0, 21.0, 22.0]})))
+    assert (
+        f"{tmp_path / 'tdc' / 'sweep.json'} is of other variations; run it again."
+        in script.write_tables(tmp_path).read_text()
+    )
+
+
 def test_every_overlay_is_one_that_is_there(script, tmp_path: Path) -> None:
     configs = {path.stem for path in (SCRIPTS.parent / "configs").glob("*.yaml")}
     for experiment in script.EXPERIMENTS.values():

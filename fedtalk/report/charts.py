@@ -1,4 +1,4 @@
-"""Charts as inline SVG: curves by round with intervals over seeds, and the spread over clients."""
+"""Charts as inline SVG: curves by round with intervals over seeds, differences of a sweep, and the spread over clients."""
 
 from __future__ import annotations
 
@@ -114,6 +114,35 @@ def clients_chart(title: str, unit: str, rows: Mapping[str, Mapping[str, Sequenc
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xlabel(unit, fontsize=9)
     return _finish(figure, axes, len(rows) > 1)
+
+
+def differences_chart(title: str, unit: str, differences: Mapping[str, Mapping[str, Any]]) -> str:
+    """A forest plot: each variation's paired difference to the first one with its interval; filled where it excludes 0.
+
+    Args:
+        title: of the chart.
+        unit: of the values.
+        differences: by variation, in the order of the page: ``mean``, ``low`` and ``high``, of which the latter two are None
+            where a single seed has no interval.
+
+    Returns:
+        an ``<svg>`` element.
+    """
+    figure = Figure(figsize=(5.2, 0.95 + 0.26 * len(differences)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color="#6b7280", linewidth=1)
+    for index, found in enumerate(differences.values()):
+        mean, low, high = found["mean"], found["low"], found["high"]
+        known = low is not None and high is not None
+        if known:
+            axes.plot([low, high], [index, index], color=COLOURS[0], linewidth=1.5)
+        away = known and (low > 0 or high < 0)
+        axes.plot(mean, index, "o", markersize=5, color=COLOURS[0], markerfacecolor=COLOURS[0] if away else "white")
+    axes.set_yticks(range(len(differences)), list(differences), fontsize=8)
+    axes.set_ylim(len(differences) - 0.5, -0.5)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel(unit, fontsize=9)
+    return _finish(figure, axes, False)
 
 
 def _finish(figure: Figure, axes: object, legend: bool) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from fedtalk.evaluation.specs import unit_and_goal
-from fedtalk.report.charts import client_curves_chart, clients_chart, curves_chart
+from fedtalk.report.charts import client_curves_chart, clients_chart, curves_chart, differences_chart
 from fedtalk.report.collect import Curve, Material, RunRecord, collect
 from fedtalk.report.grids import Grid, named, plain, run_grids, sweep_grids
 from fedtalk.report.pictures import EmbeddedVideo, embedded_videos, picture_uri
@@ -74,6 +74,7 @@ def render(material: Material, videos: int = 6) -> str:
         version=__version__,
         date=time.strftime("%Y-%m-%d"),
         sweep=None if sweep is None else sweep_grids(sweep),
+        differences=[] if sweep is None else _differences(sweep),
         about=None if sweep is None else sweep["about"],
         failed=[] if sweep is None else sweep["failed"],
         pending=0 if sweep is None else sweep.get("pending", 0),
@@ -91,6 +92,21 @@ def _title(material: Material) -> str:
         count = len(material.sweep["variations"])
         return f"{material.folder}: sweep of {count} variation{'' if count == 1 else 's'}"
     return material.runs[0].name if len(material.runs) == 1 else f"{len(material.runs)} runs"
+
+
+def _differences(sweep: Mapping[str, Any]) -> list[str]:
+    """A forest plot for each row and measure of `SPREAD_ROWS` and `SPREAD_MEASURES` in which variations differ."""
+    first, *others = sweep["variations"]
+    charts = []
+    for row in SPREAD_ROWS:
+        for measure in SPREAD_MEASURES:
+            entries = {name: sweep["variations"][name]["measures"].get(f"{row}.{measure}", {}) for name in others}
+            found = {name: one["against_first"] for name, one in entries.items() if one.get("against_first")}
+            if any(one["mean"] for one in found.values()):
+                unit = unit_and_goal(measure)[0]
+                title = f"{plain(row)}: {named(measure, unit=False)}, less {first}"
+                charts.append(differences_chart(title, unit, found))
+    return charts
 
 
 def _curves(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:

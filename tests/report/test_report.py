@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fedtalk.data.video_writer import VideoWriter
 from fedtalk.errors import ArtifactError, ConfigurationError
-from fedtalk.report.charts import curves_chart
+from fedtalk.report.charts import COLOURS, curves_chart, differences_chart
 from fedtalk.report.collect import collect, read_curves
 from fedtalk.report.command import report
 from fedtalk.report.page import write_report
@@ -154,6 +154,11 @@ def test_a_sweep_averages_its_seeds(tmp_path: Path) -> None:
     assert text.index("<h3>What differs</h3>") < text.index("all measures: personal") < text.index("base, seed 0")
     assert "personal: psnr mouth" in text and '<tr class="control"><th scope="row">psnr mouth' in text
     assert "<b><span>+1.500</span> <span>[+1.000, +2.000]</span> <span>p=0.01</span></b>" in text
+    assert (
+        text.index("Differences at a glance")
+        < text.index("personal: psnr mouth ↑, less base")
+        < text.index("What differs")
+    )
     assert "<span>24.000</span> <span>[23.000, 25.000]</span>" in text and "a=2 (0 of 2 seeds)" in text
     assert "Not finished" not in text and "in the tables, but not below" not in text
     assert "no &lt;memory&gt;" in text
@@ -174,6 +179,17 @@ def test_curves_of_a_resumed_run_take_the_later_value(tmp_path: Path) -> None:
     files = sorted(tmp_path.glob("events.*"), key=lambda path: path.stat().st_mtime)
     assert len(files) == 2
     assert read_curves(tmp_path) == {"x": {1: 1.0, 2: 5.0, 3: 5.0}}
+
+
+def test_a_difference_is_a_full_dot_where_its_interval_excludes_0_and_is_drawn_without_one() -> None:
+    def full(found: dict) -> bool:
+        svg = differences_chart("psnr mouth", "dB", {"isfa": found})
+        assert "isfa" in svg and "psnr mouth" in svg
+        dot = svg[svg.index('id="line2d_', svg.index('id="line2d_3')) :]
+        return f"fill: {COLOURS[0]}" in dot
+
+    assert full({"mean": 0.2, "low": 0.1, "high": 0.3}) and full({"mean": -0.2, "low": -0.3, "high": -0.1})
+    assert not full({"mean": 0.2, "low": -0.1, "high": 0.5}) and not full({"mean": 0.2, "low": None, "high": None})
 
 
 def test_the_same_curves_give_the_same_picture() -> None:

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 from paper_experiments import EXPERIMENTS, FULL, QUICK, ROOT, SMALL, Experiment, Scale, data, merged, overlays
@@ -22,6 +23,7 @@ from tiny_run import write_backbone
 
 from fedtalk.errors import FedTalkError
 from fedtalk.interruption import Interrupted
+from fedtalk.report.charts import differences_chart
 from fedtalk.storage import atomic_path
 from fedtalk.sweeps.sweep import run_sweep
 
@@ -71,6 +73,21 @@ def run(name: str, folder: Path, written: dict[str, Path], seeds: str, jobs: int
         return False
 
 
+def draw(summary: dict[str, Any], experiment: Experiment, sweep: Path) -> None:
+    """``NAME-ROW.svg`` beside a sweep's folder: how far each variation's mouth PSNR is from the first one's."""
+    first, *others = experiment.names
+    for row in experiment.rows:
+        entries = [entry["measures"].get(f"{row}.psnr_mouth", {}) for entry in summary["variations"].values()]
+        found = {
+            name: one["against_first"] for name, one in zip(others, entries[1:], strict=True) if "against_first" in one
+        }
+        if found:
+            words = {"personal": "personal adapters", "trained": "the released adapter"}[row]
+            svg = differences_chart(f"{words}: mouth PSNR less {first}'s", "dB", found)
+            with atomic_path(sweep.with_name(f"{sweep.name}-{row}.svg")) as temporary:
+                temporary.write_text(svg)
+
+
 def write_tables(folder: Path, how: str = "") -> Path:
     """``tables.md`` of all sweeps that are there; names those that aren't."""
     lines = [
@@ -88,6 +105,7 @@ def write_tables(folder: Path, how: str = "") -> Path:
             for row in experiment.rows:
                 lines += table(summary, folder / name, experiment.title, row, *shown)
             lines += gains(summary, experiment.names)
+            draw(summary, experiment, folder / name)
         else:
             lines += [f"**{experiment.title}**: not run.", ""]
     with atomic_path(folder / "tables.md") as temporary:

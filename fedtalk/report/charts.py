@@ -140,6 +140,7 @@ def differences_chart(title: str, unit: str, differences: Mapping[str, Mapping[s
         axes.plot(mean, index, "o", markersize=5, color=COLOURS[0], markerfacecolor=COLOURS[0] if away else "white")
     axes.set_yticks(range(len(differences)), list(differences), fontsize=8)
     axes.set_ylim(len(differences) - 0.5, -0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xlabel(unit, fontsize=9)
     return _finish(figure, axes, False)

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 from paper_experiments import EXPERIMENTS, FULL, QUICK, ROOT, SMALL, Experiment, Scale, data, merged, overlays
-from sweep_markdown import gains, table
+from sweep_markdown import ADAPTERS, gains, table
 from tiny_run import write_backbone
 
 from fedtalk.errors import FedTalkError
@@ -82,8 +82,7 @@ def draw(summary: dict[str, Any], experiment: Experiment, sweep: Path) -> None:
             name: one["against_first"] for name, one in zip(others, entries[1:], strict=True) if "against_first" in one
         }
         if found:
-            words = {"personal": "personal adapters", "trained": "the released adapter"}[row]
-            svg = differences_chart(f"{words}: mouth PSNR less {first}'s", "dB", found)
+            svg = differences_chart(f"{ADAPTERS[row]}: mouth PSNR less {first}'s", "dB", found)
             with atomic_path(sweep.with_name(f"{sweep.name}-{row}.svg")) as temporary:
                 temporary.write_text(svg)
 

@@ -11,9 +11,8 @@ import torch
 from fedtalk.sweeps.statistics import compare, estimate
 
 CONTROLS = ("no_adapter", "swapped_audio", "copy_moved", "copy_reference", "truth")
-
-
 ADAPTERS = {"personal": "personal adapters where a method has them", "trained": "the released adapter"}
+"""What a row of a run's table was made with."""
 
 
 def cell(values: dict[int, float], first: dict[int, float]) -> str:

@@ -70,17 +70,13 @@ class SpeechNetwork(ShippedNetwork):
         Raises:
             ArtifactError: another shape.
         """
-        features = self.features_of(mel)
-        return features, self.lips_of(features)
-
-    def features_of(self, mel: Tensor) -> Tensor:
-        """(B, 2 F, dimension) features of log-mel (B, 4 F, 64); raises as `forward`."""
         if mel.ndim != 3 or mel.shape[-1] != BANDS or mel.shape[1] % ROWS_PER_FRAME:
             raise ArtifactError(f"speech network: expected log-mel (B, 4 F, {BANDS}), got {tuple(mel.shape)}")
         hidden = F.gelu(self.into(mel.transpose(1, 2)))
         for block in self.blocks:
             hidden = block(hidden)
-        return self.features(self.norm(hidden.transpose(1, 2)))
+        features = self.features(self.norm(hidden.transpose(1, 2)))
+        return features, self.lips_of(features)
 
     def lips_of(self, features: Tensor) -> Tensor:
         """(B, F, 3) lips that belong to features (B, 2 F, dimension)."""

@@ -20,6 +20,19 @@ EVERYBODY = {"class_path": "fedtalk.federation.cohort.PoissonCohort", "init_args
 Overlay = dict[str, Any]
 
 
+def merged(one: Overlay, other: Overlay) -> Overlay:
+    """``other`` stacked on ``one``.
+
+    >>> merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})
+    {'a': {'b': 1, 'c': 3}}
+    """
+    found = dict(one)
+    for key, value in other.items():
+        inner = found.get(key)
+        found[key] = merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return found
+
+
 def tdc(weight: float) -> Overlay:
     """The objective with so much of the temporal term."""
     term = {"class_path": "fedtalk.talker.objectives.TemporalDenoisingConsistency", "init_args": {"weight": weight}}
@@ -49,6 +62,12 @@ OVERLAYS: dict[str, Overlay] = {
     "outsiders": data(outsiders=8),
     **{f"all-{fault}": data(unreliable=1.0, faults=[fault]) for fault in ALL_FAULTS},
     "strangers": data(faults=["wrong_person"]),
+    # Three sentences of each, so that nobody's weight is a hundred times another's; the eight are reliable where 30 % are not.
+    "twelve-people": merged(
+        data(division={"seconds": 9.0}), {"trainer": {"evaluation": {"clients": 8}, "personal": {"most_clients": 8}}}
+    ),
+    "alone": {"trainer": {"personal": {"steps": 112}}},
+    "pooled": {"trainer": {"local": {"steps": 144}}},
     "released": {"trainer": {"personal": None, "default_placement": {"together": 5}}},
     "longer": {"trainer": {"rounds": 4, "local": {"steps": 8}, "cohort": EVERYBODY}},
     "sgd": {"trainer": {"default_placement": {"optimizer": "sgd", "together": 1}, "local": {"learning_rate": 1.0}}},
@@ -96,12 +115,15 @@ class Scale:
         return "runs/paper" + self.flag.replace(" --", "-")
 
 
-def budgets(alone: int, pooled: int) -> dict[str, Overlay]:
+def budgets(alone: int, step: int) -> dict[str, Overlay]:
     """Steps of those who train alone (as many as a client takes in rounds and after them) and of all data in one place (as many
-    a round as all clients together)."""
+    a round as all clients together: ten of SynthTalk, twelve real people), where a client takes so many steps a round."""
+    by_itself = {"trainer": {"personal": {"steps": alone}}}
     return {
-        "local_only": {"trainer": {"personal": {"steps": alone}}},
-        "centralised": {"trainer": {"local": {"steps": pooled}}},
+        "local_only": by_itself,
+        "alone": by_itself,
+        "centralised": {"trainer": {"local": {"steps": 10 * step}}},
+        "pooled": {"trainer": {"local": {"steps": 12 * step}}},
     }
 
 
@@ -116,7 +138,7 @@ SMALL = Scale(
         },
     },
     data(frames=20),
-    budgets(alone=16, pooled=40),
+    budgets(alone=16, step=4),
     " --small",
 )  # fmt: skip
 """Short rounds of the shipped 128 px backbone; people, seeds and pairs are those of the full scale."""
@@ -131,26 +153,13 @@ QUICK = Scale(
     },
     data(clips=1, frames=12, size=32),
     {
-        **budgets(alone=2, pooled=10),
+        **budgets(alone=2, step=1),
         **{f"rank-{rank}": adapter(rank=min(rank, 4), alpha=1.0 * rank) for rank in (2, 8, 16)},
         "longer": {"trainer": {"rounds": 1, "local": {"steps": 1}}},
     },
     " --quick",
 )  # fmt: skip
 """The miniature: one round, one step, an untrained backbone of 32 px."""
-
-
-def merged(one: Overlay, other: Overlay) -> Overlay:
-    """``other`` stacked on ``one``.
-
-    >>> merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})
-    {'a': {'b': 1, 'c': 3}}
-    """
-    found = dict(one)
-    for key, value in other.items():
-        inner = found.get(key)
-        found[key] = merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return found
 
 
 def overlays(scale: Scale) -> dict[str, Overlay]:
@@ -185,6 +194,7 @@ class Experiment:
 
 
 METHODS = ("fedavg", "base", "fedavg+fedprox", "local_only", "centralised", "fedavg+ditto", "fedavg+fedper", "oracle")
+OF_PEOPLE = ("fedavg", "base", "fedavg+fedprox", "local_only+alone", "centralised+pooled")
 RULES = ("fedavg", "base", "isfa_paper", "median", "trimmed_mean", "krum", "oracle")
 """Without ``uniform``, which is FedAvg where all clients have as many clips."""
 TOOK_NO_PART = ("community", "outsiders", "released")
@@ -213,9 +223,13 @@ EXPERIMENTS = {
         ("tdc-0", "tdc-0.1", "tdc-1"), ("trained",),
         ("psnr_mouth", "flicker", "jitter", "warping_error", "mouth_corr_pooled"),
     ),
-    "people": Experiment(
-        "Real people, 30 % unreliable: the clients themselves", ("unreliable",),
-        ("fedavg", "base", "local_only"), configs=("isfa", "people"),
+    "people-30": Experiment(
+        "Real people, 30 % unreliable: the clients themselves", ("unreliable", "twelve-people"), OF_PEOPLE,
+        configs=("isfa", "people"), labels=METHODS[:5],
+    ),
+    "people-0": Experiment(
+        "Real people, all reliable: the clients themselves", ("reliable", "twelve-people"), OF_PEOPLE,
+        configs=("isfa", "people"), labels=METHODS[:5],
     ),
     "lora": Experiment(
         "LoRA by rank and targets: people who took no part", ("reliable", *TOOK_NO_PART),

@@ -132,8 +132,8 @@ def main() -> None:
         written = write_overlays(folder / "overlays", scale, people)
         seeds = chosen.seeds or ("0" if scale is QUICK else "0-4")
         for name in chosen.only:
-            if name == "people" and people is None:
-                print("== people: left out; --people CLIENTS names a folder of `fedtalk prepare`")
+            if "people" in EXPERIMENTS[name].configs and people is None:
+                print(f"== {name}: left out; --people CLIENTS names a folder of `fedtalk prepare`")
             elif not run(name, folder, written, seeds, chosen.jobs):
                 failed.append(name)
             write_tables(folder, scale.flag)

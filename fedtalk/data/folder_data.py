@@ -26,6 +26,8 @@ log = logging.getLogger("fedtalk")
 
 SHORTEST = 9
 """Frames a clip must have: a window of 8 that the talker trains on, and one outside it for the reference."""
+POOLED = "public"
+"""The one client of centralised training."""
 CHECKED = 64
 """Clients whose clips are opened at the start, to find a wrong setting before any work; and whose clips' list is kept."""
 
@@ -46,6 +48,7 @@ class FolderData(ClipData):
         division: Division | None = None,
         unreliable: float = 0.0,
         faults: Sequence[Fault] = ALL_FAULTS,
+        centralised: bool = False,
         seed: int = 0,
     ) -> None:
         """
@@ -59,7 +62,13 @@ class FolderData(ClipData):
             unreliable: share of the clients, from the last one backwards, whose clips are made faulty.
             faults: what is wrong with the unreliable ones, in turn: ``flicker`` (the light), ``shifted_audio``, ``blurred``,
                 ``wrong_person`` (strangers' clips).
+            centralised: put everybody's clips into one client named ``public``, to compare with. Tables are still made of the
+                people one by one.
             seed: of divisions and faults.
+
+        Raises:
+            ArtifactError: there is no such folder, or no client in it with clips of this size and length.
+            ConfigurationError: a setting is out of its range; it names the key.
         """
         super().__init__()
         self.root, self.size = Path(root).expanduser(), size
@@ -100,32 +109,41 @@ class FolderData(ClipData):
         self._faults = {self._clients[i]: turn[(count - 1 - i) % len(turn)] for i in range(self._reliable, count)}
         if WRONG_PERSON in self._faults.values() and count < 2:
             raise ConfigurationError("data.unreliable: expected two clients or more to take a stranger from, got one")
+        if centralised and POOLED in self._clients:
+            raise ConfigurationError(
+                f"data.centralised: its one client is named {POOLED!r}, and so is a client of {self.root}; rename that folder"
+            )
+        self._centralised = centralised
         self._opened: OrderedDict[str, tuple[list[ClipSource], list[ClipSource]]] = OrderedDict()
         for client in self._clients[:CHECKED]:
             self._split(client)
 
     @property
     def clients(self) -> list[str]:
-        return self._clients
+        return [POOLED] if self._centralised else self._clients
 
     @property
     def unreliable_clients(self) -> list[str]:
         """Clients whose clips are made faulty."""
-        return list(self._faults)
+        return [] if self._centralised else list(self._faults)
 
     @property
     def evaluation_clients(self) -> list[str]:
         return self._clients[: self._reliable] or self._clients
 
     def training_clips(self, client: str) -> list[ClipSource]:
-        return self._split(client)[0]
+        return [clip for one in self._people(client) for clip in self._split(one)[0]]
 
     def held_out_clips(self, client: str) -> list[ClipSource]:
-        return self._split(client)[1]
+        return [clip for one in self._people(client) for clip in self._split(one)[1]]
 
     def consent_record(self, client: str) -> Path | None:
         path = self.root / client / consents.RECORD
         return path if path.is_file() else None
+
+    def _people(self, client: str) -> list[str]:
+        """Whose clips a client holds."""
+        return self._clients if self._centralised and client == POOLED else [client]
 
     def _split(self, client: str) -> tuple[list[ClipSource], list[ClipSource]]:
         """A client's training and held-out clips; the latest clients' stay in memory."""

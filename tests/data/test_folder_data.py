@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,21 @@ def test_a_damaged_cache_file_is_made_again(root: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:10])
     assert float(PreparedCache(tmp_path / "cache").get(module, sources)[0]["first"]) == 0.0  # type: ignore[arg-type]
     assert module.count == 2
+
+
+def test_all_clips_can_lie_in_one_place_and_tables_are_of_the_same_people(root: Path) -> None:
+    pooled, apart = (
+        FolderData(str(root), size=32, unreliable=0.5, faults=["flicker"], centralised=c) for c in (True, False)
+    )
+    assert pooled.clients == ["public"] and pooled.unreliable_clients == [] and pooled.typical_client == "public"
+    assert pooled.evaluation_clients == apart.evaluation_clients == ["anna"]
+
+    def keys(sources: Sequence[ClipSource]) -> list[str]:
+        return [source.key for source in sources]
+
+    everybody = [source for client in apart.clients for source in apart.training_clips(client)]
+    assert keys(pooled.training_clips("public")) == keys(everybody)  # the faulty client's too, as it holds them
+    assert keys(pooled.held_out_clips("anna")) == keys(apart.held_out_clips("anna"))
+    (root / "bert").rename(root / "public")
+    with pytest.raises(ConfigurationError, match=r"data.centralised: its one client is named 'public', and so is"):
+        FolderData(str(root), size=32, centralised=True)

@@ -148,7 +148,8 @@ QUICK = Scale(
         "trainer": {
             "rounds": 1, "cohort": EVERYBODY, "local": {"steps": 1, "batch_size": 1},
             "personal": {"steps": 1, "most_clients": 2}, "validate_every": 0,
-            "evaluation": {"clients": 2, "clips": 1, "portrait": False, "videos": 1}, "videos": None, "accelerator": "cpu",
+            "evaluation": {"clients": 2, "clips": 1, "portrait": False, "videos": 1, "openness": "synthtalk"}, "videos": None,
+            "accelerator": "cpu",
         },
     },
     data(clips=1, frames=12, size=32),
@@ -156,6 +157,7 @@ QUICK = Scale(
         **budgets(alone=2, step=1),
         **{f"rank-{rank}": adapter(rank=min(rank, 4), alpha=1.0 * rank) for rank in (2, 8, 16)},
         "longer": {"trainer": {"rounds": 1, "local": {"steps": 1}}},
+        "twelve-people": {"trainer": {"evaluation": {"clients": 2}, "personal": {"most_clients": 2}}},
     },
     " --quick",
 )  # fmt: skip
@@ -195,6 +197,7 @@ class Experiment:
 
 METHODS = ("fedavg", "base", "fedavg+fedprox", "local_only", "centralised", "fedavg+ditto", "fedavg+fedper", "oracle")
 OF_PEOPLE = ("fedavg", "base", "fedavg+fedprox", "local_only+alone", "centralised+pooled")
+PEOPLE_LABELS = ("fedavg", "isfa", "fedavg+fedprox", "local_only", "centralised")
 RULES = ("fedavg", "base", "isfa_paper", "median", "trimmed_mean", "krum", "oracle")
 """Without ``uniform``, which is FedAvg where all clients have as many clips."""
 TOOK_NO_PART = ("community", "outsiders", "released")
@@ -225,11 +228,11 @@ EXPERIMENTS = {
     ),
     "people-30": Experiment(
         "Real people, 30 % unreliable: the clients themselves", ("unreliable", "twelve-people"), OF_PEOPLE,
-        configs=("isfa", "people"), labels=METHODS[:5],
+        configs=("isfa", "people"), labels=PEOPLE_LABELS,
     ),
     "people-0": Experiment(
         "Real people, all reliable: the clients themselves", ("reliable", "twelve-people"), OF_PEOPLE,
-        configs=("isfa", "people"), labels=METHODS[:5],
+        configs=("isfa", "people"), labels=PEOPLE_LABELS,
     ),
     "lora": Experiment(
         "LoRA by rank and targets: people who took no part", ("reliable", *TOOK_NO_PART),

@@ -9,6 +9,7 @@ What is finished is kept, by the hash of its config, seed and code. --tables run
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import sys
@@ -21,11 +22,26 @@ from paper_experiments import EXPERIMENTS, FULL, QUICK, ROOT, SMALL, Experiment,
 from sweep_markdown import ADAPTERS, gains, table
 from tiny_run import write_backbone
 
+from fedtalk.data.partition import MANIFEST
+from fedtalk.data.synthtalk import Speaker, make_clip
 from fedtalk.errors import FedTalkError
 from fedtalk.interruption import Interrupted
 from fedtalk.report.charts import differences_chart
 from fedtalk.storage import atomic_path
 from fedtalk.sweeps.sweep import run_sweep
+
+
+def draw_people(folder: Path) -> Path:
+    """Write what stands for real people in the miniature: a folder as `fedtalk prepare` leaves it, with a clip of two seconds at
+    32 px of each of twelve drawn people."""
+    rows = []
+    for index in range(12):
+        clip = make_clip(Speaker.draw(0, "public", index), take=0, frames=50, size=32)
+        clip.save(folder / f"person-{index:02d}" / "clip-0000.npz")
+        rows.append([f"person-{index:02d}", "clip", "clip-0000.npz", 0.0, 2.0])
+    with atomic_path(folder / MANIFEST) as temporary, temporary.open("w", newline="") as stream:
+        csv.writer(stream).writerows([["client", "source", "clip", "start", "seconds"], *rows])
+    return folder
 
 
 def write_overlays(folder: Path, scale: Scale, people: Path | None) -> dict[str, Path]:
@@ -38,7 +54,7 @@ def write_overlays(folder: Path, scale: Scale, people: Path | None) -> dict[str,
             write_backbone(backbone)
         found["scale"] = merged(found["scale"], {"model": {"init_args": {"backbone": str(backbone)}}})
     if people is not None:
-        found["people_root"] = data(root=str(people))
+        found["people_root"] = data(root=str(people), **({"size": 32} if scale is QUICK else {}))
     written = {name: folder / f"{name}.yaml" for name in found}
     for name, path in written.items():
         with atomic_path(path) as temporary:
@@ -61,7 +77,7 @@ def stack(experiment: Experiment, written: dict[str, Path]) -> tuple[list[str], 
     return [file(one) for one in stacked], f"config={varied}"
 
 
-def run(name: str, folder: Path, written: dict[str, Path], seeds: str, jobs: int) -> bool:
+def run(name: str, folder: Path, written: dict[str, Path], seeds: str, jobs: int | None) -> bool:
     """Run what the experiment's folder doesn't hold yet; returns whether all of it came to an end."""
     experiment = EXPERIMENTS[name]
     print(f"== {name}: {experiment.title}", flush=True)
@@ -115,19 +131,33 @@ def write_tables(folder: Path, how: str = "") -> Path:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     scales = options.add_mutually_exclusive_group()
-    scales.add_argument("--small", action="store_const", dest="scale", const=SMALL, default=FULL)
-    scales.add_argument("--quick", action="store_const", dest="scale", const=QUICK)
-    options.add_argument("--people", type=Path)
-    options.add_argument("--seeds")
-    options.add_argument("--only", nargs="+", choices=list(EXPERIMENTS), default=list(EXPERIMENTS))
-    options.add_argument("--folder", type=Path)
-    options.add_argument("--jobs", type=int, default=1)
-    options.add_argument("--tables", action="store_true")
+    scales.add_argument(
+        "--small", action="store_const", dest="scale", const=SMALL, default=FULL, help="short rounds: hours"
+    )
+    scales.add_argument("--quick", action="store_const", dest="scale", const=QUICK, help="the miniature: minutes")
+    options.add_argument(
+        "--people", type=Path, metavar="CLIENTS", help="folder of `fedtalk prepare`, for the tables of real people"
+    )
+    options.add_argument("--seeds", help="for instance 0-4, the default; 0 of the miniature")
+    options.add_argument(
+        "--only", nargs="+", choices=list(EXPERIMENTS), default=list(EXPERIMENTS), help="these tables alone"
+    )
+    options.add_argument("--folder", type=Path, help=f"where they land; {FULL.folder} and the like by default")
+    options.add_argument("--jobs", type=int, help="runs at a time; by default as many as there are cores or GPUs")
+    options.add_argument("--tables", action="store_true", help="run nothing, write the tables of what is there")
     chosen = options.parse_args()
     scale: Scale = chosen.scale
     folder, people = (chosen.folder or ROOT / scale.folder).absolute(), chosen.people and chosen.people.absolute()
     failed = []
     os.chdir(ROOT)
+    if scale is QUICK:
+        if people is not None:
+            sys.exit(
+                "--people: the miniature is of 32 px and draws people of its own; leave out one of --people and --quick"
+            )
+        people = folder / "people"
+        if not (people / MANIFEST).exists():
+            draw_people(people)
     if not chosen.tables:
         written = write_overlays(folder / "overlays", scale, people)
         seeds = chosen.seeds or ("0" if scale is QUICK else "0-4")

@@ -68,6 +68,11 @@ class GroundTruth:
         """(N, D) of true frames."""
         return Reading(self, self.clip.frames, self.clip.audio).embeddings
 
+    @cached_property
+    def source_embeddings(self) -> np.ndarray:
+        """(1, D) of the frame that the talker was given."""
+        return self.instruments.recogniser.embed(self.source.frames, self.source.eyes, self.source.mouth)
+
 
 @dataclass(frozen=True)
 class Reading:

@@ -124,10 +124,7 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     MetricSpec(
         "identity", "cosine", HIGHER, (-1, 1),
-        lambda r: metrics.identity(
-            r.reference.instruments.recogniser, r.frames[::4], r.clip.eyes[::4], r.clip.mouth[::4],
-            r.reference.source.frames, r.reference.source.eyes, r.reference.source.mouth,
-        ),
+        lambda r: metrics.identity(r.embeddings, r.reference.source_embeddings),
     ),
     MetricSpec("flicker", "", ONE, (0, INFINITY), lambda r: metrics.flicker(r.clip.frames, r.frames)),
     MetricSpec(

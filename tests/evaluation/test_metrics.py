@@ -149,14 +149,18 @@ def test_identity_tells_people_apart(clip) -> None:
     again = make_clip(Speaker.draw(0, "public", 2000), 1, 8, 64)
     other = make_clip(Speaker.draw(0, "public", 2001), 0, 8, 64)
 
-    def score(one, two) -> float:
-        return metrics.identity(embedder, one.frames, one.eyes, one.mouth, two.frames, two.eyes, two.mouth)
-
-    assert score(again, clip) > 0.85
-    assert score(other, clip) < 0.6
-    embedded = embedder.embed(clip.frames, clip.eyes, clip.mouth)
-    pairs = [float(a @ b) for a in embedder.embed(other.frames, other.eyes, other.mouth) for b in embedded]
-    assert score(other, clip) == pytest.approx(np.mean(pairs), abs=1e-5)
+    own, same, stranger = (embedder.embed(one.frames, one.eyes, one.mouth) for one in (clip, again, other))
+    assert metrics.identity(same, own) > 0.85
+    assert metrics.identity(stranger, own) < 0.6
+    pairs = [float(a @ b) for a in stranger for b in own]
+    assert metrics.identity(stranger, own) == pytest.approx(np.mean(pairs), abs=1e-5)
+    for wrong, said in (
+        (own[:0], "expected embeddings"),
+        (own[:, :3], "expected embeddings"),
+        (2 * own, "unit length"),
+    ):
+        with pytest.raises(ArtifactError, match=said):
+            metrics.identity(wrong, own)
 
 
 def test_bootstrap_draws_speakers_and_not_clips() -> None:

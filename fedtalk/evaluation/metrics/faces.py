@@ -5,37 +5,34 @@ from __future__ import annotations
 import numpy as np
 
 from fedtalk.errors import ArtifactError
-from fedtalk.evaluation.metrics.checks import check_frames
-from fedtalk.evaluation.recognisers import Recogniser
 
 
-def identity(
-    embedder: Recogniser,
-    generated: np.ndarray,
-    eyes: np.ndarray,
-    mouth: np.ndarray,
-    reference: np.ndarray,
-    reference_eyes: np.ndarray,
-    reference_mouth: np.ndarray,
-) -> float:
+def identity(generated: np.ndarray, reference: np.ndarray) -> float:
     """Mean cosine of all pairs of a generated and a reference frame (CSIM), in [-1, 1], higher is better.
 
-    Cosines of two embedders are on two scales: report it with ``embedder.name``, beside what the truth has.
+    Cosines of two embedders are on two scales: report it with its recogniser's name, beside what the truth has.
 
     Source: Zakharov et al., "Few-Shot Adversarial Learning of Realistic Neural Talking Head Models", 2019, section 4.
 
     Args:
-        embedder: one of `fedtalk.evaluation.recognisers`.
-        generated: (F, H, W, 3) uint8 with its points: ``eyes`` (F, 2, 2) and ``mouth`` (F, 2).
-        reference: (R, H, W, 3) uint8 true frames of the same person, with theirs.
+        generated: (N, D) embeddings of unit length of generated frames (`fedtalk.evaluation.recognisers`).
+        reference: (R, D) of true frames of the same person, by the same recogniser.
 
     Raises:
-        ArtifactError: no frames, or frames of another shape or dtype.
+        ArtifactError: no frames, other shapes, or embeddings that are not of unit length.
+
+    >>> identity(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 0.0]]))
+    0.5
     """
-    check_frames(generated)
-    check_frames(reference)
-    one = embedder.embed(generated, eyes, mouth).astype(np.float64)
-    other = embedder.embed(reference, reference_eyes, reference_mouth).astype(np.float64)
+    one, other = np.asarray(generated, np.float64), np.asarray(reference, np.float64)
+    if one.ndim != 2 or other.ndim != 2 or one.shape[1:] != other.shape[1:] or not (len(one) and len(other)):
+        raise ArtifactError(f"identity: expected embeddings (N, D) and (R, D), got {one.shape} and {other.shape}")
+    for name, found in (("generated", one), ("reference", other)):
+        lengths = np.linalg.norm(found, axis=1)
+        if not np.allclose(lengths, 1, atol=1e-3):
+            raise ArtifactError(
+                f"identity: expected {name} embeddings of unit length, got {lengths.min():.3g} to {lengths.max():.3g}"
+            )
     return float(one.mean(0) @ other.mean(0))
 
 

@@ -1,4 +1,4 @@
-"""The config of a run, beside its results: `fedtalk fit --config RUN/config.yaml` runs it again."""
+"""The config of a run, beside its results: `fedtalk fit --config RUN/config.yaml` runs it again, `fedtalk test` measures it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from fedtalk.storage import atomic_path
+
+
+OF_THE_COMMAND = ("dry_run", "overwrite")
+"""Options of `fedtalk fit` that say nothing of the run; nobody who names its config again means them."""
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -17,6 +21,9 @@ class SaveRunConfig(SaveConfigCallback):
         """Nothing yet."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        text = self.parser.dump(self.config, skip_none=False)
+        config = self.config.clone()
+        for name in OF_THE_COMMAND:
+            config.pop(name, None)
+        text = self.parser.dump(config, skip_none=False)
         with atomic_path(f"{trainer.default_root_dir}/config.yaml") as temporary:
             temporary.write_text(text, encoding="utf-8")

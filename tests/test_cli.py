@@ -75,9 +75,13 @@ def test_a_fit_leaves_checkpoint_config_log_and_adapters(finished: Path) -> None
 def test_the_saved_config_runs_the_run_again(finished: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     saved = str(finished / "config.yaml")
-    assert main(["fit", "--config", saved, "--trainer.default_root_dir", str(again), "--trainer.rounds", "3"]) == 0
+    changed = ["--trainer.default_root_dir", str(again), "--trainer.rounds", "3", "--overwrite"]
+    assert main(["fit", "--config", saved, *changed]) == 0
     one, other = _checkpoint(finished)["server"]["state"], _checkpoint(again)["server"]["state"]
     assert all(torch.equal(one[name], other[name]) for name in one)
+    # Whoever names it again doesn't mean to lose the run, and may ask for something else.
+    assert main(["fit", "--config", str(again / "config.yaml")]) == 1
+    assert main(["validate", "--config", str(again / "config.yaml"), "--ckpt_path", "last"]) == 0
 
 
 def test_stopped_and_resumed_is_the_uninterrupted_run(

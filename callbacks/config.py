@@ -7,7 +7,6 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from fedtalk.storage import atomic_path
 
-
 OF_THE_COMMAND = ("dry_run", "overwrite")
 """Options of `fedtalk fit` that say nothing of the run; nobody who names its config again means them."""
 

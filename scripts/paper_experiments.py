@@ -190,6 +190,9 @@ class Experiment:
     labels: tuple[str, ...] = ()
     """Names of the variations in the table; their own by default, ``isfa`` for ``base``."""
 
+    same_people: bool = False
+    """Whether all seeds measure the same people; differences then get intervals over them too."""
+
     @property
     def names(self) -> list[str]:
         return list(self.labels or (variation.replace("base", "isfa") for variation in self.variations))
@@ -228,11 +231,11 @@ EXPERIMENTS = {
     ),
     "people-30": Experiment(
         "Real people, 30 % unreliable: the clients themselves", ("unreliable", "twelve-people"), OF_PEOPLE,
-        configs=("isfa", "people"), labels=PEOPLE_LABELS,
+        configs=("isfa", "people"), labels=PEOPLE_LABELS, same_people=True,
     ),
     "people-0": Experiment(
         "Real people, all reliable: the clients themselves", ("reliable", "twelve-people"), OF_PEOPLE,
-        configs=("isfa", "people"), labels=PEOPLE_LABELS,
+        configs=("isfa", "people"), labels=PEOPLE_LABELS, same_people=True,
     ),
     "lora": Experiment(
         "LoRA by rank and targets: people who took no part", ("reliable", *TOOK_NO_PART),

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 from paper_experiments import EXPERIMENTS, FULL, QUICK, ROOT, SMALL, Experiment, Scale, data, merged, overlays
-from sweep_markdown import ADAPTERS, gains, table
+from sweep_markdown import ADAPTERS, gains, over_people, table
 from tiny_run import write_backbone
 
 from fedtalk.data.partition import MANIFEST
@@ -119,6 +119,8 @@ def write_tables(folder: Path, how: str = "") -> Path:
             shown = experiment.measures, experiment.names
             for row in experiment.rows:
                 lines += table(summary, folder / name, experiment.title, row, *shown)
+                if experiment.same_people:
+                    lines += over_people(summary, folder / name, row, experiment.names)
             lines += gains(summary, experiment.names)
             draw(summary, experiment, folder / name)
         else:

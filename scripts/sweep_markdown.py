@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,51 @@ def gains(summary: dict[str, Any], labels: Sequence[str]) -> list[str]:
                     parts.append(f"{row} {measure} {found.mean:+.3f}{inside}")
         if parts:
             lines.append(f"- {label} less no_adapter: " + "; ".join(parts))
+    return [*lines, ""]
+
+
+def over_people(summary: dict[str, Any], folder: Path, row: str, labels: Sequence[str]) -> list[str]:
+    """Differences from the first variation and from no adapter with intervals over people, each person's values averaged over
+    seeds: how far they carry to others, where all seeds measure the same people.
+
+    Args:
+        summary: the content of the sweep's ``sweep.json``.
+        folder: of the sweep.
+        row: of each run's own table; ``trained`` for a run without it.
+        labels: of the variations, in their order.
+    """
+    runs = [
+        (run, json.loads((folder / "runs" / run["folder"] / "metrics.json").read_text())) for run in summary["runs"]
+    ]
+
+    def by_person(variation: str, row: str, measure: str) -> dict[str, float]:
+        found: dict[str, list[float]] = {}
+        for run, metrics in runs:
+            for clip in metrics["clips"] if run["variation"] == variation else []:
+                rows = clip["dub"]
+                values = rows.get(row, {}) if row in metrics else rows.get("trained", {})
+                if measure in values:
+                    found.setdefault(clip["client"], []).append(values[measure])
+        return {person: sum(values) / len(values) for person, values in found.items()}
+
+    def difference(one: dict[str, float], other: dict[str, float]) -> str:
+        common = sorted(one.keys() & other.keys())
+        if len(common) < 2:
+            return ""
+        found = estimate([one[person] - other[person] for person in common])
+        return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+    lines, first = [], next(iter(summary["variations"]))
+    for name, label in zip(summary["variations"], labels, strict=True):
+        others = [("no_adapter", name, "no_adapter"), *([] if name == first else [(labels[0], first, row)])]
+        for other, variation, other_row in others:
+            parts = [
+                f"{measure} {text}"
+                for measure in ("psnr_mouth", "mouth_corr", "identity")
+                if (text := difference(by_person(name, row, measure), by_person(variation, other_row, measure)))
+            ]
+            if parts:
+                lines.append(f"- over people, {label} less {other}: " + "; ".join(parts))
     return [*lines, ""]
 
 

@@ -52,6 +52,26 @@ def test_a_table_says_what_differs_and_how_far_it_is_to_the_oracle(script, tmp_p
     assert "psnr_mouth, share of the way from fedavg to oracle (+2.0000): isfa +0.50" in text
 
 
+def test_where_all_seeds_measure_the_same_people_intervals_are_over_people_too(script, tmp_path: Path) -> None:
+    summary = _summary({"fedavg": [20.0, 21.0, 22.0], "base": [21.0, 22.0, 23.0]})
+    gains = {"anna": 0.0, "bert": 1.0, "cleo": 2.0}
+    for run in summary["runs"]:
+        above = run["seed"] if run["variation"] == "fedavg" else -run["seed"]  # of seeds nothing but the mean counts
+        clips = [
+            {"client": person, "dub": {
+                "trained": {"psnr_mouth": 20.0 + above + gain * (run["variation"] == "base")}, "no_adapter": {"psnr_mouth": 19.0},
+            }}
+            for person, gain in gains.items()
+        ]  # fmt: skip
+        folder = tmp_path / "runs" / run["folder"]
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps({"trained": {}, "no_adapter": {}, "clips": clips}))
+    lines = script.over_people(summary, tmp_path, "personal", ["fedavg", "isfa"])  # no run has personal adapters
+    assert "- over people, fedavg less no_adapter: psnr_mouth +2.000 [+2.000, +2.000]" in lines
+    assert "- over people, isfa less no_adapter: psnr_mouth +1.000 [-1.484, +3.484]" in lines
+    assert "- over people, isfa less fedavg: psnr_mouth -1.000 [-3.484, +1.484]" in lines
+
+
 def test_where_the_oracle_is_no_better_there_is_no_way_to_go_shares_of(script, tmp_path: Path) -> None:
     values = {"fedavg": [20.0, 21.0, 22.0], "base": [21.0, 22.1, 22.9], "oracle": [20.5, 20.5, 22.0]}
     lines = script.table(_summary(values), tmp_path, "Rules", "trained", ("psnr_mouth",), ["fedavg", "isfa", "oracle"])

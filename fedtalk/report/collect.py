@@ -10,6 +10,7 @@ from typing import Any
 
 from fedtalk.errors import ArtifactError
 from fedtalk.privacy.ledger_report import shown_epsilons
+from fedtalk.report.sweep_json import check_summary
 from fedtalk.sweeps.sweep import UNFINISHED
 
 Curve = dict[int, float]
@@ -84,8 +85,7 @@ def _sweep(folder: Path) -> Material:
     path = _summary(folder)
     assert path is not None, "asked of a folder without a summary"
     summary = _json(path)
-    if not {"about", "variations", "runs", "failed"} <= summary.keys():
-        raise ArtifactError(f"report: {path} is no summary of a sweep; run `fedtalk sweep` again to make it anew")
+    check_summary(summary, path)
     runs, lost = [], []
     for entry in summary["runs"]:
         name = f"{entry['variation']}, seed {entry['seed']}"
@@ -120,23 +120,30 @@ def read_run(folder: Path, name: str, group: str) -> RunRecord:
     # A run that trained on after it was tested has spent more since.
     epsilons = shown_epsilons(folder) or (measured or {}).get("privacy", [])
     return RunRecord(
-        name, folder, group, config.read_text(encoding="utf-8") if config.exists() else "",
-        read_curves(curves) if curves.is_dir() else {}, measured, sorted((folder / "videos").glob("*.mp4")),
+        name, folder, group, config.read_text(encoding="utf-8", errors="replace") if config.exists() else "",
+        read_curves(curves) if curves.is_dir() else {}, measured,
+        [path for path in sorted((folder / "videos").glob("*.mp4")) if not (path.name.startswith(".") or path.is_dir())],
         sheet if sheet.exists() else None, epsilons, _json(audit) if audit.exists() else None,
     )  # fmt: skip
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
-    """Scalars of TensorBoard's event files; where a resumed run wrote a step again, the later value counts."""
+    """Scalars of TensorBoard's event files; where a resumed run wrote a step again, the later value counts.
+
+    Later by the clock when it was written: the files' own times are those of a copy where the folder was copied.
+    """
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
-    curves: dict[str, Curve] = {}
-    for path in sorted(folder.glob("events.*"), key=lambda path: path.stat().st_mtime):
+    found: dict[str, dict[int, tuple[float, float]]] = {}
+    for path in sorted(folder.glob("events.*")):
         events = EventAccumulator(str(path), size_guidance={SCALARS: 0})
         events.Reload()
         for tag in events.Tags()[SCALARS]:
-            curves.setdefault(tag, {}).update({event.step: event.value for event in events.Scalars(tag)})
-    return {tag: dict(sorted(curve.items())) for tag, curve in sorted(curves.items())}
+            curve = found.setdefault(tag, {})
+            for event in events.Scalars(tag):
+                if event.step not in curve or curve[event.step][0] <= event.wall_time:
+                    curve[event.step] = event.wall_time, event.value
+    return {tag: {step: value for step, (_, value) in sorted(curve.items())} for tag, curve in sorted(found.items())}
 
 
 def _json(path: Path) -> dict[str, Any]:

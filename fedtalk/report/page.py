@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,10 +11,11 @@ from typing import Any
 
 import yaml
 
+from fedtalk.errors import ArtifactError
 from fedtalk.evaluation.specs import unit_and_goal
 from fedtalk.report.charts import client_curves_chart, clients_chart, curves_chart, differences_chart
 from fedtalk.report.collect import Curve, Material, RunRecord, collect
-from fedtalk.report.grids import Grid, named, plain, run_grids, sweep_grids
+from fedtalk.report.grids import Grid, named, plain, run_grids, side_by_side, sweep_grids
 from fedtalk.report.pictures import EmbeddedVideo, embedded_videos, picture_uri
 from fedtalk.report.privacy import privacy_grids, unbounded
 from fedtalk.storage import atomic_path
@@ -21,6 +23,8 @@ from fedtalk.version import __version__
 
 FIRST_CURVES = ("held_out/loss", "held_out/diffusion", "train/loss", "round/update_norm", "privacy/epsilon_prv")
 """Curves that are shown at once; the others are behind a fold."""
+MOST_CURVES = 60
+"""Charts behind the fold; a page of more would take minutes to make and to open."""
 OF_CLIENTS = "client_"
 """What tags begin with that have a client's name behind the stroke."""
 SPREAD_ROWS = ("personal", "trained", "no_adapter")
@@ -39,6 +43,8 @@ class RunSection:
     charts: list[str] = field(default_factory=list)
     videos: list[EmbeddedVideo] = field(default_factory=list)
     sheet: str = ""
+    damaged: str = ""
+    """What of the run's pictures can't be shown, and why."""
     unavailable: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -69,18 +75,21 @@ def render(material: Material, videos: int = 6) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     shown, sweep = _curves(material.runs), material.sweep
+    several = sweep is None and len(material.runs) > 1
     return environment.get_template("report.html.j2").render(
         title=_title(material),
         version=__version__,
         date=time.strftime("%Y-%m-%d"),
         sweep=None if sweep is None else sweep_grids(sweep),
         differences=[] if sweep is None else _differences(sweep),
+        together=side_by_side({run.name: run.metrics for run in material.runs}) if several else [],
         about=None if sweep is None else sweep["about"],
         failed=[] if sweep is None else sweep["failed"],
         pending=0 if sweep is None else sweep.get("pending", 0),
         lost=material.lost,
-        first_curves=[chart for tag, chart in shown if tag in FIRST_CURVES],
-        other_curves=[chart for tag, chart in shown if tag not in FIRST_CURVES],
+        first_curves=shown.first,
+        other_curves=shown.others,
+        unshown_curves=shown.unshown,
         privacy=privacy_grids(material.runs),
         unbounded=unbounded(material.runs),
         runs=_sections(material, videos),
@@ -109,7 +118,15 @@ def _differences(sweep: Mapping[str, Any]) -> list[str]:
     return charts
 
 
-def _curves(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
+@dataclass(frozen=True)
+class _Charts:
+    first: list[str]
+    others: list[str]
+    unshown: list[str]
+    """Tags that the page has no room for."""
+
+
+def _curves(runs: Sequence[RunRecord]) -> _Charts:
     """By tag, a line a group; what is logged of each client is a chart for all of them."""
     tags: dict[str, dict[str, list[Curve]]] = {}
     of_clients: dict[str, dict[str, dict[str, list[Curve]]]] = {}
@@ -121,10 +138,15 @@ def _curves(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
                 of_clients.setdefault(kind, {}).setdefault(run.group, {}).setdefault(client, []).append(curve)
             else:
                 tags.setdefault(tag, {}).setdefault(run.group, []).append(curve)
-    order = [tag for tag in FIRST_CURVES if tag in tags] + [tag for tag in tags if tag not in FIRST_CURVES]
-    return [(tag, curves_chart(tag, tags[tag], groups)) for tag in order] + [
-        (kind, client_curves_chart(kind.replace("_", " "), found, groups)) for kind, found in of_clients.items()
+    first = [tag for tag in FIRST_CURVES if tag in tags]
+    others = [*of_clients, *(tag for tag in tags if tag not in FIRST_CURVES)]
+    charts = [
+        client_curves_chart(tag.replace("_", " "), of_clients[tag], groups)
+        if tag in of_clients
+        else curves_chart(tag, tags[tag], groups)
+        for tag in others[:MOST_CURVES]
     ]
+    return _Charts([curves_chart(tag, tags[tag], groups) for tag in first], charts, others[MOST_CURVES:])
 
 
 def _sections(material: Material, videos: int) -> list[RunSection]:
@@ -139,11 +161,15 @@ def _sections(material: Material, videos: int) -> list[RunSection]:
 
 def _section(run: RunRecord, videos: int) -> RunSection:
     metrics = run.metrics or {}
+    sheet, damaged = "", ""
+    try:
+        sheet = "" if run.contact_sheet is None else picture_uri(run.contact_sheet)
+    except ArtifactError as error:
+        damaged = str(error).removeprefix("report: ")
     return RunSection(
         run.name, str(run.folder.name), what_was_run(run.config), run.config, run_grids(metrics) if metrics else [],
         _spread(metrics), embedded_videos(run.videos, metrics.get("clips", []), videos),
-        "" if run.contact_sheet is None else picture_uri(run.contact_sheet),
-        metrics.get("about", {}).get("unavailable", {}),
+        sheet, damaged, metrics.get("about", {}).get("unavailable", {}),
     )  # fmt: skip
 
 
@@ -158,7 +184,8 @@ def what_was_run(config: str) -> str:
     except yaml.YAMLError:
         return ""
     settings: dict[str, Any] = read if isinstance(read, dict) else {}
-    trainer = settings.get("trainer") or {}
+    trainer = settings.get("trainer")
+    trainer = trainer if isinstance(trainer, dict) else {}
     parts = [_class(settings.get("model")), _class(settings.get("data")), _class(trainer.get("aggregation"))]
     if "rounds" in trainer:
         parts.append(f"{trainer['rounds']} rounds")
@@ -173,7 +200,8 @@ def _class(entry: Any) -> str:
     """The name of a class in a config, with its few numbers that say how large it is."""
     if not isinstance(entry, dict) or "class_path" not in entry:
         return ""
-    name, given = str(entry["class_path"]).rpartition(".")[2], entry.get("init_args") or {}
+    name, given = str(entry["class_path"]).rpartition(".")[2], entry.get("init_args")
+    given = given if isinstance(given, dict) else {}
     size = [f"{given[key]} {key}" for key in ("speakers", "clips", "frames") if isinstance(given.get(key), int)]
     size += (
         [f"rank {given['adapter']['rank']}"]
@@ -190,7 +218,7 @@ def _spread(metrics: Mapping[str, Any]) -> list[str]:
         for clip in metrics.get("clips", []):
             for row in SPREAD_ROWS:
                 value = clip.get("dub", {}).get(row, {}).get(measure)
-                if value is not None:
+                if value is not None and math.isfinite(value):
                     rows.setdefault(plain(row), {}).setdefault(clip["client"], []).append(value)
         if rows:
             charts.append(clients_chart(named(measure), unit_and_goal(measure)[0], rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ import cv2
 import numpy as np
 
 from fedtalk.errors import ArtifactError
-from fedtalk.evaluation.shown import DUB, PORTRAIT, SWAPPED, WORST_BY
-from fedtalk.report.grids import own_row
+from fedtalk.evaluation.shown import DUB, PORTRAIT, SWAPPED
+from fedtalk.report.grids import worth as worth_of
 
 KINDS = {DUB: "truth left, dubbed right", SWAPPED: "speaking for another", PORTRAIT: "portrait"}
 LARGEST_VIDEO = 4_000_000
@@ -27,7 +28,7 @@ LARGEST_WIDTH = 1600
 class EmbeddedVideo:
     title: str
     data: str
-    """A data URI; empty where the file is too large."""
+    """A data URI; empty where the file is too large or gone."""
     note: str
 
 
@@ -41,8 +42,7 @@ def embedded_videos(paths: Sequence[Path], clips: Sequence[Mapping[str, Any]], m
     """
     worth: dict[str, float] = {}
     for clip in clips:
-        value = own_row(clip).get(WORST_BY, float("inf"))
-        worth[clip["client"]] = min(value, worth.get(clip["client"], float("inf")))
+        worth[clip["client"]] = min(worth_of(clip), worth.get(clip["client"], math.inf))
     ranks = {client: rank for rank, client in enumerate(sorted(worth, key=lambda client: worth[client]), 1)}
     kinds = list(KINDS)
 
@@ -54,13 +54,18 @@ def embedded_videos(paths: Sequence[Path], clips: Sequence[Mapping[str, Any]], m
     for path in sorted(paths, key=order)[:most]:
         client, kind = _client_and_kind(path, worth)
         note = ""
-        if client in ranks and worth[client] < float("inf"):
+        if client in ranks and math.isfinite(worth[client]):
             note = f"mouth {worth[client]:.1f} dB, number {ranks[client]} of {len(ranks)} clients from the worst"
-        size = path.stat().st_size
-        if size > LARGEST_VIDEO:
-            note = f"{size / 1e6:.1f} MB, too large for the page: {path}"
+        data = ""
+        try:
+            if (size := path.stat().st_size) > LARGEST_VIDEO:
+                note = f"{size / 1e6:.1f} MB, too large for the page: {path}"
+            else:
+                data = _data_uri(path)
+        except OSError as error:
+            note = f"{path} can't be read: {error.strerror or error}"
         title = f"{client}: {KINDS[kind]}" if client and kind in KINDS else path.stem
-        found.append(EmbeddedVideo(title, "" if size > LARGEST_VIDEO else _data_uri(path), note))
+        found.append(EmbeddedVideo(title, data, note))
     return found
 
 

@@ -63,7 +63,7 @@ class SweepOutcome:
 
 
 def flatten(result: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers of ``metrics.json`` by ``row.metric``.
+    """Numbers of ``metrics.json`` by ``row.metric``; what is null there isn't among them.
 
     >>> flatten({"trained": {"psnr": 30.1}, "portrait": {"trained": {"psnr": 22.0}}, "about": {"clips": 8}})
     {'trained.psnr': 30.1, 'portrait.trained.psnr': 22.0}
@@ -75,7 +75,7 @@ def flatten(result: Mapping[str, Any]) -> dict[str, float]:
         if row == "portrait":
             flat |= {f"portrait.{name}": value for name, value in flatten(values).items()}
         else:
-            flat |= {f"{row}.{name}": float(value) for name, value in values.items()}
+            flat |= {f"{row}.{name}": float(value) for name, value in values.items() if value is not None}
     return flat
 
 

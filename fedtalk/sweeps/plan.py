@@ -31,6 +31,10 @@ OWN = {
 """Keys that a sweep sets itself or that change no result, and what to use for them."""
 
 
+RUN_FOLDER = re.compile(r"-seed-\d+-[0-9a-f]{10}$")
+"""How the names of runs' folders end."""
+
+
 @dataclass(frozen=True)
 class Variation:
     """One way of running the experiment."""
@@ -131,8 +135,9 @@ def variations(vary: Sequence[str]) -> list[Variation]:
         names, arguments = [], []
         for key, value in zip(keys, combination, strict=True):
             if key == CONFIG:
-                names.append("+".join(Path(part).stem for part in value.split("+")))
-                arguments += _overlays(value)
+                overlays = _overlays(value)
+                names.append("+".join(Path(part).stem for part in overlays) or BASE)
+                arguments += [argument for part in overlays for argument in ("--config", part)]
             else:
                 names.append(f"{key}={value}")
                 arguments += [f"--{key}={value}"]
@@ -143,12 +148,19 @@ def variations(vary: Sequence[str]) -> list[Variation]:
 
 
 def _overlays(value: str) -> list[str]:
+    """Files of a value such as ``a.yaml+b.yaml``; none of `BASE`."""
     if value == BASE:
         return []
+    found, begun = [], ""
     for part in value.split("+"):
-        if not Path(part).is_file():
-            raise ConfigurationError(f"vary: expected a config file or '{BASE}' in config=..., got {part!r}")
-    return [argument for part in value.split("+") for argument in ("--config", part)]
+        begun = f"{begun}+{part}" if begun else part
+        if Path(begun).is_file():  # else the plus may belong to its name, as in c++/a.yaml
+            found.append(begun)
+            begun = ""
+    if begun:
+        hint = f"; '{BASE}' stands alone" if BASE in value.split("+") else ""
+        raise ConfigurationError(f"vary: expected a config file or '{BASE}' in config=..., got {begun!r}{hint}")
+    return found
 
 
 def resolve(configs: Sequence[str], variation: Variation) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from fedtalk.storage import atomic_path, write_json
 from fedtalk.sweeps.cells import difference_text, estimate_text
 from fedtalk.sweeps.execution import Finished, SweepOutcome
-from fedtalk.sweeps.plan import PlannedRun
+from fedtalk.sweeps.plan import RUN_FOLDER, PlannedRun
 from fedtalk.sweeps.statistics import Comparison, IntervalEstimate, compare, estimate
 
 SHOWN = (
@@ -34,8 +34,8 @@ def summarise(runs: Sequence[PlannedRun], outcome: SweepOutcome, about: dict[str
 
     Returns:
         ``about``; ``variations``: by name the arguments, seeds, and by measure mean, low, high, seeds and (but for the first
-        variation) the paired difference with its interval and p value; ``runs``: every run with its measures; ``failed``; and how
-        many are ``pending``.
+        variation) the paired difference with its interval and p value; ``runs``: every run with its measures, null where one is
+        no finite number; ``failed``; and how many are ``pending``.
     """
     names = list(dict.fromkeys(run.variation.name for run in runs))
     by_variation = {name: _by_measure([f for f in outcome.finished if f.run.variation.name == name]) for name in names}
@@ -55,7 +55,7 @@ def summarise(runs: Sequence[PlannedRun], outcome: SweepOutcome, about: dict[str
         "variations": variations,
         "runs": [
             {"variation": f.run.variation.name, "seed": f.run.seed, "key": f.run.key, "folder": f.folder.name,
-             "seconds": round(f.seconds, 1), "measures": f.metrics}
+             "seconds": round(f.seconds, 1), "measures": {name: _json_number(value) for name, value in f.metrics.items()}}
             for f in sorted(outcome.finished, key=lambda f: (names.index(f.run.variation.name), f.run.seed))
         ],
         "failed": [
@@ -88,8 +88,8 @@ def _comparison(found: Comparison) -> dict[str, Any]:
 
 
 def _json_number(value: float) -> float | None:
-    """JSON knows no nan."""
-    return None if math.isnan(value) else value
+    """JSON knows neither nan nor infinity."""
+    return value if math.isfinite(value) else None
 
 
 def write(summary: dict[str, Any], folder: Path) -> None:
@@ -110,11 +110,13 @@ def _write_hparams(summary: dict[str, Any], folder: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
-    for old in folder.glob("*/events.*"):
-        old.unlink()
-    for emptied in folder.glob("*"):
-        with contextlib.suppress(OSError):  # not empty: somebody else's
-            emptied.rmdir()
+    for earlier in folder.glob("*"):
+        if not RUN_FOLDER.search(earlier.name):  # somebody else's
+            continue
+        for old in earlier.glob("events.*"):
+            old.unlink()
+        with contextlib.suppress(OSError):  # not empty: somebody put something into it
+            earlier.rmdir()
     varied = _varied(summary["variations"])
     for run in summary["runs"]:
         settings = {"variation": run["variation"], "seed": run["seed"], **varied[run["variation"]]}
@@ -122,7 +124,7 @@ def _write_hparams(summary: dict[str, Any], folder: Path) -> None:
             for part in hparams(settings, {f"sweep/{name}": 0.0 for name in run["measures"]}):
                 writer._get_file_writer().add_summary(part)  # type: ignore[no-untyped-call]
             for name, value in run["measures"].items():
-                writer.add_scalar(f"sweep/{name}", value)
+                writer.add_scalar(f"sweep/{name}", math.nan if value is None else value)
 
 
 def _varied(variations: dict[str, Any]) -> dict[str, dict[str, str | float]]:

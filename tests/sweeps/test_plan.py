@@ -52,6 +52,16 @@ def test_overlays_vary_like_a_key(tmp_path: Path) -> None:
     assert found[2].arguments == ("--config", str(one), "--config", str(other))
     with pytest.raises(ConfigurationError, match=r"nowhere\.yaml"):
         variations(["config=base,nowhere.yaml"])
+    with pytest.raises(ConfigurationError, match="'base' stands alone"):
+        variations([f"config=base+{one}"])
+
+
+def test_a_plus_in_a_path_is_no_joint(tmp_path: Path) -> None:
+    one, other = tmp_path / "c++" / "a+b.yaml", tmp_path / "c++" / "c.yaml"
+    one.parent.mkdir()
+    one.touch(), other.touch()
+    (found,) = variations([f"config={one}+{other}"])
+    assert found.arguments == ("--config", str(one), "--config", str(other)) and found.name == "a+b+c"
 
 
 def test_a_key_twice_and_two_variations_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -234,15 +234,26 @@ def test_hparams_have_the_runs_of_the_sweep_alone_and_numbers_as_numbers(tmp_pat
         return {
             "variations": {f"a.b={v}": {"arguments": [f"--a.b={v}"], "measures": {}} for v in values},
             "runs": [
-                {"variation": f"a.b={v}", "seed": 0, "folder": f"run-{v}", "measures": {"trained.psnr": 1.0}}
+                {
+                    "variation": f"a.b={v}",
+                    "seed": 0,
+                    "folder": f"{v}-seed-0-0123456789",
+                    "measures": {"trained.psnr": 1.0},
+                }
                 for v in values
             ],
         }
 
+    mine = tmp_path / "tensorboard" / "mine" / "events.out.tfevents.1"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
     for values in (["2", "x"], ["2", "10"]):
         write(summary(values), tmp_path)
-    assert sorted(path.name for path in (tmp_path / "tensorboard").iterdir()) == ["run-10", "run-2"]
-    events = EventAccumulator(str(tmp_path / "tensorboard" / "run-10"))
+    names = sorted(path.name for path in (tmp_path / "tensorboard").iterdir())
+    assert names == ["10-seed-0-0123456789", "2-seed-0-0123456789", "mine"] and mine.exists(), (
+        "nobody else's are removed"
+    )
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "10-seed-0-0123456789"))
     events.Reload()
     start = HParamsPluginData.FromString(events.PluginTagToContent("hparams")["_hparams_/session_start_info"])
     assert start.session_start_info.hparams["a.b"].number_value == 10.0

@@ -2,6 +2,7 @@
 """Every table of docs/results.md: an experiment each, which is a `fedtalk sweep` over seeds, and what is made of its JSON.
 
     python scripts/paper_tables.py [--small | --quick] [--people CLIENTS] [--seeds 0-4] [--only methods-30 lora] [--tables]
+                                   [--page docs/results.md]
 
 What is finished is kept, by the hash of its config, seed and code. --tables runs nothing and writes the tables of what is there.
 """
@@ -103,6 +104,23 @@ def draw(summary: dict[str, Any], experiment: Experiment, sweep: Path) -> None:
                 temporary.write_text(svg)
 
 
+def lines_of(name: str, folder: Path) -> list[str]:
+    """An experiment's tables in Markdown, and its plots beside its folder; says so where it hasn't been run."""
+    experiment, path = EXPERIMENTS[name], folder / name / "sweep.json"
+    if not path.exists():
+        return [f"**{experiment.title}**: not run.", ""]
+    summary = json.loads(path.read_text())
+    if len(summary["variations"]) != len(experiment.names):
+        return [f"**{experiment.title}**: {path} is of other variations; run it again.", ""]
+    lines = []
+    for row in experiment.rows:
+        lines += table(summary, folder / name, experiment.title, row, experiment.measures, experiment.names)
+        if experiment.same_people:
+            lines += over_people(summary, folder / name, row, experiment.names)
+    draw(summary, experiment, folder / name)
+    return [*lines, *gains(summary, experiment.names)]
+
+
 def write_tables(folder: Path, how: str = "") -> Path:
     """``tables.md`` of all sweeps that are there; names those that aren't."""
     lines = [
@@ -110,24 +128,32 @@ def write_tables(folder: Path, how: str = "") -> Path:
         "after the semicolon the paired difference from the first row, * where its interval excludes 0.",
         "",
     ]
-    for name, experiment in EXPERIMENTS.items():
-        path = folder / name / "sweep.json"
-        summary = json.loads(path.read_text()) if path.exists() else None
-        if summary is not None and len(summary["variations"]) != len(experiment.names):
-            lines += [f"**{experiment.title}**: {path} is of other variations; run it again.", ""]
-        elif summary is not None:
-            shown = experiment.measures, experiment.names
-            for row in experiment.rows:
-                lines += table(summary, folder / name, experiment.title, row, *shown)
-                if experiment.same_people:
-                    lines += over_people(summary, folder / name, row, experiment.names)
-            lines += gains(summary, experiment.names)
-            draw(summary, experiment, folder / name)
-        else:
-            lines += [f"**{experiment.title}**: not run.", ""]
+    for name in EXPERIMENTS:
+        lines += lines_of(name, folder)
     with atomic_path(folder / "tables.md") as temporary:
         temporary.write_text("\n".join(lines))
     return folder / "tables.md"
+
+
+def write_into(page: Path, folder: Path) -> list[str]:
+    """Put the tables that are there where ``page`` has a place for them, between ``<!-- NAME -->`` and ``<!-- /NAME -->``.
+
+    Returns:
+        names of the experiments whose tables were written.
+    """
+    text, written = page.read_text(encoding="utf-8"), []
+    for name in EXPERIMENTS:
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        if begin in text and (folder / name / "sweep.json").exists():
+            before, rest = text.split(begin, 1)
+            if end not in rest:
+                raise SystemExit(f"{page}: {begin} has no {end} after it")
+            table_lines = "\n".join(lines_of(name, folder)).strip()
+            text = f"{before}{begin}\n\n{table_lines}\n\n{end}{rest.split(end, 1)[1]}"
+            written.append(name)
+    with atomic_path(page) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return written
 
 
 def main() -> None:
@@ -147,9 +173,11 @@ def main() -> None:
     options.add_argument("--folder", type=Path, help=f"where they land; {FULL.folder} and the like by default")
     options.add_argument("--jobs", type=int, help="runs at a time; by default as many as there are cores or GPUs")
     options.add_argument("--tables", action="store_true", help="run nothing, write the tables of what is there")
+    options.add_argument("--page", type=Path, help="and put them into this Markdown file, where it has places for them")
     chosen = options.parse_args()
     scale: Scale = chosen.scale
     folder, people = (chosen.folder or ROOT / scale.folder).absolute(), chosen.people and chosen.people.absolute()
+    chosen.page = chosen.page and chosen.page.absolute()
     failed = []
     os.chdir(ROOT)
     if scale is QUICK:
@@ -170,6 +198,8 @@ def main() -> None:
                 failed.append(name)
             write_tables(folder, scale.flag)
     print(f"tables: {write_tables(folder, scale.flag)}")
+    if chosen.page is not None:
+        print(f"{chosen.page}: {', '.join(write_into(chosen.page, folder)) or 'no place for any table that is there'}")
     if failed:
         sys.exit(
             f"not all runs came to an end: {', '.join(failed)}; their folders below {folder} say why, the same command goes on"

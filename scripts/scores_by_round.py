@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""How well the paper's scores tell reliable clients from unreliable ones, round by round, from what a sweep's runs have logged.
+"""How well the scores that a sweep's runs aggregated by tell reliable clients from unreliable ones, round by round.
 
     python scripts/scores_by_round.py runs/paper-small/rules-30 [--variation isfa_paper] [--alpha 0.6]
 
-Reads the TensorBoard scalars of every run of the variation: each client's identity and stability in each round. A number is the
-area under the ROC curve of the score over pairs of one reliable and one unreliable client of the same run, by the fault of the
-latter: mean over seeds with Student's 95 % interval. Which clients are unreliable follows from the run's config; nothing is run.
+Reads the TensorBoard scalars of every run of the variation: each client's weight and quality, or identity and stability where a
+run's config says ``scores: paper``. A number is the area under the ROC curve of the score over pairs of one reliable and one
+unreliable client of the same run, by the fault of the latter: mean over seeds with Student's 95 % interval. The last column is
+how much of the weight unreliable clients have together. Who is unreliable follows from the run's config; nothing is run.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from fedtalk.report.collect import read_curves
 from fedtalk.sweeps.statistics import estimate
 
 PARTS = ("score", "identity", "stability")
-ANY = "any of them"
+ANY, WEIGHT = "any of them", "share of the weight"
 Areas = dict[tuple[int, str, str], list[float]]
 """By round, part and fault, the area of each run."""
 
@@ -37,6 +38,8 @@ def faults_of(data: SynthTalkData, turn: Sequence[str]) -> dict[str, str]:
 def areas_of_run(folder: Path, alpha: float) -> Areas:
     """Of one run's folder."""
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    if "scores" not in config["trainer"]["aggregation"]["init_args"]:
+        return {}
     data = SynthTalkData(**config["data"]["init_args"])
     data.follow_seed(config["seed_everything"])
     curves = read_curves(folder / "tensorboard")
@@ -44,12 +47,22 @@ def areas_of_run(folder: Path, alpha: float) -> Areas:
     rounds = sorted({step for tag, curve in curves.items() if tag.startswith("client_identity/") for step in curve})
     found: Areas = {}
     for number in rounds:
-        values: dict[str, dict[str, float]] = {part: {} for part in PARTS}
-        for client in data.clients:
-            identity, stability = (curves.get(f"client_{part}/{client}", {}).get(number) for part in PARTS[1:])
-            if identity is not None and stability is not None:
-                values["identity"][client], values["stability"][client] = identity, stability
-                values["score"][client] = alpha * identity + (1 - alpha) * stability
+
+        def logged(tag: str, number: int = number) -> dict[str, float]:
+            of_clients = {client: curves.get(f"client_{tag}/{client}", {}).get(number) for client in data.clients}
+            return {client: value for client, value in of_clients.items() if value is not None}
+
+        if config["trainer"]["aggregation"]["init_args"]["scores"] == "quality":
+            values = {"score": logged("quality")}
+        else:
+            identity, stability = logged("identity"), logged("stability")
+            score = {c: alpha * identity[c] + (1 - alpha) * stability[c] for c in identity.keys() & stability.keys()}
+            values = {"score": score, "identity": identity, "stability": stability}
+        weights = logged("weight")
+        if weights:
+            found[number, "score", WEIGHT] = [
+                sum(weights[c] for c in weights.keys() & faults.keys()) / sum(weights.values())
+            ]
         for part, by_client in values.items():
             reliable = [value for client, value in by_client.items() if client not in faults]
             for fault in (*ALL_FAULTS, ANY):
@@ -61,14 +74,15 @@ def areas_of_run(folder: Path, alpha: float) -> Areas:
 
 def markdown(areas: Mapping[tuple[int, str, str], list[float]]) -> str:
     """A line a round and part, a column a fault."""
+    columns = [column for column in (*ALL_FAULTS, ANY, WEIGHT) if any(key[2] == column for key in areas)]
     lines = [
-        "| round | | " + " | ".join((*ALL_FAULTS, ANY)) + " |",
-        "| ---: | --- |" + " ---: |" * (len(ALL_FAULTS) + 1),
+        "| round | | " + " | ".join(columns) + " |",
+        "| ---: | --- |" + " ---: |" * len(columns),
     ]
     for number in sorted({key[0] for key in areas}):
-        for part in PARTS:
+        for part in (part for part in PARTS if any(key[:2] == (number, part) for key in areas)):
             cells = []
-            for fault in (*ALL_FAULTS, ANY):
+            for fault in columns:
                 one = estimate(areas[number, part, fault]) if (number, part, fault) in areas else None
                 inside = f" [{one.low:.2f}, {one.high:.2f}]" if one is not None and one.seeds > 1 else ""
                 cells.append("" if one is None else f"{one.mean:.2f}{inside}")
@@ -81,7 +95,7 @@ def main() -> None:
     options.add_argument("sweep", type=Path)
     options.add_argument("--variation", default="isfa_paper", help="first part of its name (default: %(default)s)")
     options.add_argument(
-        "--alpha", type=float, default=0.6, help="share of identity in the score (default: %(default)s)"
+        "--alpha", type=float, default=0.6, help="share of identity in the paper's score (default: %(default)s)"
     )
     chosen = options.parse_args()
     summary = json.loads((chosen.sweep / "sweep.json").read_text(encoding="utf-8"))
@@ -93,7 +107,11 @@ def main() -> None:
     for run in runs:
         for key, value in areas_of_run(chosen.sweep / "runs" / run["folder"], chosen.alpha).items():
             pooled.setdefault(key, []).extend(value)
-    print(f"{chosen.variation}, {len(runs)} runs, alpha {chosen.alpha:g}\n\n{markdown(pooled)}")
+    if not pooled:
+        raise SystemExit(
+            f"{chosen.sweep}: runs of {chosen.variation} have logged no scores; expected a variation of ISFA"
+        )
+    print(f"{chosen.variation}, {len(runs)} runs\n\n{markdown(pooled)}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from fedtalk.sweeps.statistics import compare, estimate
 
@@ -76,10 +77,15 @@ def table(
 
 
 def sent(summary: dict[str, Any], variation: str, folder: Path) -> str:
-    """Bytes of what a round exchanges, four a number, as a client without privacy sends them."""
+    """Bytes of what a client sends in a round, four a number, without privacy; of centralised training, where clips are what is
+    sent, that."""
     for one in summary["runs"]:
-        path = folder / "runs" / one["folder"] / "checkpoints" / "last.ckpt"
+        run = folder / "runs" / one["folder"]
+        path = run / "checkpoints" / "last.ckpt"
         if one["variation"] == variation and path.exists():
+            config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+            if config["data"]["init_args"].get("centralised"):
+                return "its clips"
             saved = torch.load(path, map_location="cpu", weights_only=True)
             parts = [saved["server"]["state"], saved["server"].get("controls", {})] if saved["round"] else []
             return f"{4 * sum(value.numel() for part in parts for value in part.values()):,}"
@@ -88,21 +94,36 @@ def sent(summary: dict[str, Any], variation: str, folder: Path) -> str:
 
 def gains(summary: dict[str, Any], labels: Sequence[str]) -> list[str]:
     """What adapters bring over the backbone alone, paired by seed; ``labels`` of the variations, in their order."""
-    lines = []
+    columns = [
+        (row, measure)
+        for row in ("trained", "personal")
+        for measure in ("psnr_mouth", "mouth_corr", "mouth_corr_pooled")
+    ]
+    found: dict[str, dict[tuple[str, str], str]] = {}
     for name, label in zip(summary["variations"], labels, strict=True):
         runs = [run["measures"] for run in summary["runs"] if run["variation"] == name]
-        parts = []
-        for row in ("trained", "personal"):
-            for measure in ("psnr_mouth", "mouth_corr", "mouth_corr_pooled"):
-                pairs = [(run.get(f"{row}.{measure}"), run.get(f"no_adapter.{measure}")) for run in runs]
-                differences = [one - other for one, other in pairs if one is not None and other is not None]
-                if differences:
-                    found = estimate(differences)
-                    inside = f" [{found.low:+.3f}, {found.high:+.3f}]" if len(differences) > 1 else ""
-                    parts.append(f"{row} {measure} {found.mean:+.3f}{inside}")
-        if parts:
-            lines.append(f"- {label} less no_adapter: " + "; ".join(parts))
-    return [*lines, ""]
+        for row, measure in columns:
+            pairs = [(run.get(f"{row}.{measure}"), run.get(f"no_adapter.{measure}")) for run in runs]
+            differences = [one - other for one, other in pairs if one is not None and other is not None]
+            if differences:
+                found.setdefault(label, {})[row, measure] = interval(differences)
+    shown = [column for column in columns if any(column in cells for cells in found.values())]
+    titles = [f"{'released' if row == 'trained' else row}: {measure}" for row, measure in shown]
+    return _lines("less no adapter", titles, {k: [cells.get(c, "") for c in shown] for k, cells in found.items()})
+
+
+def interval(differences: Sequence[float]) -> str:
+    """Mean with Student's 95 % interval; alone where there is one value."""
+    found = estimate(differences)
+    return f"{found.mean:+.3f}" + (f" [{found.low:+.3f}, {found.high:+.3f}]" if found.seeds > 1 else "")
+
+
+def _lines(corner: str, titles: Sequence[str], rows: dict[str, list[str]]) -> list[str]:
+    """A table in Markdown; nothing where it has no rows."""
+    if not rows:
+        return []
+    head = [f"| {corner} | " + " | ".join(titles) + " |", "| --- |" + " ---: |" * len(titles)]
+    return [*head, *(f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()), ""]
 
 
 def over_people(summary: dict[str, Any], folder: Path, row: str, labels: Sequence[str]) -> list[str]:
@@ -131,23 +152,17 @@ def over_people(summary: dict[str, Any], folder: Path, row: str, labels: Sequenc
 
     def difference(one: dict[str, float], other: dict[str, float]) -> str:
         common = sorted(one.keys() & other.keys())
-        if len(common) < 2:
-            return ""
-        found = estimate([one[person] - other[person] for person in common])
-        return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+        return interval([one[person] - other[person] for person in common]) if len(common) > 1 else ""
 
-    lines, first = [], next(iter(summary["variations"]))
+    measures = ("psnr_mouth", "mouth_corr", "identity")
+    rows, first = {}, next(iter(summary["variations"]))
     for name, label in zip(summary["variations"], labels, strict=True):
-        others = [("no_adapter", name, "no_adapter"), *([] if name == first else [(labels[0], first, row)])]
+        others = [("no adapter", name, "no_adapter"), *([] if name == first else [(labels[0], first, row)])]
         for other, variation, other_row in others:
-            parts = [
-                f"{measure} {text}"
-                for measure in ("psnr_mouth", "mouth_corr", "identity")
-                if (text := difference(by_person(name, row, measure), by_person(variation, other_row, measure)))
-            ]
-            if parts:
-                lines.append(f"- over people, {label} less {other}: " + "; ".join(parts))
-    return [*lines, ""]
+            cells = [difference(by_person(name, row, m), by_person(variation, other_row, m)) for m in measures]
+            if any(cells):
+                rows[f"{label} less {other}"] = cells
+    return _lines("intervals over people", measures, rows)
 
 
 def way_to_oracle(summary: dict[str, Any], row: str, measures: Sequence[str], named: dict[str, str]) -> list[str]:

@@ -48,7 +48,7 @@ def test_a_table_says_what_differs_and_how_far_it_is_to_the_oracle(script, tmp_p
     assert "+1.000 [+0.752, +1.248]*" in rows["isfa"]
     assert "20.000" in rows["*no_adapter*"]
     text = "\n".join(lines + script.gains(_summary(values), labels))
-    assert "- fedavg less no_adapter: trained psnr_mouth +1.000 [-1.484, +3.484]" in text
+    assert "| less no adapter | released: psnr_mouth |" in text and "| fedavg | +1.000 [-1.484, +3.484] |" in text
     assert "psnr_mouth, share of the way from fedavg to oracle (+2.0000): isfa +0.50" in text
 
 
@@ -67,9 +67,9 @@ def test_where_all_seeds_measure_the_same_people_intervals_are_over_people_too(s
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text(json.dumps({"trained": {}, "no_adapter": {}, "clips": clips}))
     lines = script.over_people(summary, tmp_path, "personal", ["fedavg", "isfa"])  # no run has personal adapters
-    assert "- over people, fedavg less no_adapter: psnr_mouth +2.000 [+2.000, +2.000]" in lines
-    assert "- over people, isfa less no_adapter: psnr_mouth +1.000 [-1.484, +3.484]" in lines
-    assert "- over people, isfa less fedavg: psnr_mouth -1.000 [-3.484, +1.484]" in lines
+    assert "| fedavg less no adapter | +2.000 [+2.000, +2.000] |  |  |" in lines
+    assert "| isfa less no adapter | +1.000 [-1.484, +3.484] |  |  |" in lines
+    assert "| isfa less fedavg | -1.000 [-3.484, +1.484] |  |  |" in lines
 
 
 def test_where_the_oracle_is_no_better_there_is_no_way_to_go_shares_of(script, tmp_path: Path) -> None:
@@ -138,6 +138,24 @@ def test_who_trains_alone_or_pooled_takes_as_many_steps_as_the_others(script, na
         == steps * {**base, **scale.made["data"]["init_args"]}["speakers"]
     )
     assert found["centralised"]["data"]["init_args"] == {"centralised": True}
+
+
+def test_tables_are_put_where_a_page_has_a_place_for_them(script, tmp_path: Path) -> None:
+    experiment = script.EXPERIMENTS["tdc"]
+    values = {name: [20.0, 21.0, 22.0] for name in experiment.variations}
+    (tmp_path / "tdc").mkdir()
+    (tmp_path / "tdc" / "sweep.json").write_text(json.dumps(_summary(values)))
+    page = tmp_path / "results.md"
+    page.write_text("Above.\n<!-- tdc -->\nof old\n<!-- /tdc -->\nBelow.\n<!-- lora -->not run<!-- /lora -->\n")
+    for _ in range(2):  # the second time it finds what it wrote
+        assert script.write_into(page, tmp_path) == ["tdc"]
+        text = page.read_text()
+        assert text.startswith("Above.\n<!-- tdc -->\n\n**TDC by its weight") and "of old" not in text
+        assert text.count("| tdc-0.1 | 21.000 ± 2.484; +0.000") == 1
+        assert text.endswith("<!-- /tdc -->\nBelow.\n<!-- lora -->not run<!-- /lora -->\n")
+    page.write_text("<!-- tdc -->")
+    with pytest.raises(SystemExit, match="has no <!-- /tdc --> after it"):
+        script.write_into(page, tmp_path)
 
 
 @pytest.mark.slow

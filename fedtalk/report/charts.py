@@ -125,7 +125,7 @@ def clients_chart(title: str, unit: str, rows: Mapping[str, Mapping[str, Sequenc
     Returns:
         an ``<svg>`` element.
     """
-    means = {client: float(np.mean(values[client])) for values in reversed(rows.values()) for client in values}
+    means = {client: float(np.mean(values[client])) for values in reversed(list(rows.values())) for client in values}
     clients = sorted(means, key=lambda client: means[client])[:MOST_CLIENTS]
     if len(clients) < len(means):
         title += f", the lowest {len(clients)} of {len(means)} clients"

@@ -18,6 +18,8 @@ def estimate_text(row: Mapping[str, Any], seeds: int) -> str:
 
     >>> estimate_text({"mean": 24.5, "low": 23.25, "high": 25.75, "seeds": 4}, 5)
     '24.500 [23.250, 25.750], 4 of 5 seeds'
+    >>> estimate_text({"mean": 27.882059, "low": 27.882059, "high": 27.882059 + 1e-15, "seeds": 5}, 5)
+    '27.882 [27.882, 27.882]'
     """
     return _with_interval(row, "") + _missing(row, seeds, "seeds")
 
@@ -43,9 +45,8 @@ def _with_interval(row: Mapping[str, Any], sign: str) -> str:
         return f"{row['mean']:{sign}.{LEAST_DECIMALS}f}"
     # Two digits of half the interval: fewer would show +0.000 [+0.000, +0.001] where something differs.
     half = (row["high"] - row["low"]) / 2
-    decimals = (
-        LEAST_DECIMALS if half <= 0 else min(MOST_DECIMALS, max(LEAST_DECIMALS, 1 - math.floor(math.log10(half))))
-    )
+    spread = half if half > 0.5 * 10**-MOST_DECIMALS else abs(row["mean"])  # all the same but for rounding
+    decimals = min(MOST_DECIMALS, max(LEAST_DECIMALS, 1 - math.floor(math.log10(spread)))) if spread else LEAST_DECIMALS
     mean, low, high = (f"{row[name]:{sign}.{decimals}f}" for name in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env python
 """How well clients' own scores tell the reliable from the unreliable: area under the ROC curve by signal and kind of fault.
 
-    python scripts/score_quality.py [--people CLIENTS] [--left_out m3 s10 w2 w3] [--paper 4] [--write]
+    python scripts/score_quality.py [--people CLIENTS] [--left_out m3 s10 w2 w3] [--speakers 12] [--paper 4] [--write [LIMIT ...]]
 
 Every person is a reliable client with the clips as they are, and an unreliable one by each fault of `fedtalk.data.faults`;
 strangers are one clip each of others of the same group. Limits of the score come from public SynthTalk speakers, and from the
-real people of CLIENTS (a folder of `fedtalk prepare`) but for those left out; --write makes them fedtalk/weights/quality.json.
-Tables are of private SynthTalk speakers, of the people left out, and of the public ones beside them. --paper also measures the
-paper's scores (identity and stability of what the shipped backbone makes of held-out clips) on that many private speakers, which
-takes minutes each. What is measured is kept in --work; the same command goes on.
+real people of CLIENTS (a folder of `fedtalk prepare`) but for those left out; --write makes them, or those named alone,
+fedtalk/weights/quality.json. Tables are of private SynthTalk speakers, of the people left out, and of the public ones beside
+them. --paper also measures the paper's scores (identity and stability of what the shipped backbone makes of held-out clips) on
+that many private speakers, which takes minutes each. What is measured is kept in --work; the same command goes on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from fedtalk.randomness import numpy_generator
 from fedtalk.storage import atomic_path, write_json
 from fedtalk.talker.adapters import Adapter
 from fedtalk.talker.module import Talker
-from fedtalk.talker.quality import SIGNALS, Limits, evidence, quality, shipped_limits, signals
+from fedtalk.talker.quality import LIMITED, SIGNALS, Limits, evidence, quality, shipped_limits, signals
 
 Evidence = list[dict[str, Tensor]]
 Group = dict[str, dict[str, Evidence]]
@@ -124,32 +125,31 @@ def group_of(clients: Iterator[tuple[str, str, Callable[[], list[Clip]]]], work:
 
 
 def limits_of(groups: Sequence[Group]) -> dict[str, Limits]:
-    """By signal: 0 from one deviation above the mean of those with its fault, 1 from one deviation below the reliable ones',
-    of the group in which the latter is lower.
+    """By what is limited (`LIMITED`): 0 from one deviation above the mean of those with its fault, 1 from one deviation below the
+    reliable ones', of the group in which the latter is lower.
     """
-    found = {}
+    options: dict[str, list[Limits]] = {}
     for signal, fault in AGAINST.items():
-        options = []
         for group in groups:
             reliable, faulty_ones = (
                 np.array([signals(client[condition])[signal] for client in group.values() if condition in client])
                 for condition in (OK, fault)
             )
-            options.append(
+            drawn = next(iter(group.values()))[OK][0]["drawn"]
+            options.setdefault(signal if drawn or signal != "identity" else "identity_real", []).append(
                 Limits(
                     float(faulty_ones.mean() + faulty_ones.std(ddof=1)), float(reliable.mean() - reliable.std(ddof=1))
                 )
             )
-        found[signal] = min(options, key=lambda option: option.high)
-    return found
+    return {name: min(some, key=lambda option: option.high) for name, some in options.items()}
 
 
 def table(group: Group, limits: dict[str, Limits]) -> dict[str, dict[str, float]]:
     """By signal and for the score itself: mean of the reliable, and by fault the AUC."""
     rows: dict[str, dict[str, float]] = {}
     measures: dict[str, Callable[[Evidence], float]] = {
-        signal: (lambda clips, signal=signal: signals(clips)[signal])
-        for signal in SIGNALS  # type: ignore[misc]
+        signal: (lambda clips, signal=signal: signals(clips)[signal])  # type: ignore[misc]
+        for signal in SIGNALS
     }
     measures["score"] = lambda clips: quality(clips, limits)
     for name, measure in measures.items():
@@ -213,25 +213,29 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--people", type=Path)
     options.add_argument("--left_out", nargs="*", default=["m3", "s10", "w2", "w3"])
-    options.add_argument("--speakers", type=int, default=12)
+    options.add_argument("--speakers", type=int, default=12, help="drawn people of each group; 0 for none")
     options.add_argument("--clips", type=int, default=3)
     options.add_argument("--paper", type=int, default=0)
     options.add_argument("--work", type=Path, default=Path("runs/score_quality"))
-    options.add_argument("--write", action="store_true")
+    options.add_argument(
+        "--write",
+        nargs="*",
+        choices=LIMITED,
+        metavar="LIMIT",
+        help="make them fedtalk/weights/quality.json; all of them by default",
+    )
     chosen = options.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
-    groups = {
-        name: group_of(speakers(name, chosen.speakers, chosen.clips), chosen.work) for name in ("public", "private")
-    }
+    drawn = ("public", "private") if chosen.speakers else ()
+    groups = {name: group_of(speakers(name, chosen.speakers, chosen.clips), chosen.work) for name in drawn}
     if chosen.people is not None:
         groups["people"] = group_of(people(chosen.people, chosen.left_out, False), chosen.work)
         groups["people left out"] = group_of(people(chosen.people, chosen.left_out, True), chosen.work)
-    limits = (
-        limits_of([groups[name] for name in ("public", "people") if name in groups])
-        if chosen.write
-        else shipped_limits()
-    )
-    result = {
+    limits = shipped_limits()
+    if chosen.write is not None:
+        measured_limits = limits_of([groups[name] for name in ("public", "people") if name in groups])
+        limits = limits | {name: measured_limits[name] for name in chosen.write or measured_limits}
+    result: dict[str, Any] = {
         "limits": {name: {"low": round(limit.low, 4), "high": round(limit.high, 4)} for name, limit in limits.items()},
         "tables": {name: table(group, limits) for name, group in groups.items()},
         "clients": {name: len(group) for name, group in groups.items()},
@@ -240,7 +244,7 @@ def main() -> None:
     if chosen.paper:
         result["paper"] = papers(chosen.paper, chosen.work)
     write_json(chosen.work / "score_quality.json", result)
-    if chosen.write:
+    if chosen.write is not None:
         write_json(
             Path(__file__).parents[1] / "fedtalk/weights/quality.json",
             {"limits": result["limits"], "date": result["date"]},

@@ -1,7 +1,7 @@
 """Stock face recognisers as measures of identity: an embedding a frame, whose cosine tells people apart.
 
-They judge what fedtalk makes, so they are nobody's part of its training: `recogniser("dlib")` comes with the Python
-packages, "sface" needs a file that the user fetches.
+They judge what fedtalk makes, so no objective knows them (dlib's also tells clients whether their own clips are of one person):
+`recogniser("dlib")` comes with the Python packages, "sface" needs a file that the user fetches.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 import torch
 
-from fedtalk.data.faces import dlib_module, dlib_weights, model_file
+from fedtalk.data.faces import model_file
 from fedtalk.data.framing import similarity_transform
 from fedtalk.data.pixels import to_unit
+from fedtalk.encoders.dlib_recogniser import DlibRecogniser, unit_length
 from fedtalk.encoders.identity import IdentityEncoder
 from fedtalk.errors import ArtifactError, ConfigurationError
 
@@ -102,43 +103,7 @@ class SFaceRecogniser:
                 cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), transform, (self._SIDE, self._SIDE), flags=cv2.INTER_CUBIC
             )
             embeddings.append(self._network.feature(aligned).reshape(-1).copy())
-        return _unit(np.array(embeddings).reshape(len(embeddings), 128))
-
-
-class DlibRecogniser:
-    """dlib's ResNet, 128 numbers a face, trained for Euclidean distance: people lie close together in cosine.
-
-    The weights come with the package face_recognition_models. Compare its cosines with each other only.
-
-    Source: D. E. King, "High Quality Face Recognition with Deep Metric Learning", dlib.net, 2017.
-    """
-
-    name = "dlib"
-    _SIDE = 256  # frames are brought to this scale, at which landmarks are placed well
-
-    def __init__(self) -> None:
-        self._dlib = dlib_module()
-        self._predictor = self._dlib.shape_predictor(str(dlib_weights("shape_predictor_5_face_landmarks.dat")))
-        self._network = self._dlib.face_recognition_model_v1(
-            str(dlib_weights("dlib_face_recognition_resnet_model_v1.dat"))
-        )
-
-    def embed(self, frames: np.ndarray, eyes: np.ndarray, mouth: np.ndarray) -> np.ndarray:
-        """See `Recogniser.embed`."""
-        embeddings = []
-        for frame, pair, centre in zip(frames, eyes, mouth, strict=True):
-            factor = self._SIDE / frame.shape[0]
-            large = cv2.resize(frame, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-            shape = self._predictor(np.ascontiguousarray(large), self._box(pair * factor, centre * factor))
-            chip = self._dlib.get_face_chip(large, shape, size=150, padding=0.25)
-            embeddings.append(np.array(self._network.compute_face_descriptor(chip)))
-        return _unit(np.array(embeddings).reshape(len(embeddings), 128))
-
-    def _box(self, eyes: np.ndarray, mouth: np.ndarray) -> Any:
-        """About the square that dlib's detector draws, which is what the landmarks were trained on."""
-        centre = (eyes.mean(0) + mouth) / 2
-        half = 1.05 * max(float(np.linalg.norm(eyes[1] - eyes[0])), float(np.linalg.norm(mouth - eyes.mean(0))))
-        return self._dlib.rectangle(*(round(float(side)) for side in (*(centre - half), *(centre + half))))
+        return unit_length(np.array(embeddings).reshape(len(embeddings), 128))
 
 
 class SynthTalkRecogniser:
@@ -162,8 +127,3 @@ RECOGNISERS: dict[str, Callable[..., Recogniser]] = {
     "synthtalk": SynthTalkRecogniser,
 }
 """Recognisers by name."""
-
-
-def _unit(embeddings: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return (embeddings / np.maximum(lengths, 1e-12)).astype(np.float32)

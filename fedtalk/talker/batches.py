@@ -34,7 +34,7 @@ def cache_key(backbone: Backbone, looks: MouthLooks | None = None) -> str:
     speech = f"{architecture.speech}/{architecture.speech_path}"
     if looks is not None:
         digest.update(looks.to_bytes())
-    return f"talker-10/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{backbone.codec.pack}"
+    return f"talker-11/{digest.hexdigest()[:16]}/{speech}/{architecture.size}/{backbone.codec.pack}"
 
 
 @torch.no_grad()

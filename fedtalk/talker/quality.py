@@ -11,6 +11,9 @@ Four signals, each against the faults that it is for:
 ``identity``        cosine of the least fitting clip's face with the other clips' faces                      clips of strangers
 ==================  ======================================================================================  ==================
 
+Faces of SynthTalk's drawn people are embedded by fedtalk's own encoder, which has seen them alone; all others by dlib's
+recogniser, since the former takes some real people's sentences for two people's.
+
 A signal is compared with its distribution among *public* people, reliable ones and such with the fault: 1 at or above the former,
 0 at or below the latter, straight in between (`Limits`). A client is as reliable as its worst signal says. Nothing of this
 depends on the model or the round, so it is measured once a clip, when the clip is prepared. What all clips of a client share, it
@@ -32,16 +35,21 @@ from torch.nn import functional as F
 
 from fedtalk.data.clip import Clip
 from fedtalk.data.pixels import to_unit
+from fedtalk.encoders.dlib_recogniser import DlibRecogniser
 from fedtalk.encoders.identity import PIXELS, IdentityEncoder
 from fedtalk.encoders.mouth_probe import MouthProbe
 from fedtalk.encoders.speech import heard_lips
 from fedtalk.errors import ArtifactError
 
 SIGNALS = ("sharpness", "steadiness", "lips", "identity")
+LIMITED = (*SIGNALS, "identity_real")
+"""What there are limits for: cosines of two encoders are on two scales."""
 APART = 2
 """Frames by which lips and sound may be apart in a recording that is in order."""
 EVERY = 4
-"""Of the frames, how many are looked at for what does not move."""
+"""Of the frames, every n-th is looked at for what does not move."""
+FACES = 5
+"""Frames of a clip, about, that dlib embeds."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +74,25 @@ def evidence(clip: Clip) -> dict[str, Tensor]:
     Returns:
         ``sharpness`` () in [0, 1]; ``jumps`` () mean absolute second difference of the logarithm of the frames' brightness;
         ``lips`` (3, 5) covariance of seen and heard opening, variance of either, at -2 to 2 frames apart; ``face`` (128,) mean
-        embedding, of unit length.
+        embedding, of unit length; ``drawn`` () 1 where it is that of a drawn face, by fedtalk's own encoder, else 0.
     """
     picture = to_unit(torch.from_numpy(np.ascontiguousarray(clip.frames)).permute(0, 3, 1, 2))
     light = ((picture + 1) / 2).mean((1, 2, 3)).clamp_min(0.01).log()
     still = picture[::EVERY]
     if clip.size > PIXELS:
         still = F.interpolate(still, size=(PIXELS, PIXELS), mode="area")
-    face = F.normalize(identity_encoder()(still).mean(0), dim=0)
+    drawn = clip.info.get("source") == "SynthTalk"
+    if drawn:
+        faces = identity_encoder()(still)
+    else:
+        some = slice(None, None, max(1, len(clip) // FACES))
+        faces = torch.from_numpy(face_recogniser().embed(clip.frames[some], clip.eyes[some], clip.mouth[some]))
     return {
         "sharpness": _sharpness(still),
         "jumps": light.diff().diff().abs().mean(),
         "lips": _lips(mouth_probe().measure(clip.frames, clip.mouth, clip.eyes), clip.audio),
-        "face": face,
+        "face": F.normalize(faces.mean(0), dim=0),
+        "drawn": torch.tensor(float(drawn)),
     }
 
 
@@ -91,7 +105,9 @@ def signals(clips: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
     covariance, seen, heard = torch.stack([clip["lips"] for clip in clips]).double().sum(0)
     faces = torch.stack([clip["face"] for clip in clips]).double()
     identity = 1.0  # of a single clip
-    if len(clips) > 1:
+    if len({bool(clip["drawn"]) for clip in clips}) > 1:
+        identity = -1.0  # a drawn face and a real one are two people
+    elif len(clips) > 1:
         others = (faces.sum(0) - faces) / (len(clips) - 1)
         identity = float((faces * others).sum(1).min())
     return {
@@ -107,10 +123,11 @@ def quality(clips: Sequence[Mapping[str, Tensor]], limits: Mapping[str, Limits] 
 
     Args:
         clips: `evidence` of its clips, at least one.
-        limits: by signal; those that come with the package by default.
+        limits: by name (`LIMITED`); those that come with the package by default.
     """
     found, limits = signals(clips), limits or shipped_limits()
-    return min(limits[name].score(found[name]) for name in SIGNALS)
+    of_identity = "identity" if clips[0]["drawn"] else "identity_real"
+    return min(limits[of_identity if name == "identity" else name].score(found[name]) for name in SIGNALS)
 
 
 @lru_cache(maxsize=1)
@@ -122,7 +139,7 @@ def shipped_limits() -> dict[str, Limits]:
     """
     try:
         stored = json.loads((resources.files("fedtalk.weights") / "quality.json").read_text(encoding="utf-8"))
-        return {name: Limits(stored["limits"][name]["low"], stored["limits"][name]["high"]) for name in SIGNALS}
+        return {name: Limits(stored["limits"][name]["low"], stored["limits"][name]["high"]) for name in LIMITED}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ArtifactError(
             f"fedtalk/weights/quality.json can't be read ({type(error).__name__}: {error}); install fedtalk again, or make it "
@@ -158,6 +175,12 @@ def _lips(seen_F: np.ndarray, audio: np.ndarray) -> Tensor:
 def identity_encoder() -> IdentityEncoder:
     """The shipped one, read once and frozen."""
     return IdentityEncoder.shipped().requires_grad_(False)
+
+
+@lru_cache(maxsize=1)
+def face_recogniser() -> DlibRecogniser:
+    """dlib's, read once."""
+    return DlibRecogniser()
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from fedtalk.data.clip import Clip
 from fedtalk.data.faults import FAULTS, WRONG_PERSON, faulty
 from fedtalk.data.synthtalk import Speaker, make_clip
-from fedtalk.talker.quality import SIGNALS, Limits, evidence, quality, shipped_limits, signals
+from fedtalk.talker.quality import LIMITED, SIGNALS, Limits, evidence, quality, shipped_limits, signals
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,16 @@ def test_strangers_lower_identity_and_one_is_enough(reliable: list[dict]) -> Non
     assert signals(mixed)["identity"] < shipped_limits()["identity"].low < signals(reliable[:2])["identity"]
     assert quality(mixed) == 0.0 and WRONG_PERSON not in FAULTS
     assert signals(reliable[:1])["identity"] == 1.0  # of one clip nobody can tell
+
+
+def test_faces_that_are_not_synthtalks_are_told_apart_by_dlib(spoken: list[Clip], reliable: list[dict]) -> None:
+    """Whoever is prepared from a video: here the same pictures, of whom nobody says that they are drawn."""
+    videos = [evidence(replace(clip, info={"source": "a.mp4"}, openness=None)) for clip in spoken[:3]]
+    assert not any(clip["drawn"] for clip in videos) and all(clip["drawn"] for clip in reliable)
+    limit = shipped_limits()["identity_real"]
+    assert signals(videos)["identity"] < limit.high < signals(videos[:2])["identity"]
+    assert quality(videos[:2]) > 0.5
+    assert quality([videos[0], reliable[0]]) == 0.0  # a drawn and a real face are two people
 
 
 def test_sharpness_falls_with_every_further_blur_at_any_size(spoken: list[Clip]) -> None:
@@ -100,11 +110,12 @@ def test_the_score_lies_in_0_1_whatever_is_measured(values: list[float]) -> None
         "jumps": torch.tensor(0.1),
         "lips": torch.ones(3, 5),
         "face": torch.zeros(128),
+        "drawn": torch.tensor(1.0),
     }
     assert 0.0 <= quality([clip, clip], limits) <= 1.0
 
 
 def test_limits_are_those_of_the_package() -> None:
     limits = shipped_limits()
-    assert set(limits) == set(SIGNALS) and all(limit.low < limit.high for limit in limits.values())
+    assert set(limits) == set(LIMITED) and all(limit.low < limit.high for limit in limits.values())
     assert 0 < limits["lips"].high < 1 and 0 < limits["identity"].high < 1

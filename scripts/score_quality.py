@@ -234,7 +234,13 @@ def main() -> None:
     limits = shipped_limits()
     if chosen.write is not None:
         measured_limits = limits_of([groups[name] for name in ("public", "people") if name in groups])
-        limits = limits | {name: measured_limits[name] for name in chosen.write or measured_limits}
+        written = chosen.write or LIMITED
+        if not_measured := [name for name in written if name not in measured_limits]:
+            raise SystemExit(
+                f"--write: {', '.join(not_measured)} can't be measured on the groups that were asked for; 'identity' needs "
+                "--speakers, 'identity_real' needs --people. Name the limits to write, or ask for both"
+            )
+        limits = limits | {name: measured_limits[name] for name in written}
     result: dict[str, Any] = {
         "limits": {name: {"low": round(limit.low, 4), "high": round(limit.high, 4)} for name, limit in limits.items()},
         "tables": {name: table(group, limits) for name, group in groups.items()},

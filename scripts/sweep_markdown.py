@@ -39,7 +39,8 @@ def by_seed(summary: dict[str, Any], variation: str, row: str, measure: str) -> 
     """A variation's values of a measure, in the row of its runs' tables that is shown: ``trained`` where they lack ``row``."""
     runs = [run for run in summary["runs"] if run["variation"] == variation]
     own = row if any(f"{row}.psnr" in run["measures"] for run in runs) else "trained"
-    return {run["seed"]: run["measures"][f"{own}.{measure}"] for run in runs if f"{own}.{measure}" in run["measures"]}
+    values = {run["seed"]: run["measures"].get(f"{own}.{measure}") for run in runs}
+    return {seed: value for seed, value in values.items() if value is not None}
 
 
 def table(
@@ -146,7 +147,7 @@ def over_people(summary: dict[str, Any], folder: Path, row: str, labels: Sequenc
             for clip in metrics["clips"] if run["variation"] == variation else []:
                 rows = clip["dub"]
                 values = rows.get(row, {}) if row in metrics else rows.get("trained", {})
-                if measure in values:
+                if values.get(measure) is not None:
                     found.setdefault(clip["client"], []).append(values[measure])
         return {person: sum(values) / len(values) for person, values in found.items()}
 

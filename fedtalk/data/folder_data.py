@@ -18,7 +18,7 @@ from fedtalk.data.clip import FRAME_RATE, Clip
 from fedtalk.data.division import Division
 from fedtalk.data.faults import ALL_FAULTS, WRONG_PERSON, Fault, check_faults, faulty
 from fedtalk.data.names import not_data, readable
-from fedtalk.data.source import ClipData, ClipSource
+from fedtalk.data.source import POOLED, ClipData, ClipSource
 from fedtalk.errors import ArtifactError, ConfigurationError
 from fedtalk.randomness import numpy_generator
 
@@ -26,8 +26,6 @@ log = logging.getLogger("fedtalk")
 
 SHORTEST = 9
 """Frames a clip must have: a window of 8 that the talker trains on, and one outside it for the reference."""
-POOLED = "public"
-"""The one client of centralised training."""
 CHECKED = 64
 """Clients whose clips are opened at the start, to find a wrong setting before any work; and whose clips' list is kept."""
 

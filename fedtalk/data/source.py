@@ -72,8 +72,12 @@ class ClipData(LightningDataModule):
         return first if first in self.clients else self.clients[0]
 
 
+POOLED = "public"
+"""The one client of centralised training."""
+
+
 class CentralData(ClipData):
-    """One client named ``public``, for centralised training."""
+    """One client, `POOLED`, for centralised training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +86,7 @@ class CentralData(ClipData):
 
     @property
     def clients(self) -> list[str]:
-        return ["public"]
+        return [POOLED]
 
     def training_clips(self, client: str) -> list[ClipSource]:
         return self._training

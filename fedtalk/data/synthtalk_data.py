@@ -7,7 +7,7 @@ from functools import partial
 
 from fedtalk.checks import check_least, check_share
 from fedtalk.data.faults import ALL_FAULTS, Fault, check_faults
-from fedtalk.data.source import ClipData, ClipSource
+from fedtalk.data.source import POOLED, ClipData, ClipSource
 from fedtalk.data.synthtalk import Group, Speaker, make_clip
 from fedtalk.errors import ConfigurationError
 
@@ -75,7 +75,7 @@ class SynthTalkData(ClipData):
 
     @property
     def clients(self) -> list[str]:
-        return ["public"] if self._centralised else self._names
+        return [POOLED] if self._centralised else self._names
 
     @property
     def unreliable_clients(self) -> list[str]:
@@ -93,7 +93,7 @@ class SynthTalkData(ClipData):
         return self._sources(client, range(self._clips, self._clips + self._held_out))
 
     def _sources(self, client: str, takes: range) -> list[ClipSource]:
-        everybody = self._centralised and client == "public"
+        everybody = self._centralised and client == POOLED
         numbers = range(self._count) if everybody else [self._index[client]]
         return [
             ClipSource(

@@ -52,6 +52,13 @@ def test_a_table_says_what_differs_and_how_far_it_is_to_the_oracle(script, tmp_p
     assert "psnr_mouth, share of the way from fedavg to oracle (+2.0000): isfa +0.50" in text
 
 
+def test_a_measure_that_was_no_number_is_left_out_of_its_mean(script, tmp_path: Path) -> None:
+    summary = _summary({"fedavg": [20.0, 21.0, 22.0], "base": [21.0, 22.0, 23.0]})
+    summary["runs"][0]["measures"]["trained.psnr_mouth"] = None  # as `fedtalk sweep` writes what is not finite
+    rows = script.table(summary, tmp_path, "Rules", "trained", ("psnr_mouth",), ["fedavg", "isfa"])
+    assert any(row.startswith("| fedavg | 21.500 ") for row in rows)
+
+
 def test_where_all_seeds_measure_the_same_people_intervals_are_over_people_too(script, tmp_path: Path) -> None:
     summary = _summary({"fedavg": [20.0, 21.0, 22.0], "base": [21.0, 22.0, 23.0]})
     gains = {"anna": 0.0, "bert": 1.0, "cleo": 2.0}
